@@ -1,0 +1,129 @@
+"""What can go wrong, and what each error says about money.
+
+LumaRayError(AirflowException)
+├── LumaRayConfigurationError     before any call: nothing was bought; never retried
+├── LumaRayRefused                the vendor said no: nothing was bought; never retried
+│   ├── LumaRayAuthenticationError    401, 403
+│   ├── LumaRayInsufficientCredits    402, 406
+│   └── LumaRayModelUnavailable       404, 410
+├── LumaRayRateLimited            429: nothing was bought; a retry may pass
+├── LumaRayUnavailable            no usable answer, and the call buys nothing; a retry may pass
+├── LumaRayRecordError            the job's record cannot be read or written: nothing new was bought; a retry may pass
+├── LumaRaySubmitUnknown          perhaps bought: for a person; never retried
+├── LumaRayJobFailed              the vendor's FAILED: unbilled; a retry buys anew
+├── LumaRayTimeout                the job goes on; a retry re-attaches
+├── LumaRayDeliveryFailed         bought and still to be had: a retry fetches it at no charge
+└── LumaRayResultExpired          bought, and no longer to be had from the vendor; never retried
+
+Never-retried ones are also ``AirflowFailException``, so Airflow spends no retries on them.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from datetime import datetime
+from typing import Self
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+__all__ = [
+    "LumaRayAuthenticationError",
+    "LumaRayConfigurationError",
+    "LumaRayDeliveryFailed",
+    "LumaRayError",
+    "LumaRayInsufficientCredits",
+    "LumaRayJobFailed",
+    "LumaRayModelUnavailable",
+    "LumaRayRateLimited",
+    "LumaRayRecordError",
+    "LumaRayRefused",
+    "LumaRayResultExpired",
+    "LumaRaySubmitUnknown",
+    "LumaRayTimeout",
+    "LumaRayUnavailable",
+]
+
+
+class LumaRayError(AirflowException):
+    """Base of all errors of this provider.
+
+    :param message: what happened, what was bought, what a retry will do
+    :param request_id: the vendor's id of the job, where there is one; the text then begins with it
+    :param status_code: the HTTP status that caused the error, where there was one
+    """
+
+    def __init__(
+        self, message: str, *, request_id: str | None = None, status_code: int | None = None
+    ) -> None:
+        super().__init__(f"{request_id}: {message}" if request_id else message)
+        self.request_id = request_id
+        self.status_code = status_code  # type: ignore[assignment]  # AirflowException's is always set
+
+    def about(self, request_id: str | None, standing: str) -> Self:
+        """Return the same error, told of a job: its id first, where the job stands last."""
+        error = copy(self)
+        error.request_id = self.request_id or request_id
+        prefix = f"{request_id}: " if request_id and not self.request_id else ""
+        error.args = (f"{prefix}{self} {standing}",)
+        return error
+
+
+class LumaRayConfigurationError(LumaRayError, AirflowFailException):
+    """An argument, the connection or the output path is wrong; found before any paid call."""
+
+
+class LumaRayRefused(LumaRayError, AirflowFailException):
+    """The vendor refused the request; refusals are not billed, and the same request would be refused again."""
+
+
+class LumaRayAuthenticationError(LumaRayRefused):
+    """The API key is missing, wrong, expired, or not allowed to use the model (401, 403)."""
+
+
+class LumaRayInsufficientCredits(LumaRayRefused):
+    """The balance does not cover the job (402, 406), or would fall below ``min_remaining_credits``."""
+
+
+class LumaRayModelUnavailable(LumaRayRefused):
+    """The vendor does not know the model's slug (404) or has retired it (410)."""
+
+
+class LumaRayRateLimited(LumaRayError):
+    """Too many requests (429); nothing was bought.
+
+    :param reset_at: when the vendor will accept requests again, where it said so
+    """
+
+    def __init__(
+        self, message: str, *, reset_at: datetime | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(message, request_id=request_id, status_code=429)
+        self.reset_at = reset_at
+
+
+class LumaRayUnavailable(LumaRayError):
+    """No usable answer to a call that buys nothing: no connection, 5xx, or a reply of the wrong shape."""
+
+
+class LumaRayRecordError(LumaRayError):
+    """The job's record cannot be read or written, which is never taken for "there is no record"."""
+
+
+class LumaRaySubmitUnknown(LumaRayError, AirflowFailException):
+    """A paid request was sent and its outcome could not be learned: perhaps bought, so a person decides."""
+
+
+class LumaRayJobFailed(LumaRayError):
+    """The vendor reported FAILED, which is not billed; a retry submits a new job."""
+
+
+class LumaRayTimeout(LumaRayError):
+    """The wait ended before the job did; the job goes on, and a retry re-attaches to it."""
+
+
+class LumaRayDeliveryFailed(LumaRayError):
+    """The video was bought but could not be fetched or stored; a retry fetches it again at no charge."""
+
+
+class LumaRayResultExpired(LumaRayError, AirflowFailException):
+    """The video was bought and the vendor no longer has it."""

@@ -1,0 +1,276 @@
+"""The hook: one connection to Segmind and the verbs of its API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import requests
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRaySubmitUnknown
+from airflow_provider_luma.hooks.download import CHUNK_BYTES, download
+from airflow_provider_luma.hooks.settings import Settings, read_settings
+from airflow_provider_luma.hooks.transport import Transport, describe
+from airflow_provider_luma.media import VideoFile, VideoSink, data_url, is_mp4_head
+from airflow_provider_luma.provider_info import UI_FIELD_BEHAVIOUR
+from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.history import JobRecordRow, parse_one, parse_rows
+from airflow_provider_luma.segmind.messages import (
+    Credits,
+    JobResult,
+    JobStatus,
+    Reply,
+    money,
+    output_url,
+    parse_credits,
+    parse_result,
+    parse_status,
+    parse_submit,
+    parse_upload,
+    submit_error,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_luma.storage import StoragePath
+
+#: v1 answers when the video is done, so no byte may come for minutes.
+_GENERATE_TIMEOUT = 600.0
+_MAX_HISTORY_PAGES = 20
+
+
+@dataclass(frozen=True)
+class GeneratedVideo:
+    """The answer to a v1 call: the video itself, or where it is.
+
+    :param video: the video, streamed to disk
+    :param url: where the video is, where the reply was JSON
+    :param request_id: the job's id, where the reply named it
+    :param cost: US dollars charged
+    :param remaining_credits: the balance after the job in US dollars, from ``x-remaining-credits``
+    """
+
+    video: VideoFile | None
+    url: str | None = field(repr=False)
+    request_id: str | None
+    cost: Decimal | None
+    remaining_credits: Decimal | None
+
+
+class LumaRayHook(BaseHook):
+    """Talks to Segmind's Luma Ray API (https://www.segmind.com/models/luma-ray-img-2-video/api).
+
+    A GET is retried with backoff; a POST never is, except when no byte of its body had left. The key goes only to the
+    API's own hosts, never along a redirect and never to an output URL. No I/O happens before a verb is called.
+
+    :param luma_ray_conn_id: the Airflow connection whose password is the API key
+    """
+
+    conn_name_attr = "luma_ray_conn_id"
+    default_conn_name = "luma_ray_default"
+    conn_type = "luma_ray"
+    hook_name = "Luma Ray (Segmind)"
+
+    def __init__(self, luma_ray_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.luma_ray_conn_id = luma_ray_conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the connection form's labels, for Airflow 3.1, which does not read the provider info's."""
+        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The checked connection.
+
+        :raises LumaRayConfigurationError: no such connection, or one that cannot work
+        """
+        settings = self._read_connection()
+        if isinstance(settings, str):
+            raise LumaRayConfigurationError(
+                f"Connection {self.luma_ray_conn_id!r} cannot be used: {settings}. Nothing was bought."
+            )
+        mask_secret(settings.api_key)
+        return settings
+
+    def _read_connection(self) -> Settings | str:
+        # What is wrong is returned, not raised: no traceback then holds the connection, whose repr has the key.
+        try:
+            connection = self.get_connection(self.luma_ray_conn_id)
+        except AirflowNotFoundException:
+            return "it is not defined; create it with type 'luma_ray' and the API key as password"
+        return read_settings(connection.password, connection.host, connection.extra or "{}")
+
+    def get_conn(self) -> requests.Session:
+        """Return a session that adds the key on the API's own hosts only."""
+        return self._transport.session
+
+    @cached_property
+    def _transport(self) -> Transport:
+        return Transport(self.settings)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check the key with the credits call, which is free; the message names the balance."""
+        try:
+            balance = self.get_credits()
+        except LumaRayError as error:
+            return False, str(error)
+        return True, f"The key works; the balance is {balance.total:.2f} USD ({balance.free:.2f} of it free)."
+
+    def get_credits(self) -> Credits:
+        """Return the balance; the call is free.
+
+        :raises LumaRayAuthenticationError: the key does not work
+        :raises LumaRayUnavailable: no usable answer after several tries
+        """
+        return parse_credits(self._transport.get(f"{self.settings.api_url}/v1/get-user-credits"))
+
+    def submit(self, request: GenerationRequest) -> str:
+        """Buy one job on v2 and return its request id. Never retried, unless no byte had left.
+
+        :raises LumaRayRefused: refused; nothing was bought
+        :raises LumaRayRateLimited: too many requests; nothing was bought
+        :raises LumaRayUnavailable: no connection; nothing was bought
+        :raises LumaRaySubmitUnknown: sent, and the answer does not tell; perhaps bought
+        """
+        url = f"{self.settings.api_url}/v2/{quote(request.model, safe='')}"
+        with self._transport.post(url, request.body(), paid=True) as response:
+            return parse_submit(self._transport.read(response, paid=True))
+
+    def generate(self, request: GenerationRequest, destination: Path) -> GeneratedVideo:
+        """Buy one job on v1, wait for it, and stream its video to a file. Never retried, unless no byte had left.
+
+        :param request: what to render
+        :param destination: a local file, overwritten; not written where the reply is JSON that names an URL
+        :raises LumaRayRefused: refused; nothing was bought
+        :raises LumaRayRateLimited: too many requests; nothing was bought
+        :raises LumaRayUnavailable: no connection; nothing was bought
+        :raises LumaRaySubmitUnknown: sent, and no whole video came back; perhaps bought. Its ``request_id`` is set
+            where the reply's headers named the job
+        """
+        url = f"{self.settings.api_url}/v1/{quote(request.model, safe='')}"
+        with self._transport.post(url, request.body(), paid=True, read_timeout=_GENERATE_TIMEOUT) as response:
+            if response.status_code != 200:
+                raise submit_error(self._transport.read(response, paid=True))
+            request_id = response.headers.get("x-request-id")
+            try:
+                received = _receive(response, destination)
+            except requests.RequestException as error:
+                problem = describe(error)
+            else:
+                url_found = output_url(received.object()) if isinstance(received, Reply) else None
+                if isinstance(received, VideoFile) or url_found:
+                    return GeneratedVideo(
+                        video=received if isinstance(received, VideoFile) else None,
+                        url=url_found,
+                        request_id=request_id,
+                        cost=money(response.headers.get("x-cost")),
+                        remaining_credits=money(response.headers.get("x-remaining-credits")),
+                    )
+                if received.object().get("error"):
+                    raise submit_error(received)
+                problem = f"it is {received.error_text()}"
+        raise LumaRaySubmitUnknown(
+            f"The v1 call was answered, but not with a whole video: {problem}.", request_id=request_id
+        )
+
+    def get_status(self, request_id: str) -> JobStatus:
+        """Ask how a job stands; "not found" is an answer too, and proves nothing.
+
+        :raises LumaRayAuthenticationError: the key does not work
+        :raises LumaRayRateLimited: still rate-limited after several tries
+        :raises LumaRayUnavailable: no answer after several tries
+        """
+        return parse_status(self._transport.get(f"{self._request_url(request_id)}/status"), request_id)
+
+    def get_result(self, request_id: str) -> JobResult:
+        """Return a completed job's result. Errors as for ``get_status``."""
+        return parse_result(self._transport.get(self._request_url(request_id)), request_id)
+
+    def _request_url(self, request_id: str) -> str:
+        return f"{self.settings.api_url}/v2/requests/{quote(request_id, safe='')}"
+
+    def find_job(self, request_id: str) -> JobRecordRow | None:
+        """Return a job of any age from the request history; None where the history does not have it.
+
+        :raises LumaRayUnavailable: the history gives no usable answer
+        """
+        url = f"{self._history_url}/{quote(request_id, safe='')}"
+        return parse_one(self._transport.get(url), request_id)
+
+    def find_jobs(self, model: str, since: datetime) -> list[JobRecordRow]:
+        """Return a model's jobs of the last days, newest first, in-flight and failed ones included.
+
+        :param model: the model's slug
+        :param since: UTC; the vendor counts in whole days and keeps a window of at most 31
+        :raises LumaRayUnavailable: the history gives no usable answer
+        """
+        rows: dict[str, JobRecordRow] = {}
+        for page in self._history_pages(model, since):
+            new = {row.request_id: row for row in page if row.request_id not in rows}
+            if not new:
+                break
+            rows |= new
+        return list(rows.values())
+
+    def _history_pages(self, model: str, since: datetime) -> Iterator[list[JobRecordRow]]:
+        first_day = max(since - timedelta(days=1), datetime.now(UTC) - timedelta(days=30))
+        query = {
+            "per_page": "100",
+            "from_date": f"{first_day:%Y-%m-%d}",
+            "model_name": model,
+            "sort_by": "model_created",
+            "sort_order": "desc",
+        }
+        for page in range(1, _MAX_HISTORY_PAGES + 1):
+            yield parse_rows(self._transport.get(self._history_url, query | {"page": str(page)}))
+
+    @property
+    def _history_url(self) -> str:
+        return f"{self.settings.history_url}/inference-request/request-history"
+
+    def upload_image(self, path: StoragePath) -> str:
+        """Upload an image to the vendor's storage and return its URL, which is to be kept out of logs and XCom.
+
+        :raises LumaRayConfigurationError: not an image, or larger than 20 MB
+        :raises LumaRayRefused: the vendor refused it
+        :raises LumaRayUnavailable: no usable answer; a retry uploads again
+        """
+        body = {"data_urls": [data_url(path)]}
+        with self._transport.post(f"{self.settings.upload_url}/upload-asset", body, paid=False) as response:
+            return parse_upload(self._transport.read(response, paid=False))
+
+    def download_video(self, url: str, destination: Path) -> VideoFile:
+        """Stream a video to a local file, without the key; a broken download goes on where it stopped.
+
+        :param url: an output URL; a private address is refused unless the connection's own host is one
+        :param destination: overwritten; on an error its content is of no use
+        :raises LumaRayDeliveryFailed: not to be had, or not an MP4; ``status_code`` tells a 404
+        :raises OSError: the disk is full or the like
+        """
+        return download(url, destination, self.settings)
+
+
+def _receive(response: requests.Response, destination: Path) -> VideoFile | Reply:
+    """Stream a v1 reply to disk where it is a video, else read it; the header is not to be trusted with that."""
+    chunks = response.iter_content(CHUNK_BYTES)
+    head = b""
+    while len(head) < 8 and (chunk := next(chunks, b"")):
+        head += chunk
+    if not is_mp4_head(head):
+        return Reply(response.status_code, response.headers, head + b"".join(chunks))
+    with destination.open("w+b") as file:
+        sink = VideoSink(file)
+        sink.write(head)
+        for chunk in chunks:
+            sink.write(chunk)
+        if response.headers.get("Content-Length", str(sink.size)) != str(sink.size):
+            raise requests.ConnectionError("the body is shorter than its Content-Length")
+        return sink.finish(destination)

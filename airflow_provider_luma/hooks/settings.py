@@ -1,0 +1,81 @@
+"""What an Airflow connection of type ``luma_ray`` says, checked. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+API_URL = "https://api.segmind.com"
+UPLOAD_URL = "https://workflows-api.segmind.com"
+HISTORY_URL = "https://api.spotprod.segmind.com"
+DEFAULT_TIMEOUT = 60.0
+#: The vendor's pay-as-you-go figure.
+DEFAULT_REQUESTS_PER_MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A checked connection.
+
+    :param api_key: the key, for the three hosts below only
+    :param api_url: base URL of inference and credits
+    :param upload_url: base URL of the storage
+    :param history_url: base URL of the request history
+    :param timeout: seconds without a byte after which a call is given up
+    :param requests_per_minute: the account's request limit
+    """
+
+    api_key: str = field(repr=False)
+    api_url: str = API_URL
+    upload_url: str = UPLOAD_URL
+    history_url: str = HISTORY_URL
+    timeout: float = DEFAULT_TIMEOUT
+    requests_per_minute: float = DEFAULT_REQUESTS_PER_MINUTE
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port of an URL, the port filled in where the scheme implies it."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(scheme)
+
+
+def read_settings(password: str | None, host: str | None, extra_json: str) -> Settings | str:
+    """Return the checked settings, or one sentence on what is wrong; the sentence never holds the key."""
+    try:
+        extra = json.loads(extra_json)
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        return "its extra is not a JSON object"
+    key = (password or "").strip(" ")
+    if not key:
+        return "its password is empty; put the Segmind API key there"
+    if not key.isascii() or not key.isprintable() or " " in key:
+        return "its password holds a space, a line break or another character that no API key has"
+    urls: dict[str, str] = {"api_url": API_URL, "upload_url": UPLOAD_URL, "history_url": HISTORY_URL}
+    if host:
+        urls = dict.fromkeys(urls, host)
+    urls |= {name: str(extra[name]) for name in ("upload_url", "history_url") if extra.get(name)}
+    for name, url in urls.items():
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+        except ValueError:
+            usable = False
+        if not usable:
+            return f"its {'host' if host == url else name} {url!r} is no base URL such as 'https://api.segmind.com'"
+        if parts.username or parts.password or parts.query:
+            return f"its {'host' if host == url else name} carries a user, a password or a query; give the URL alone"
+        urls[name] = url.rstrip("/")
+    numbers = {"timeout": DEFAULT_TIMEOUT, "requests_per_minute": DEFAULT_REQUESTS_PER_MINUTE}
+    for name, default in numbers.items():
+        value = extra.get(name)
+        try:
+            numbers[name] = default if value in (None, "") else float(str(value))
+        except ValueError:
+            numbers[name] = -1
+        if not 0 < numbers[name] < 1e6:
+            return f"{name} in its extra is {value!r}; give a positive number"
+    return Settings(api_key=key, **urls, **numbers)  # type: ignore[arg-type]

@@ -1,0 +1,195 @@
+"""HTTP with one account: who gets the key, what is tried again, and how much of a reply is read."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from airflow_provider_luma import __version__
+from airflow_provider_luma.exceptions import LumaRaySubmitUnknown, LumaRayUnavailable
+from airflow_provider_luma.hooks.settings import Settings, origin
+from airflow_provider_luma.segmind.messages import Reply, redact
+from airflow_provider_luma.segmind.polling import retry_delay
+
+CONNECT_TIMEOUT = 10.0
+RETRIED_STATUSES = (429, 500, 502, 503, 504)
+_MAX_REPLY_BYTES = 64 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class KeyAuth(AuthBase):
+    """Adds the key to requests to the given URLs' origins only; as an ``auth`` it also keeps netrc out."""
+
+    def __init__(self, key: str, urls: tuple[str, ...]) -> None:
+        self._key = key
+        self._origins = {origin(url) for url in urls}
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.pop("x-api-key", None)
+        if origin(str(request.url)) in self._origins:
+            request.headers["x-api-key"] = self._key
+        return request
+
+
+class _Session(requests.Session):
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Decide anew about the key at each redirect, where requests would let the header go along."""
+        assert isinstance(self.auth, KeyAuth)
+        self.auth(prepared_request)
+
+
+def open_session(settings: Settings, *key_urls: str) -> requests.Session:
+    """Return a session that sends the key to the given URLs' origins and nowhere else."""
+    session = _Session()
+    session.auth = KeyAuth(settings.api_key, key_urls)
+    session.headers["User-Agent"] = f"airflow-provider-luma/{__version__}"
+    return session
+
+
+class _Body(io.BytesIO):
+    """A request body that knows whether any of it was taken for sending."""
+
+    taken = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.taken = True
+        return super().read(size)
+
+
+class Transport:
+    """Makes the calls to the API's own hosts.
+
+    A GET is tried again with backoff; a POST only while no byte of its body has left.
+
+    :param settings: the checked connection
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.session = self._open_session()
+
+    def _open_session(self) -> requests.Session:
+        settings = self._settings
+        return open_session(settings, settings.api_url, settings.upload_url, settings.history_url)
+
+    def get(self, url: str, query: Mapping[str, str] | None = None) -> Reply:
+        """Make a free call and return its reply, whatever its status.
+
+        :raises LumaRayUnavailable: no reply after several tries
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            reply: Reply | None = None
+            try:
+                with self.session.get(
+                    url, params=query, timeout=self._timeout(None), stream=True, allow_redirects=False
+                ) as response:
+                    reply = self.read(response, paid=False)
+                problem = f"HTTP {reply.status}"
+            except requests.RequestException as error:
+                problem = describe(error)
+            except LumaRayUnavailable as error:
+                problem = str(error)
+            if reply is not None and reply.status not in RETRIED_STATUSES:
+                return reply
+            reset_at = reply.reset_at() if reply else None
+            delay = retry_delay(attempt, reset_in=reset_at - datetime.now(UTC) if reset_at else None)
+            if delay is not None:
+                log.debug("GET %s: %s; again in %.1f s", urlsplit(url).path, problem, delay)
+                time.sleep(delay)
+            elif reply is not None:
+                return reply
+            else:
+                raise LumaRayUnavailable(
+                    f"No answer from {urlsplit(url).hostname} after {attempt} tries: {problem}. "
+                    "This call buys nothing; a retry may pass."
+                )
+
+    @contextmanager
+    def post(
+        self, url: str, payload: Mapping[str, Any], *, paid: bool, read_timeout: float | None = None
+    ) -> Iterator[requests.Response]:
+        """Make a call once, on a connection of its own, so that no dead one swallows it; give its open response.
+
+        :param paid: whether the call buys something
+        :param read_timeout: seconds without a byte; None: the connection's ``timeout``
+        :raises LumaRayUnavailable: no byte of the body had left after several tries, or the call is not paid
+        :raises LumaRaySubmitUnknown: a paid call was sent and got no answer
+        """
+        content = json.dumps(payload).encode()
+        attempt = 0
+        while True:
+            attempt += 1
+            body = _Body(content)
+            with self._open_session() as session:
+                try:
+                    response = session.post(
+                        url,
+                        data=body,
+                        headers={"Content-Type": "application/json"},
+                        timeout=self._timeout(read_timeout),
+                        stream=True,
+                        allow_redirects=False,
+                    )
+                except requests.RequestException as error:
+                    problem = describe(error)
+                else:
+                    with response:
+                        yield response
+                    return
+            delay = None if body.taken else retry_delay(attempt)
+            if delay is not None:
+                time.sleep(delay)
+            elif body.taken and paid:
+                raise LumaRaySubmitUnknown(f"The submit was sent, but no answer came: {problem}.")
+            else:
+                raise LumaRayUnavailable(
+                    f"No answer from {urlsplit(url).hostname}: {problem}. Nothing was bought; a retry may pass."
+                )
+
+    def read(self, response: requests.Response, *, paid: bool) -> Reply:
+        """Read a reply that is not a video, within the connection's timeout and a bound on its size.
+
+        :raises LumaRaySubmitUnknown: the answer to a paid call broke off
+        :raises LumaRayUnavailable: the answer to another call broke off
+        """
+        deadline = time.monotonic() + self._settings.timeout
+        body = bytearray()
+        problem = ""
+        try:
+            for chunk in response.iter_content(64 * 1024):
+                body += chunk
+                if len(body) > _MAX_REPLY_BYTES or time.monotonic() > deadline:
+                    problem = "it is too long or too slow"
+                    break
+        except requests.RequestException as error:
+            problem = describe(error)
+        if not problem:
+            return Reply(response.status_code, response.headers, bytes(body))
+        if not paid:
+            raise LumaRayUnavailable(
+                f"The answer broke off: {problem}. This call buys nothing; a retry may pass."
+            )
+        if 400 <= response.status_code < 500:
+            return Reply(response.status_code, response.headers, b"")
+        raise LumaRaySubmitUnknown(f"The submit was sent, but its answer broke off: {problem}.")
+
+    def _timeout(self, read: float | None) -> tuple[float, float]:
+        return CONNECT_TIMEOUT, read or self._settings.timeout
+
+
+def describe(error: requests.RequestException) -> str:
+    """Name a transport error without its URL's query."""
+    return redact(f"{type(error).__name__}: {error}".split("?")[0])

@@ -1,0 +1,135 @@
+"""Where a job's record lives: beside the video, and mirrored in Airflow's task state store (Airflow 3.3 and later)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_provider_luma.exceptions import LumaRayRecordError
+from airflow_provider_luma.jobs.record import Identity, JobRecord
+from airflow_provider_luma.storage import sidecar, write_text
+
+if TYPE_CHECKING:
+    from airflow_provider_luma.storage import StoragePath
+
+#: Renaming it would lose the jobs in flight.
+STATE_KEY = "luma_ray_job"
+SUFFIX = ".job.json"
+
+log = logging.getLogger(__name__)
+
+
+class StateStore(Protocol):
+    """What is used of Airflow's ``context["task_state_store"]``."""
+
+    def get(self, key: str) -> Any:
+        """Return a value; None where there is none."""
+
+    def set(self, key: str, value: Any, *, retention: Any = ...) -> None:
+        """Keep a value."""
+
+
+class Ledger:
+    """Reads and writes the record of one task instance's job on both legs; either alone suffices.
+
+    :param identity: the task instance
+    :param output: where the video goes; the record's file is beside it
+    :param store: Airflow's task state store, where there is one
+    """
+
+    def __init__(self, identity: Identity, output: StoragePath, store: StateStore | None) -> None:
+        self._identity = identity
+        self._store = store
+        self.path = sidecar(output, SUFFIX)
+
+    def read(self) -> tuple[JobRecord | None, JobRecord | None]:
+        """Return this task instance's record, the newer one where the legs differ, and another's at the same path.
+
+        :raises LumaRayRecordError: a leg that is there cannot be read
+        """
+        beside = _read_file(self.path)
+        stored = self._read_store()
+        other = beside if beside and beside.identity != self._identity else None
+        own = [record for record in (stored, beside) if record and record.identity == self._identity]
+        return max(own, key=lambda record: record.revision, default=None), other
+
+    def _read_store(self) -> JobRecord | None:
+        if self._store is None:
+            return None
+        try:
+            raw = self._store.get(STATE_KEY)
+            return None if raw is None else JobRecord.from_json(raw)
+        except Exception as error:
+            raise _unreadable(f"key {STATE_KEY!r} of the task state store", error) from None
+
+    def write(self, record: JobRecord, *, before_purchase: bool = False) -> JobRecord:
+        """Write the record on both legs and return it with its new revision.
+
+        :param before_purchase: both legs must take it; afterwards one is enough
+        :raises LumaRayRecordError: not written, as far as it had to be
+        """
+        record = replace(record, revision=record.revision + 1)
+        raw = record.to_json()
+        problems = []
+        try:
+            write_text(self.path, json.dumps(raw, indent=2) + "\n")
+        except Exception as error:
+            problems.append(f"{self.path}: {error!r}")
+        legs = 1
+        if self._store is not None:
+            legs = 2
+            try:
+                self._store.set(STATE_KEY, raw, retention=_never_expire())
+            except Exception as error:
+                problems.append(f"the task state store: {error!r}")
+        if problems and (before_purchase or len(problems) == legs):
+            bought = "Nothing was bought" if before_purchase else "The job goes on, but is not on record"
+            raise LumaRayRecordError(
+                f"The job's record cannot be written to {'; '.join(problems)}. {bought}.",
+                request_id=record.request_id,
+            )
+        for problem in problems:
+            log.warning("The job's record could not be written to %s; the other copy holds it.", problem)
+        return record
+
+    def neighbours(self) -> Iterator[JobRecord]:
+        """Yield the records of other task instances whose videos lie in the same folder.
+
+        :raises LumaRayRecordError: one of them cannot be read
+        """
+        for path in self.path.parent.glob(f"*{SUFFIX}"):
+            record = _read_file(path)
+            if record and record.identity != self._identity:
+                yield record
+
+
+def _read_file(path: StoragePath) -> JobRecord | None:
+    try:
+        with path.open("rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise _unreadable(str(path), error) from None
+    try:
+        return JobRecord.from_json(json.loads(text))
+    except ValueError as error:
+        raise _unreadable(str(path), error) from None
+
+
+def _unreadable(where: str, error: Exception) -> LumaRayRecordError:
+    return LumaRayRecordError(
+        f"The job's record at {where} is there but cannot be read: {error}. A job may be bought under it, so nothing "
+        "new was bought; a retry reads it again. If it is damaged for good, look the job up in Segmind's request "
+        "history, then delete the record."
+    )
+
+
+def _never_expire() -> Any:
+    # As new as the store itself, so not to be had on every Airflow.
+    from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
+
+    return NEVER_EXPIRE

@@ -1,0 +1,237 @@
+"""Frames in and videos out: what may be sent, and what counts as a video."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayDeliveryFailed
+from airflow_provider_luma.segmind.models import Model
+from airflow_provider_luma.storage import open_path
+
+if TYPE_CHECKING:
+    from airflow_provider_luma.storage import StoragePath
+
+MAX_FRAME_BYTES = 20 * 1024 * 1024
+FRAME_TRANSFERS = ("auto", "url", "upload", "base64")
+
+_IMAGES = (
+    (b"\xff\xd8\xff", 0, "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
+    (b"WEBP", 8, "image/webp"),
+    (b"GIF8", 0, "image/gif"),
+    (b"BM", 0, "image/bmp"),
+    (b"II*\0", 0, "image/tiff"),
+    (b"MM\0*", 0, "image/tiff"),
+    (b"ftypheic", 4, "image/heic"),
+    (b"ftypavif", 4, "image/avif"),
+)
+#: Query parameters by which stores sign an URL: they change with every signing and are as good as a password.
+_SIGNATURES = ("x-amz-", "x-goog-", "x-oss-")
+_SIGNATURE_NAMES = frozenset(
+    "signature expires awsaccesskeyid googleaccessid key-pair-id policy token access_token sig se sp sv sr st spr "
+    "skoid sktid skt ske sks skv".split()
+)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A start frame that was checked.
+
+    :param source: where it comes from, without a signature; for the record
+    :param identity: its content's digest, or its URL without a signature; for the fingerprint
+    :param url: the URL as given, for a frame that is one
+    :param path: the file, for a frame that is one
+    :param mime: the file's type, read from its first bytes
+    """
+
+    source: str
+    identity: str
+    url: str | None = field(default=None, repr=False)
+    path: StoragePath | None = None
+    mime: str = ""
+
+
+def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
+    """Check a start frame: an http(s) URL is taken as it is, a file must be an image of at most 20 MB.
+
+    :raises LumaRayConfigurationError: naming the frame and what would be right
+    """
+    if urlsplit(start_frame).scheme in ("http", "https"):
+        plain = unsigned(start_frame)
+        return Frame(source=plain, identity=plain, url=start_frame)
+    path = open_path(start_frame, conn_id)
+    try:
+        if path.is_dir():
+            raise _bad_frame(start_frame, "is a directory; name one image in it")
+        with path.open("rb") as file:
+            content = file.read(MAX_FRAME_BYTES + 1)
+    except FileNotFoundError:
+        raise _bad_frame(start_frame, "does not exist; give an image file or an http(s) URL") from None
+    except OSError as error:
+        raise _bad_frame(start_frame, f"cannot be read: {error}") from None
+    if not content:
+        raise _bad_frame(start_frame, "is empty; give an image")
+    if len(content) > MAX_FRAME_BYTES:
+        raise _bad_frame(start_frame, f"is larger than {MAX_FRAME_BYTES // 1024**2} MB; give a smaller image")
+    mime = next((mime for magic, at, mime in _IMAGES if content[at : at + len(magic)] == magic), None)
+    if mime is None:
+        raise _bad_frame(start_frame, f"is not an image: it begins with {content[:8]!r}; give a JPEG or PNG")
+    return Frame(
+        source=str(path), identity=f"sha256:{hashlib.sha256(content).hexdigest()}", path=path, mime=mime
+    )
+
+
+def send_frame(frame: Frame, transfer: str, model: Model, upload: Callable[[StoragePath], str]) -> str:
+    """Return what stands for the frame in the request body, uploading it where that is the way.
+
+    :param transfer: auto, url, upload or base64; auto: an URL stays one, a file is uploaded
+    :param upload: the hook's ``upload_image``
+    :raises LumaRayConfigurationError: the frame cannot go that way
+    """
+    if frame.url is not None:
+        if transfer not in ("auto", "url"):
+            raise LumaRayConfigurationError(
+                f"frame_transfer={transfer!r} is for files, but start_frame is the URL {frame.source}; use 'auto'. "
+                "Nothing was bought."
+            )
+        return frame.url
+    assert frame.path is not None
+    if transfer == "url":
+        raise LumaRayConfigurationError(
+            f"frame_transfer='url' needs an http(s) URL, but start_frame is the file {frame.source}; use 'auto'. "
+            "Nothing was bought."
+        )
+    if transfer != "base64":
+        return upload(frame.path)
+    if not model.takes_base64:
+        raise LumaRayConfigurationError(
+            f"frame_transfer='base64' does not work with {model.slug}, which takes an URL; use 'upload'. "
+            "Nothing was bought."
+        )
+    return base64.b64encode(frame.path.read_bytes()).decode()
+
+
+def data_url(path: StoragePath) -> str:
+    """Return an image file as a data URL."""
+    frame = read_frame(str(path)) if isinstance(path, Path) else read_frame(str(path), path.conn_id)
+    return f"data:{frame.mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def unsigned(url: str) -> str:
+    """Return an URL without fragment, user and signature."""
+    parts = urlsplit(url)
+    query = [
+        (name, value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if name.lower() not in _SIGNATURE_NAMES and not name.lower().startswith(_SIGNATURES)
+    ]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(query), ""))
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video on the local disk, whole and checked.
+
+    :param path: the file
+    :param size: bytes
+    :param sha256: hex digest of the content
+    """
+
+    path: Path
+    size: int
+    sha256: str
+
+
+class VideoSink:
+    """Writes a stream to a file, refusing at its first bytes what is not an MP4."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._digest = hashlib.sha256()
+        self._head = b""
+        self.size = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append a chunk.
+
+        :raises LumaRayDeliveryFailed: the stream does not begin like an MP4
+        """
+        self._file.write(chunk)
+        self._digest.update(chunk)
+        self.size += len(chunk)
+        if len(self._head) < 8:
+            self._head += chunk[: 8 - len(self._head)]
+            self.check()
+
+    def check(self, *, whole: bool = False) -> None:
+        """Check that what came so far can be an MP4; with ``whole``, that it can be all of one."""
+        if not is_mp4_head(self._head) and (whole or len(self._head) == 8):
+            raise LumaRayDeliveryFailed(f"The download is not an MP4 video: it begins with {self._head!r}.")
+
+    def finish(self, path: Path) -> VideoFile:
+        """Return the file as a checked video."""
+        self.check(whole=True)
+        self._file.flush()
+        return VideoFile(path, self.size, self._digest.hexdigest())
+
+
+def is_mp4_head(head: bytes) -> bool:
+    """Tell an MP4 by ``ftyp`` at byte 4."""
+    return head[4:8] == b"ftyp"
+
+
+def ends_whole(file: BinaryIO) -> bool:
+    """Tell whether an MP4's top-level boxes end where the file does; for downloads whose length nobody told."""
+    end = file.seek(0, 2)
+    at = 0
+    while at < end:
+        file.seek(at)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        if length == 0:
+            return True
+        if length < 8:
+            return False
+        at += length
+    return at == end > 0
+
+
+@contextmanager
+def staged(target: StoragePath, tag: str) -> Iterator[Path]:
+    """Give a local file to fill for a target: beside it where that is local, else in a temporary folder.
+
+    The file is gone at the end, unless it was moved away.
+
+    :param tag: tells one task instance's file from another's; the same in each of its attempts, so that what a
+        killed one left is overwritten by the next
+    """
+    if isinstance(target, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name[:150]}.{tag}.part")
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
+    else:
+        with TemporaryDirectory(prefix="luma_ray_") as folder:
+            yield Path(folder) / "video.part"
+
+
+def _bad_frame(start_frame: str, problem: str) -> LumaRayConfigurationError:
+    return LumaRayConfigurationError(f"start_frame {unsigned(start_frame)!r} {problem}. Nothing was bought.")

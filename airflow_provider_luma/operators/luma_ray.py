@@ -1,0 +1,342 @@
+"""The operator: a prompt and a start frame in, a saved MP4 out, bought once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
+from airflow_provider_luma.segmind.messages import money
+from airflow_provider_luma.segmind.models import DEFAULT_MODEL, describe
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+    from airflow_provider_luma.jobs.lifecycle import Job
+    from airflow_provider_luma.jobs.record import Identity, JobRecord
+    from airflow_provider_luma.jobs.spec import JobSpec
+    from airflow_provider_luma.storage import StoragePath
+
+_CHOICES = {
+    "frame_transfer": ("auto", "url", "upload", "base64"),
+    "api_version": ("auto", "v2", "v1"),
+    "if_exists": ("overwrite", "reuse", "fail"),
+    "on_unknown_submit": ("fail", "resubmit"),
+}
+
+
+class LumaRayImageToVideoOperator(BaseOperator):
+    """Turn a prompt and a start frame into a saved MP4, and pay for it once.
+
+    One task instance buys one video: a retry, a clear or a restart re-attaches to the job on record, which is kept in
+    ``<output_path>.job.json`` and, on Airflow 3.3 and later, in the task state store. Another value of anything that is
+    billed (prompt, frame, model, parameters, connection, ``generation_tag``) is another video and another purchase.
+
+    XComs, each a key of its own and together the returned dict: ``video_path`` (str), ``remaining_credits`` (US
+    dollars as float, None where the vendor did not tell), ``credits_used`` (the same), ``request_id`` (str or None),
+    ``model`` (str).
+
+    Facts of the vendor's from https://www.segmind.com/models/luma-ray-img-2-video/api.
+
+    :param prompt: what to render (templated)
+    :param start_frame: frame 0: an http(s) URL, or an image file of at most 20 MB (templated). Required, for left out
+        the vendor would animate its own sample picture and charge for it; None is for models that need no frame
+    :param output_path: where the MP4 goes; ending in ``/`` it is a folder, and the video becomes
+        ``<dag_id>/<run_id>/<task_id>[-<map_index>].mp4`` below it (templated)
+    :param model: the model's slug (templated); one that is not in the catalogue gets a warning and is passed on
+    :param resolution: 540p, 720p, 1080p or 4k (templated). Default 720p, as the vendor's
+    :param aspect_ratio: such as 16:9 (templated). Default 1:1, as the vendor's
+    :param loop: whether the clip ends where it began. Default False, as in the vendor's sample; always sent
+    :param concepts: camera moves, such as ``["push_in"]`` (templated)
+    :param extra_parameters: further body fields, passed through for what the model learns later (templated)
+    :param frame_transfer: how a file gets to the vendor: ``upload`` to its storage, ``base64`` in the request, or
+        ``auto`` (upload); an URL goes as it is
+    :param api_version: ``v2`` (submit and poll), ``v1`` (one blocking call), or ``auto``: v2, and v1 where the vendor
+        refuses the slug on v2 with 404 or 405
+    :param if_exists: for a video that another run left at the path: ``overwrite``, ``reuse`` or ``fail``
+    :param on_unknown_submit: when a paid call's outcome is unknown and the vendor's history gave no answer: ``fail``,
+        for a person to decide, or ``resubmit``, which may pay twice
+    :param min_remaining_credits: refuse to start when the balance less the expected cost falls below it, in US
+        dollars. Default None: no floor of ours; the vendor refuses what the balance does not cover
+    :param generation_tag: change it to buy another take of the same inputs (templated)
+    :param timeout: how long to wait, counted from the submission, not from the attempt. Default 15 minutes, seven
+        times the typical 125 s
+    :param poll_interval: seconds (or a timedelta) between status calls. Default None: adapted to the model's typical
+        time
+    :param luma_ray_conn_id: the connection to Segmind (templated)
+    :param storage_conn_id: the connection for object-store paths that name none themselves (templated)
+    :param deferrable: hold no worker while the vendor renders. Default: Airflow's ``operators.default_deferrable``
+    :raises LumaRayError: see ``airflow_provider_luma.exceptions``
+    """
+
+    template_fields: Sequence[str] = (
+        "prompt",
+        "start_frame",
+        "output_path",
+        "model",
+        "resolution",
+        "aspect_ratio",
+        "concepts",
+        "extra_parameters",
+        "generation_tag",
+        "luma_ray_conn_id",
+        "storage_conn_id",
+    )
+    template_fields_renderers = {"extra_parameters": "json"}  # noqa: RUF012 - as in BaseOperator
+    ui_color = "#e8e0f7"
+
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        start_frame: str | None,
+        output_path: str,
+        model: str = DEFAULT_MODEL,
+        resolution: str = "720p",
+        aspect_ratio: str = "1:1",
+        loop: bool = False,
+        concepts: Sequence[str] | None = None,
+        extra_parameters: Mapping[str, Any] | None = None,
+        frame_transfer: str = "auto",
+        api_version: str = "auto",
+        if_exists: str = "overwrite",
+        on_unknown_submit: str = "fail",
+        min_remaining_credits: float | Decimal | None = None,
+        generation_tag: str | None = None,
+        timeout: timedelta = timedelta(minutes=15),
+        poll_interval: float | timedelta | None = None,
+        luma_ray_conn_id: str = "luma_ray_default",
+        storage_conn_id: str | None = None,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.prompt = prompt
+        self.start_frame = start_frame
+        self.output_path = output_path
+        self.model = model
+        self.resolution = resolution
+        self.aspect_ratio = aspect_ratio
+        self.loop = loop
+        self.concepts = concepts
+        self.extra_parameters = extra_parameters
+        self.frame_transfer = frame_transfer
+        self.api_version = api_version
+        self.if_exists = if_exists
+        self.on_unknown_submit = on_unknown_submit
+        self.min_remaining_credits = min_remaining_credits
+        self.generation_tag = generation_tag
+        self.timeout = timeout
+        self.poll_interval = poll_interval
+        self.luma_ray_conn_id = luma_ray_conn_id
+        self.storage_conn_id = storage_conn_id
+        self.deferrable = deferrable
+        self._stopped: SimpleQueue[None] | None = None
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        for name, choices in _CHOICES.items():
+            _require(
+                getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}"
+            )
+        timeout: object = self.timeout
+        interval, least = self.poll_interval, self.min_remaining_credits
+        _require(
+            isinstance(timeout, timedelta) and timeout > timedelta(0),
+            "timeout",
+            timeout,
+            "a positive timedelta",
+        )
+        _require(
+            interval is None or ((seconds := _seconds(interval)) is not None and seconds > 0),
+            "poll_interval",
+            interval,
+            "a positive number of seconds, a timedelta, or None",
+        )
+        _require(
+            least is None or ((floor := money(least)) is not None and floor >= 0),
+            "min_remaining_credits",
+            least,
+            "US dollars as a number that is not negative, or None",
+        )
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Buy the video or re-attach to it, wait, and return the XComs."""
+        job, hook = self._job(context)
+        record = job.ensure_submitted()
+        if self.deferrable and record.state == "submitted":
+            self._defer(record)
+        return self._outputs(job.deliver(job.wait(record)), hook)
+
+    def execute_complete(self, context: Context, event: Any, output_path: str) -> dict[str, Any]:
+        """Go on when the trigger has fired: look at the job, fetch its video, and return the XComs.
+
+        :param event: names the job; whatever else it says, the job is looked at anew
+        :param output_path: where the video goes, as rendered when the job was submitted
+        """
+        if not isinstance(event, dict) or not isinstance(event.get("request_id"), str):
+            raise LumaRayRecordError(
+                f"The trigger's event {event!r} names no job. The job is on record beside {output_path}; a retry "
+                "re-attaches."
+            )
+        self.output_path = output_path
+        job, hook = self._job(context)
+        record = job.recorded(event["request_id"])
+        return self._outputs(job.deliver(job.wait(record)), hook)
+
+    def _defer(self, record: JobRecord) -> None:
+        from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger
+
+        self.defer(
+            trigger=LumaRayJobTrigger(
+                luma_ray_conn_id=self.luma_ray_conn_id,
+                request_id=str(record.request_id),
+                model=record.model,
+                submitted_at=record.started.isoformat(),
+                timeout=self.timeout.total_seconds(),
+                poll_interval=_seconds(self.poll_interval),
+            ),
+            method_name="execute_complete",
+            kwargs={"output_path": record.output_path},
+        )
+
+    def on_kill(self) -> None:
+        """End the wait; the vendor has no cancel, so the job goes on."""
+        self.log.warning(
+            "The task was told to stop. A job that is bought goes on and stays on record; the next attempt re-attaches."
+        )
+        if self._stopped is not None:
+            self._stopped.put(None)
+
+    def _job(self, context: Context) -> tuple[Job, LumaRayHook]:
+        from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+        from airflow_provider_luma.jobs.ledger import Ledger
+        from airflow_provider_luma.jobs.lifecycle import Job
+
+        self._stopped = SimpleQueue()
+        spec = self._spec(context)
+        hook = LumaRayHook(self.luma_ray_conn_id)
+        ledger = Ledger(spec.identity, spec.output, context.get("task_state_store"))
+        return Job(spec, hook, ledger, self._stopped), hook
+
+    def _spec(self, context: Context) -> JobSpec:
+        from airflow_provider_luma.jobs.record import Identity
+        from airflow_provider_luma.jobs.spec import JobSpec
+        from airflow_provider_luma.media import read_frame
+        from airflow_provider_luma.segmind.generation import GenerationRequest
+
+        self._check_rendered()
+        request = GenerationRequest(
+            model=self.model,
+            prompt=self.prompt,
+            start_frame=None,
+            loop=self.loop,
+            resolution=self.resolution,
+            aspect_ratio=self.aspect_ratio,
+            concepts=tuple(self.concepts or ()),
+            extra_parameters=self.extra_parameters or {},
+        )
+        for doubt in request.doubts():
+            self.log.warning("%s", doubt)
+        identity = Identity.of(context)
+        return JobSpec(
+            identity=identity,
+            luma_ray_conn_id=self.luma_ray_conn_id,
+            request=request,
+            frame=None if self.start_frame is None else read_frame(self.start_frame, self.storage_conn_id),
+            frame_transfer=self.frame_transfer,
+            generation_tag=self.generation_tag,
+            output=self._output(identity),
+            api_version=self.api_version,
+            if_exists=self.if_exists,
+            on_unknown_submit=self.on_unknown_submit,
+            min_remaining_credits=money(self.min_remaining_credits),
+            timeout=self.timeout,
+            poll_interval=_seconds(self.poll_interval),
+        )
+
+    def _check_rendered(self) -> None:
+        for name in ("prompt", "output_path", "model", "resolution", "aspect_ratio", "luma_ray_conn_id"):
+            value = getattr(self, name)
+            _require(isinstance(value, str) and value.strip() != "", name, value, "a text that is not empty")
+        _require(isinstance(self.loop, bool), "loop", self.loop, "True or False, not a text")
+        concepts: object = self.concepts
+        extra: object = self.extra_parameters
+        _require(
+            concepts is None
+            or (isinstance(concepts, list | tuple) and all(isinstance(item, str) for item in concepts)),
+            "concepts",
+            concepts,
+            "a list of camera moves such as ['push_in']",
+        )
+        _require(
+            extra is None or isinstance(extra, Mapping),
+            "extra_parameters",
+            extra,
+            "a dict of further body fields",
+        )
+        if self.start_frame is None:
+            _require(
+                not describe(self.model).frame_required,
+                "start_frame",
+                None,
+                f"an image, for {self.model} would animate the vendor's own sample picture and charge for it",
+            )
+        else:
+            start_frame: object = self.start_frame
+            _require(
+                isinstance(start_frame, str) and start_frame.strip() != "",
+                "start_frame",
+                start_frame,
+                "an image file or an http(s) URL",
+            )
+
+    def _output(self, identity: Identity) -> StoragePath:
+        from airflow_provider_luma.storage import open_path, safe_name
+
+        name = self.output_path
+        if name.endswith("/"):
+            mapped = f"-{identity.map_index}" if identity.map_index >= 0 else ""
+            task = safe_name(f"{identity.task_id}{mapped}")
+            name += f"{safe_name(identity.dag_id)}/{safe_name(identity.run_id)}/{task}.mp4"
+        path = open_path(name, self.storage_conn_id)
+        _require(
+            not path.is_dir(),
+            "output_path",
+            self.output_path,
+            "a file; it is a directory, so end it with '/' for a file named after the task instance below it",
+        )
+        return path
+
+    def _outputs(self, record: JobRecord, hook: LumaRayHook) -> dict[str, Any]:
+        remaining = record.remaining_credits
+        if remaining is None:
+            try:
+                remaining = hook.get_credits().total
+            except LumaRayError as error:
+                self.log.warning("The balance after the job is unknown: %s", error)
+        return {
+            "video_path": record.output_path,
+            "remaining_credits": None if remaining is None else float(remaining),
+            "credits_used": None if record.cost is None else float(record.cost),
+            "request_id": record.request_id,
+            "model": record.model,
+        }
+
+
+def _require(holds: bool, name: str, value: object, right: str) -> None:
+    if not holds:
+        raise LumaRayConfigurationError(f"{name}={value!r} is wrong: give {right}. Nothing was bought.")
+
+
+def _seconds(interval: float | timedelta | None) -> float | None:
+    if isinstance(interval, timedelta):
+        return interval.total_seconds()
+    return None if interval is None or isinstance(interval, bool) else float(interval)

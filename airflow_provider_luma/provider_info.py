@@ -1,0 +1,67 @@
+"""What Airflow reads when it discovers the provider; the standard library only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+UI_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["login", "port", "schema"],
+    "relabeling": {"password": "API key", "host": "Base URL"},
+    "placeholders": {
+        "password": "the key from Segmind's console",
+        "host": "empty for https://api.segmind.com; the simulator's URL to rehearse",
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, as ``airflow/provider_info.schema.json`` describes it."""
+    integration = "Luma Ray (Segmind)"
+
+    def modules(kind: str) -> list[dict[str, Any]]:
+        return [
+            {"integration-name": integration, "python-modules": [f"airflow_provider_luma.{kind}.luma_ray"]}
+        ]
+
+    return {
+        "package-name": "airflow-provider-luma",
+        "name": integration,
+        "description": "Luma Ray image-to-video on Segmind: every clip bought once, none lost.",
+        "integrations": [
+            {
+                "integration-name": integration,
+                "external-doc-url": "https://www.segmind.com/models/luma-ray-img-2-video",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": modules("hooks"),
+        "operators": modules("operators"),
+        "sensors": modules("sensors"),
+        "triggers": modules("triggers"),
+        "connection-types": [
+            {
+                "connection-type": "luma_ray",
+                "hook-class-name": "airflow_provider_luma.hooks.luma_ray.LumaRayHook",
+                "hook-name": integration,
+                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
+                "conn-fields": {
+                    "timeout": {
+                        "label": "HTTP timeout (s)",
+                        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
+                    },
+                    "requests_per_minute": {
+                        "label": "Requests per minute",
+                        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
+                    },
+                    "upload_url": {
+                        "label": "Upload URL",
+                        "schema": {"type": ["string", "null"], "format": "url"},
+                    },
+                    "history_url": {
+                        "label": "History URL",
+                        "schema": {"type": ["string", "null"], "format": "url"},
+                    },
+                },
+            }
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Segmind's HTTP contract as pure functions and frozen dataclasses: no I/O, no Airflow."""

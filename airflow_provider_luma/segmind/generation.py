@@ -1,0 +1,80 @@
+"""The body of a paid request. Pure.
+
+Fields from https://www.segmind.com/models/luma-ray-img-2-video/api, compiled 2026-11-22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_luma.exceptions import LumaRayConfigurationError
+from airflow_provider_luma.segmind.models import describe
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What is asked of the vendor for one clip.
+
+    :param model: the model's slug
+    :param prompt: what to render
+    :param start_frame: an URL, bare base64, or None for models that make video from text alone
+    :param loop: whether the clip ends where it began
+    :param resolution: 540p, 720p, 1080p or 4k, as far as the model has them
+    :param aspect_ratio: width to height, such as 16:9
+    :param concepts: camera moves
+    :param extra_parameters: further body fields, passed through unchanged
+    """
+
+    model: str
+    prompt: str
+    start_frame: str | None = field(repr=False)
+    loop: bool = False
+    resolution: str = "720p"
+    aspect_ratio: str = "1:1"
+    concepts: tuple[str, ...] = ()
+    extra_parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the body without the frame; a default of a field that the model does not list is left out."""
+        model = describe(self.model)
+        ours: dict[str, Any] = {"prompt": self.prompt}
+        for name, default in (("loop", False), ("resolution", "720p"), ("aspect_ratio", "1:1")):
+            value = getattr(self, name)
+            if name in model.fields or value != default:
+                ours[name] = value
+        if self.concepts:
+            ours["concepts"] = list(self.concepts)
+        managed = {"prompt", "loop", "resolution", "aspect_ratio", "concepts", model.frame_field}
+        if clash := sorted(managed & set(self.extra_parameters)):
+            raise LumaRayConfigurationError(
+                f"extra_parameters names {clash}, which the arguments of the same name set. Nothing was bought."
+            )
+        return ours | dict(self.extra_parameters)
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body of the submit."""
+        body = self.parameters()
+        if self.start_frame is not None:
+            body[describe(self.model).frame_field] = self.start_frame
+        return body
+
+    def doubts(self) -> list[str]:
+        """Name what the vendor does not document; it has the last word, so these are warnings."""
+        model = describe(self.model)
+        if not model.values:
+            return [f"model {self.model!r} is not in the catalogue; its price is unknown"]
+        doubts = []
+        for name, value in self.parameters().items():
+            allowed = model.values.get(name)
+            unknown = [
+                v for v in (value if isinstance(value, list) else [value]) if allowed and v not in allowed
+            ]
+            if unknown:
+                doubts.append(
+                    f"{name}={unknown} is not among the documented values: {', '.join(allowed or ())}"
+                )
+            elif name not in model.fields:
+                doubts.append(f"{self.model} does not document the field {name!r}; it is sent as it is")
+        return doubts

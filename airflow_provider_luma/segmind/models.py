@@ -1,0 +1,89 @@
+"""The catalogue: what each model takes, costs and how long it usually runs.
+
+Facts from https://www.segmind.com/models/luma-ray-img-2-video and its neighbours, compiled 2026-11-22.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+DEFAULT_MODEL = "luma-ray-img-2-video"
+SUCCESSOR = "luma-ray-3-2"
+
+ASPECT_RATIOS = ("1:1", "16:9", "2:3", "3:2", "4:5", "5:4", "9:16", "9:21", "21:9")
+RESOLUTIONS = ("540p", "720p", "1080p", "4k")
+CONCEPTS = tuple(
+    """aerial aerial_drone bolt_cam crane_down crane_up dolly_zoom elevator_doors eye_level ground_level handheld
+    high_angle low_angle orbit_left orbit_right over_the_shoulder overhead pan_left pan_right pedestal_down
+    pedestal_up pov pull_out push_in roll_left roll_right selfie static tilt_down tilt_up tiny_planet truck_left
+    truck_right zoom_in zoom_out""".split()
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the vendor's.
+
+    :param slug: its name in the URL
+    :param fields: the body fields it documents, the frame's left out
+    :param price: the most one clip costs in US dollars; None where unknown
+    :param typical_seconds: how long a job usually takes
+    :param frame_field: the body field of the start frame
+    :param frame_required: left out, the vendor would animate its own sample picture and charge for it
+    :param takes_base64: whether the frame may be sent inline; the others take an URL only
+    :param values: the documented values of its enumerated fields
+    """
+
+    slug: str
+    fields: tuple[str, ...]
+    price: Decimal | None
+    typical_seconds: float
+    values: dict[str, tuple[str, ...]]
+    frame_field: str = "start_frame"
+    frame_required: bool = False
+    takes_base64: bool = False
+
+
+CATALOGUE = {
+    model.slug: model
+    for model in (
+        Model(
+            slug=DEFAULT_MODEL,
+            fields=("prompt", "loop", "resolution", "aspect_ratio", "concepts"),
+            price=Decimal("1.60"),
+            typical_seconds=125,
+            values={"resolution": RESOLUTIONS, "aspect_ratio": ASPECT_RATIOS, "concepts": CONCEPTS},
+            frame_required=True,
+            takes_base64=True,
+        ),
+        Model(
+            slug=SUCCESSOR,
+            fields=("prompt", "resolution", "duration", "aspect_ratio"),
+            price=Decimal("1.32"),
+            typical_seconds=52,
+            values={"resolution": RESOLUTIONS[:3]},
+        ),
+        Model(
+            slug="ray-flash-2-720p",
+            fields=("prompt", "aspect_ratio", "duration", "loop"),
+            price=Decimal("0.675"),
+            typical_seconds=60,
+            values={"aspect_ratio": ("1:1", "3:4", "4:3", "9:16", "16:9", "9:21", "21:9")},
+            frame_field="start_image_url",
+        ),
+    )
+}
+
+
+def describe(slug: str) -> Model:
+    """Return the catalogue's entry, or for an unknown slug one that is taken to work like the default model."""
+    default = CATALOGUE[DEFAULT_MODEL]
+    return CATALOGUE.get(slug) or Model(
+        slug=slug,
+        fields=default.fields,
+        price=None,
+        typical_seconds=default.typical_seconds,
+        values={},
+        takes_base64=True,
+    )
