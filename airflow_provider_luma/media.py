@@ -103,7 +103,10 @@ def send_frame(frame: Frame, transfer: str, model: Model, upload: Callable[[Stor
                 "Nothing was bought."
             )
         return frame.url
-    assert frame.path is not None
+    if frame.path is None:
+        raise LumaRayConfigurationError(
+            f"start_frame {frame.source!r} is no longer there. Nothing was bought."
+        )
     if transfer == "url":
         raise LumaRayConfigurationError(
             f"frame_transfer='url' needs an http(s) URL, but start_frame is the file {frame.source}; use 'auto'. "

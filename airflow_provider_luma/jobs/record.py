@@ -93,6 +93,7 @@ class JobRecord:
     :param output_path: where the video goes
     :param intent_at: when the paid call was about to be made (ISO 8601, UTC), as the other times
     :param start_frame: where the frame came from, without a signature
+    :param frame_identity: its content's digest, or its URL without a signature
     :param generation_tag: the user's tag
     :param submitted_at: when the vendor took it
     :param completed_at: when the video was first seen to be ready
@@ -120,6 +121,7 @@ class JobRecord:
     output_path: str
     intent_at: str
     start_frame: str | None = None
+    frame_identity: str | None = None
     generation_tag: str | None = None
     submitted_at: str | None = None
     completed_at: str | None = None

@@ -59,6 +59,7 @@ class JobSpec:
             model=self.request.model,
             parameters=self.request.parameters(),
             start_frame=self.frame.source if self.frame else None,
+            frame_identity=self.frame.identity if self.frame else None,
             generation_tag=self.generation_tag,
             body_sha256=body_sha256,
             api_version=api_version,

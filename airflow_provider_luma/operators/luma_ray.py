@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+    from airflow_provider_luma.jobs.ledger import Ledger
     from airflow_provider_luma.jobs.lifecycle import Job
     from airflow_provider_luma.jobs.record import Identity, JobRecord
-    from airflow_provider_luma.jobs.spec import JobSpec
+    from airflow_provider_luma.media import Frame
+    from airflow_provider_luma.segmind.generation import GenerationRequest
     from airflow_provider_luma.storage import StoragePath
 
 _CHOICES = {
@@ -169,7 +171,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy the video or re-attach to it, wait, and return the XComs."""
-        job, hook = self._job(context)
+        job, hook = self._job(context, resuming=False)
         record = job.ensure_submitted()
         if self.deferrable and record.state == "submitted":
             self._defer(record)
@@ -187,7 +189,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 "re-attaches."
             )
         self.output_path = output_path
-        job, hook = self._job(context)
+        job, hook = self._job(context, resuming=True)
         record = job.recorded(event["request_id"])
         return self._outputs(job.deliver(job.wait(record)), hook)
 
@@ -215,24 +217,40 @@ class LumaRayImageToVideoOperator(BaseOperator):
         if self._stopped is not None:
             self._stopped.put(None)
 
-    def _job(self, context: Context) -> tuple[Job, LumaRayHook]:
+    def _job(self, context: Context, *, resuming: bool) -> tuple[Job, LumaRayHook]:
         from airflow_provider_luma.hooks.luma_ray import LumaRayHook
         from airflow_provider_luma.jobs.ledger import Ledger
         from airflow_provider_luma.jobs.lifecycle import Job
-
-        self._stopped = SimpleQueue()
-        spec = self._spec(context)
-        hook = LumaRayHook(self.luma_ray_conn_id)
-        ledger = Ledger(spec.identity, spec.output, context.get("task_state_store"))
-        return Job(spec, hook, ledger, self._stopped), hook
-
-    def _spec(self, context: Context) -> JobSpec:
         from airflow_provider_luma.jobs.record import Identity
         from airflow_provider_luma.jobs.spec import JobSpec
-        from airflow_provider_luma.media import read_frame
-        from airflow_provider_luma.segmind.generation import GenerationRequest
 
         self._check_rendered()
+        identity = Identity.of(context)
+        output = self._output(identity)
+        ledger = Ledger(identity, output, context.get("task_state_store"))
+        request = self._request()
+        spec = JobSpec(
+            identity=identity,
+            luma_ray_conn_id=self.luma_ray_conn_id,
+            request=request,
+            frame=None if resuming else self._frame(ledger),
+            frame_transfer=self.frame_transfer,
+            generation_tag=self.generation_tag,
+            output=output,
+            api_version=self.api_version,
+            if_exists=self.if_exists,
+            on_unknown_submit=self.on_unknown_submit,
+            min_remaining_credits=money(self.min_remaining_credits),
+            timeout=self.timeout,
+            poll_interval=_seconds(self.poll_interval),
+        )
+        hook = LumaRayHook(self.luma_ray_conn_id)
+        self._stopped = SimpleQueue()
+        return Job(spec, hook, ledger, self._stopped), hook
+
+    def _request(self) -> GenerationRequest:
+        from airflow_provider_luma.segmind.generation import GenerationRequest
+
         request = GenerationRequest(
             model=self.model,
             prompt=self.prompt,
@@ -245,22 +263,24 @@ class LumaRayImageToVideoOperator(BaseOperator):
         )
         for doubt in request.doubts():
             self.log.warning("%s", doubt)
-        identity = Identity.of(context)
-        return JobSpec(
-            identity=identity,
-            luma_ray_conn_id=self.luma_ray_conn_id,
-            request=request,
-            frame=None if self.start_frame is None else read_frame(self.start_frame, self.storage_conn_id),
-            frame_transfer=self.frame_transfer,
-            generation_tag=self.generation_tag,
-            output=self._output(identity),
-            api_version=self.api_version,
-            if_exists=self.if_exists,
-            on_unknown_submit=self.on_unknown_submit,
-            min_remaining_credits=money(self.min_remaining_credits),
-            timeout=self.timeout,
-            poll_interval=_seconds(self.poll_interval),
-        )
+        return request
+
+    def _frame(self, ledger: Ledger) -> Frame | None:
+        """Check the start frame; one that is gone is known by the record of the job that it was bought for."""
+        from airflow_provider_luma.media import Frame, read_frame
+        from airflow_provider_luma.storage import open_path
+
+        if self.start_frame is None:
+            return None
+        try:
+            return read_frame(self.start_frame, self.storage_conn_id)
+        except LumaRayConfigurationError as error:
+            record, _ = ledger.read()
+            source = str(open_path(self.start_frame, self.storage_conn_id))
+            if record is None or record.start_frame != source or record.frame_identity is None:
+                raise
+            self.log.warning("%s Going by the record of job %s.", error, record.request_id)
+            return Frame(source=source, identity=record.frame_identity)
 
     def _check_rendered(self) -> None:
         for name in ("prompt", "output_path", "model", "resolution", "aspect_ratio", "luma_ray_conn_id"):

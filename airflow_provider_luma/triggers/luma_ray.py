@@ -43,7 +43,7 @@ class LumaRayJobTrigger(BaseTrigger):
         timeout: float,
         poll_interval: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.luma_ray_conn_id = luma_ray_conn_id
         self.request_id = request_id
         self.model = model
@@ -98,4 +98,4 @@ class LumaRayJobTrigger(BaseTrigger):
         return (pendulum.now("UTC") - read_time(self.submitted_at)).total_seconds()
 
     def _event(self, reason: str) -> TriggerEvent:
-        return TriggerEvent({"request_id": self.request_id, "reason": reason})
+        return TriggerEvent({"request_id": self.request_id, "reason": reason})  # type: ignore[no-untyped-call]
