@@ -84,5 +84,5 @@ def size(path: StoragePath) -> int | None:
     """Return a file's size in bytes; None where there is no such file."""
     try:
         return int(path.stat().st_size)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None

@@ -88,7 +88,7 @@ class Ledger:
         if problems and (before_purchase or len(problems) == legs):
             bought = "Nothing was bought" if before_purchase else "The job goes on, but is not on record"
             raise LumaRayRecordError(
-                f"The job's record cannot be written to {'; '.join(problems)}. {bought}.",
+                f"The job's record cannot be written beside output_path: {'; '.join(problems)}. {bought}.",
                 request_id=record.request_id,
             )
         for problem in problems:
@@ -110,7 +110,7 @@ def _read_file(path: StoragePath) -> JobRecord | None:
     try:
         with path.open("rb") as file:
             text = file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:
         raise _unreadable(str(path), error) from None

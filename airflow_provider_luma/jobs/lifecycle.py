@@ -166,7 +166,7 @@ class Job:
             return record
         with self._about(record), staged(self._spec.output, self._spec.identity.digest) as part:
             if not record.output_url:
-                record = self._locate(record)
+                record, _ = self._locate(record)
             try:
                 video = self._download(record, part)
                 commit(video.path, self._spec.output)
@@ -186,29 +186,32 @@ class Job:
             if error.status_code not in _NOT_THERE:
                 raise
             log.info("%s: %s Asking for the video's address again.", record.request_id, error)
-        return self._hook.download_video(str(self._locate(record).output_url), part)
+        record, expired = self._locate(record)
+        try:
+            return self._hook.download_video(str(record.output_url), part)
+        except LumaRayDeliveryFailed as error:
+            if expired and error.status_code in _NOT_THERE:
+                raise self._expired(record, "its result has expired and its file is gone") from None
+            raise
 
-    def _locate(self, record: JobRecord) -> JobRecord:
-        """Find out where the video is, from the result, or from the history once that has expired."""
+    def _locate(self, record: JobRecord) -> tuple[JobRecord, bool]:
+        """Find out where the video is, from the result, or from the history; tell whether the result has expired."""
         if not record.request_id:
             raise self._expired(record, "its file is gone and v1 named no id to ask for it")
         result = self._hook.get_result(record.request_id)
-        found = result.url
-        if not found:
-            row = self._hook.find_job(record.request_id)
-            found = row.output_url if row else None
-        if found:
-            return self._purchase.note(
-                record.moved(
-                    RecordState.COMPLETED,
-                    output_url=found,
-                    cost=record.cost if record.cost is not None else result.cost,
-                    remaining_credits=record.remaining_credits
-                    if record.remaining_credits is not None
-                    else result.remaining_credits,
-                )
+        expired = result.state is JobState.NOT_FOUND
+        row = None if result.url else self._hook.find_job(record.request_id)
+        url = result.url or (row and row.output_url)
+        if url:
+            cost = result.cost or (row and row.cost)
+            moved = record.moved(
+                RecordState.COMPLETED,
+                output_url=url,
+                cost=record.cost if record.cost is not None else cost,
+                remaining_credits=record.remaining_credits or result.remaining_credits,
             )
-        if result.state is JobState.NOT_FOUND:
+            return self._purchase.note(moved), expired
+        if expired:
             raise self._expired(record, "neither its result nor its history is there")
         self._purchase.note(record.moved(RecordState.COMPLETED, result=result.body))
         raise LumaRayDeliveryFailed(

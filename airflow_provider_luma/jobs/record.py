@@ -188,7 +188,8 @@ class JobRecord:
                 raise TypeError("a digest or the model is not text")
             if record.state is RecordState.SUBMITTED and not record.request_id:
                 raise ValueError("a submitted job without a request id")
-            record.started  # noqa: B018 - a time that cannot be read must not get past here
+            for time in (record.intent_at, record.submitted_at):
+                read_time(time or record.intent_at)
         except (KeyError, TypeError, ArithmeticError, ValueError) as error:
             raise ValueError(f"not a job record: {error!r}") from None
         return record

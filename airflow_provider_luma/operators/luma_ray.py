@@ -359,4 +359,4 @@ def _require(holds: bool, name: str, value: object, right: str) -> None:
 def _seconds(interval: float | timedelta | None) -> float | None:
     if isinstance(interval, timedelta):
         return interval.total_seconds()
-    return None if interval is None or isinstance(interval, bool) else float(interval)
+    return float(interval) if isinstance(interval, int | float) and not isinstance(interval, bool) else None

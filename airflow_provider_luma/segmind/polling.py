@@ -17,6 +17,9 @@ _EARLY_LOOKS = (0.04, 0.2, 0.5, 0.75)
 _GROWTH = 0.05
 _SHORTEST = 1.0
 _JITTER = 0.1
+#: Seconds before a free call is made for the second time; doubled for each further one.
+_FIRST_RETRY = 0.5
+_MAX_TRIES = 4
 
 
 def next_delay(waited: float, typical: float, fixed: float | None = None) -> float:
@@ -42,9 +45,9 @@ def retry_delay(attempt: int, *, reset_in: timedelta | None = None) -> float | N
     :param attempt: how many times the call was made
     :param reset_in: how long the vendor's rate limit lasts, where it said so
     """
-    if attempt >= 4:
+    if attempt >= _MAX_TRIES:
         return None
-    backoff: float = 0.5 * 2 ** (attempt - 1) * (1 + random.uniform(0, _JITTER))
+    backoff: float = _FIRST_RETRY * 2 ** (attempt - 1) * (1 + random.uniform(0, _JITTER))
     if reset_in is None:
         return backoff
     return min(max(backoff, reset_in.total_seconds()), 60.0)

@@ -1,0 +1,50 @@
+"""What all tests share: a simulator, a connection to it, a frame, and the context of a task instance."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports Airflow: no database, no configuration of the developer's own.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow_home_")
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "True"
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+import pytest
+from PIL import Image
+
+from airflow_provider_luma.jobs import lookup
+from airflow_provider_luma.segmind import polling
+from airflow_provider_luma.simulator import Simulator
+from tests.support import API_KEY, set_connection
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the waits between tries short; how many there are stays as it is."""
+    monkeypatch.setattr(polling, "_FIRST_RETRY", 0.005)
+    monkeypatch.setattr(lookup, "LOOK_DELAYS", (0.0, 0.05, 0.05, 0.1))
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """A Segmind of the test's own, quick and with short clips."""
+    with Simulator(latency=0.05, clip_seconds=0.2, credits="20", api_key=API_KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> None:
+    """The default connection, to the simulator."""
+    set_connection(monkeypatch, simulator.url, timeout=5)
+
+
+@pytest.fixture
+def frame(tmp_path: Path) -> Path:
+    """A small JPEG."""
+    path = tmp_path / "frame.jpg"
+    Image.linear_gradient("L").convert("RGB").save(path)
+    return path

@@ -1,0 +1,535 @@
+"""The operator over real HTTP: what it delivers, what it pays, and what it does the second time."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_luma.exceptions import (
+    LumaRayAuthenticationError,
+    LumaRayConfigurationError,
+    LumaRayDeliveryFailed,
+    LumaRayInsufficientCredits,
+    LumaRayJobFailed,
+    LumaRayModelUnavailable,
+    LumaRayRecordError,
+    LumaRayRefused,
+    LumaRayResultExpired,
+    LumaRayTimeout,
+)
+from airflow_provider_luma.jobs.lifecycle import Job
+from airflow_provider_luma.simulator import Simulator
+from tests.support import MemoryStore, make_operator, set_connection, task_context
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "clip.mp4"
+
+
+def on_record(clip: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(clip.with_name(clip.name + ".job.json").read_text())
+    return record
+
+
+def calls(simulator: Simulator, call: str) -> int:
+    return sum(request.call == call for request in simulator.requests)
+
+
+# What it delivers
+
+
+def test_a_frame_becomes_a_saved_video_and_the_xcoms_say_what_it_cost(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    outputs = make_operator(frame, clip, aspect_ratio="16:9").execute(task_context())
+
+    assert outputs == {
+        "video_path": str(clip),
+        "remaining_credits": 18.4,
+        "credits_used": 1.6,
+        "request_id": simulator.jobs[0].request_id,
+        "model": "luma-ray-img-2-video",
+    }
+    assert json.loads(json.dumps(outputs)) == outputs
+    with av.open(str(clip)) as video:
+        stream = video.streams.video[0]
+        assert (stream.codec_context.name, stream.width, stream.height) == ("h264", 960, 540)
+    assert [path.name for path in sorted(clip.parent.iterdir())] == ["clip.mp4", "clip.mp4.job.json"]
+
+
+def test_the_record_is_the_videos_provenance(simulator: Simulator, frame: Path, clip: Path) -> None:
+    make_operator(frame, clip, concepts=["push_in"], extra_parameters={"seed": 7}).execute(task_context())
+
+    record = on_record(clip)
+    assert record["state"] == "delivered"
+    assert record["parameters"] == {
+        "prompt": "a slow push in",
+        "loop": False,
+        "resolution": "540p",
+        "aspect_ratio": "1:1",
+        "concepts": ["push_in"],
+        "seed": 7,
+    }
+    assert record["start_frame"] == str(frame)
+    assert record["bytes"] == clip.stat().st_size
+    assert (record["cost"], record["remaining_credits"]) == ("1.6", "18.4")
+    assert record["intent_at"] <= record["submitted_at"] <= record["completed_at"] <= record["delivered_at"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        ({"frame_transfer": "auto"}, "http"),
+        ({"frame_transfer": "upload"}, "http"),
+        ({"frame_transfer": "base64"}, "/9j/"),
+    ],
+)
+def test_a_file_goes_by_upload_or_inline(
+    simulator: Simulator, frame: Path, clip: Path, arguments: dict[str, Any], sent: str
+) -> None:
+    make_operator(frame, clip, **arguments).execute(task_context())
+    assert simulator.jobs[0].body["start_frame"].startswith(sent)
+
+
+def test_an_url_goes_as_it_is_and_its_signature_is_not_on_record(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+
+    url = LumaRayHook().upload_image(frame)
+    make_operator(f"{url}?X-Amz-Signature=abc&v=1", clip).execute(task_context())
+    assert simulator.jobs[0].body["start_frame"] == f"{url}?X-Amz-Signature=abc&v=1"
+    assert on_record(clip)["start_frame"] == f"{url}?v=1"
+
+
+def test_a_folder_gets_a_name_of_the_task_instances_own(
+    simulator: Simulator, frame: Path, tmp_path: Path
+) -> None:
+    runs = [
+        make_operator(frame, f"{tmp_path}/out/").execute(
+            task_context(run_id="manual__2026-11-22T10:00:00+00:00", map_index=index)
+        )
+        for index in (-1, 0, 1)
+    ]
+    names = [Path(run["video_path"]).relative_to(tmp_path / "out") for run in runs]
+    assert [name.name for name in names] == ["generate.mp4", "generate-0.mp4", "generate-1.mp4"]
+    assert {name.parts[0] for name in names} == {"clips"}
+    assert all(":" not in part and "+" not in part for name in names for part in name.parts)
+    assert simulator.charges == 3
+
+
+def test_v1_streams_the_video_of_one_call(simulator: Simulator, frame: Path, clip: Path) -> None:
+    outputs = make_operator(frame, clip, api_version="v1").execute(task_context())
+    assert (outputs["remaining_credits"], outputs["credits_used"]) == (18.4, 1.6)
+    assert clip.read_bytes()[4:8] == b"ftyp"
+    assert (calls(simulator, "v1"), calls(simulator, "submit"), simulator.charges) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("refusal", [404, 405])
+def test_auto_uses_v1_where_v2_refuses_the_slug(
+    simulator: Simulator, frame: Path, clip: Path, refusal: int
+) -> None:
+    simulator.v1_only("luma-ray-img-2-video", refusal=refusal)
+    make_operator(frame, clip).execute(task_context())
+    assert (on_record(clip)["api_version"], simulator.charges) == ("v1", 1)
+
+
+def test_v2_alone_does_not_fall_back(simulator: Simulator, frame: Path, clip: Path) -> None:
+    simulator.v1_only("luma-ray-img-2-video")
+    with pytest.raises(LumaRayModelUnavailable):
+        make_operator(frame, clip, api_version="v2").execute(task_context())
+    assert (calls(simulator, "v1"), simulator.charges) == (0, 0)
+
+
+def test_a_retired_model_names_its_successor(simulator: Simulator, frame: Path, clip: Path) -> None:
+    simulator.retire("luma-ray-img-2-video")
+    with pytest.raises(LumaRayModelUnavailable, match="luma-ray-3-2"):
+        make_operator(frame, clip).execute(task_context())
+    assert on_record(clip)["state"] == "failed"
+
+
+def test_another_model_gets_its_own_fields(simulator: Simulator, frame: Path, clip: Path) -> None:
+    make_operator(
+        frame,
+        clip,
+        model="ray-flash-2-720p",
+        resolution="720p",
+        aspect_ratio="16:9",
+        extra_parameters={"duration": 5},
+    ).execute(task_context())
+    body = simulator.jobs[0].body
+    assert sorted(body) == ["aspect_ratio", "duration", "loop", "prompt", "start_image_url"]
+
+
+# What it does the second time
+
+
+def test_a_second_execute_returns_the_delivered_video_at_no_charge(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    first = make_operator(frame, clip).execute(task_context())
+    simulator.clear_faults()
+    requests = len(simulator.requests)
+    assert make_operator(frame, clip).execute(task_context()) == first
+    assert (len(simulator.requests), simulator.charges) == (requests, 1)
+
+
+class Died(BaseException):
+    """The worker is gone."""
+
+
+@pytest.mark.parametrize("api_version", ["v2", "auto"])
+@pytest.mark.parametrize("phase", ["wait", "deliver"])
+@pytest.mark.parametrize("lost", ["nothing", "file", "store"])
+def test_an_attempt_after_a_death_reattaches(
+    simulator: Simulator,
+    frame: Path,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    phase: str,
+    lost: str,
+    api_version: str,
+) -> None:
+    def die(*args: object) -> None:
+        raise Died
+
+    store = MemoryStore()
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, phase, die)
+        with pytest.raises(Died):
+            make_operator(frame, clip, api_version=api_version).execute(task_context(store=store))
+    if lost == "file":
+        clip.with_name("clip.mp4.job.json").unlink()
+    if lost == "store":
+        store.values.clear()
+
+    outputs = make_operator(frame, clip, api_version=api_version).execute(task_context(store=store))
+    assert outputs["request_id"] == simulator.jobs[0].request_id
+    assert clip.exists()
+    assert (calls(simulator, "submit"), simulator.charges) == (1, 1)
+
+
+def test_a_death_right_after_the_paid_call_is_found_in_the_history(
+    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+
+    submit = LumaRayHook.submit
+
+    def submit_and_die(self: LumaRayHook, request: Any) -> str:
+        submit(self, request)
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LumaRayHook, "submit", submit_and_die)
+        with pytest.raises(Died):
+            make_operator(frame, clip).execute(task_context())
+    assert on_record(clip)["state"] == "intent"
+
+    outputs = make_operator(frame, clip).execute(task_context())
+    assert outputs["request_id"] == simulator.jobs[0].request_id
+    assert (calls(simulator, "submit"), simulator.charges) == (1, 1)
+
+
+def test_a_retry_collects_the_video_even_if_its_frame_is_gone(
+    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*args: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "wait", die)
+        with pytest.raises(Died):
+            make_operator(frame, clip).execute(task_context())
+    frame.unlink()
+    make_operator(frame, clip).execute(task_context())
+    assert (clip.exists(), simulator.charges) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"prompt": "another"}, {"loop": True}, {"generation_tag": "take 2"}, {"aspect_ratio": "9:16"}]
+)
+def test_another_fingerprint_is_a_new_purchase_and_the_earlier_record_is_kept(
+    simulator: Simulator, frame: Path, clip: Path, change: dict[str, Any]
+) -> None:
+    first = make_operator(frame, clip).execute(task_context())
+    second = make_operator(frame, clip, **change).execute(task_context())
+    assert second["request_id"] != first["request_id"]
+    assert simulator.charges == 2
+    assert [earlier["request_id"] for earlier in on_record(clip)["superseded"]] == [first["request_id"]]
+
+
+def test_a_delivered_video_that_is_gone_is_fetched_again_at_no_charge(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    make_operator(frame, clip).execute(task_context())
+    content = clip.read_bytes()
+    clip.unlink()
+    simulator.advance(2 * 3600)  # status and result have expired; the file has not
+    make_operator(frame, clip).execute(task_context())
+    assert (clip.read_bytes(), simulator.charges) == (content, 1)
+
+
+def test_a_video_that_the_vendor_no_longer_has_is_an_error_that_names_it(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    request_id = make_operator(frame, clip).execute(task_context())["request_id"]
+    clip.unlink()
+    simulator.advance(8 * 24 * 3600)
+    with pytest.raises(LumaRayResultExpired, match=f"^{request_id}: .*generation_tag"):
+        make_operator(frame, clip).execute(task_context())
+    assert simulator.charges == 1
+
+
+@pytest.mark.parametrize(("if_exists", "charges"), [("overwrite", 2), ("reuse", 1)])
+def test_if_exists_decides_about_the_video_of_another_run(
+    simulator: Simulator, frame: Path, clip: Path, if_exists: str, charges: int
+) -> None:
+    first = make_operator(frame, clip).execute(task_context(run_id="sunday"))
+    second = make_operator(frame, clip, if_exists=if_exists).execute(task_context(run_id="monday"))
+    assert simulator.charges == charges
+    assert (second["request_id"] == first["request_id"]) == (if_exists == "reuse")
+    assert second["credits_used"] == (0.0 if if_exists == "reuse" else 1.6)
+
+
+def test_another_task_instance_in_flight_on_the_path_is_an_error_that_names_both(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    simulator.fault("status", "status", status=500, times=99)
+    with pytest.raises(LumaRayTimeout):
+        make_operator(frame, clip, timeout=timedelta(seconds=0.2)).execute(task_context(map_index=0))
+    with pytest.raises(LumaRayConfigurationError, match=r"generate\[0\].*generate\[1\]"):
+        make_operator(frame, clip).execute(task_context(map_index=1))
+    assert calls(simulator, "submit") == 1
+
+
+# What the vendor refuses, and what goes wrong after the purchase
+
+
+def test_a_failed_job_is_unbilled_and_a_retry_buys_anew(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    simulator.fail_next(error="the prompt was moderated")
+    with pytest.raises(LumaRayJobFailed, match="the prompt was moderated") as failed:
+        make_operator(frame, clip).execute(task_context())
+    assert not isinstance(failed.value, AirflowFailException)
+    assert str(failed.value).startswith(simulator.jobs[0].request_id)
+    make_operator(frame, clip).execute(task_context())
+    assert simulator.charges == 1
+
+
+def test_a_late_job_times_out_and_a_retry_collects_it(
+    monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
+) -> None:
+    with Simulator(latency=30, clip_seconds=0.2) as simulator:
+        set_connection(monkeypatch, simulator.url, password="SG_simulator")
+        with pytest.raises(LumaRayTimeout, match="a retry looks again"):
+            make_operator(frame, clip, timeout=timedelta(seconds=0.3)).execute(task_context())
+        with pytest.raises(LumaRayTimeout):
+            make_operator(frame, clip, timeout=timedelta(seconds=0.3)).execute(task_context())
+        simulator.advance(60)
+        make_operator(frame, clip, timeout=timedelta(seconds=0.3)).execute(task_context())
+        assert (clip.exists(), calls(simulator, "submit"), simulator.charges) == (True, 1, 1)
+
+
+def test_too_little_credit_is_refused_by_the_vendor(simulator: Simulator, frame: Path, clip: Path) -> None:
+    simulator.set_credits("0.5")
+    with pytest.raises(LumaRayInsufficientCredits, match="top up"):
+        make_operator(frame, clip).execute(task_context())
+    simulator.set_credits("5")
+    make_operator(frame, clip).execute(task_context())
+    assert simulator.charges == 1
+
+
+@pytest.mark.parametrize(("least", "charges"), [(18, 1), (Decimal("18.4"), 1), (18.41, 0)])
+def test_min_remaining_credits_is_checked_before_the_purchase(
+    simulator: Simulator, frame: Path, clip: Path, least: Any, charges: int
+) -> None:
+    operator = make_operator(frame, clip, min_remaining_credits=least)
+    if charges:
+        operator.execute(task_context())
+    else:
+        with pytest.raises(LumaRayInsufficientCredits, match=r"min_remaining_credits=18\.41"):
+            operator.execute(task_context())
+    assert simulator.charges == charges
+
+
+def test_the_money_is_in_the_log(
+    simulator: Simulator, frame: Path, clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    make_operator(frame, clip).execute(task_context())
+    assert "Balance before: 20.0 USD; expected cost: 1.60 USD." in caplog.text
+    assert "Cost: 1.6 USD; balance after: 18.4 USD." in caplog.text
+
+
+def test_a_balance_that_cannot_be_read_does_not_lose_the_video(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    simulator.fault("credits", "status", status=500, times=99)
+    outputs = make_operator(frame, clip, api_version="v2").execute(task_context())
+    assert outputs["remaining_credits"] == 18.4  # from the job's own metrics
+
+
+def test_a_wrong_key_is_told_before_anything_is_sent(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
+) -> None:
+    set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
+    with pytest.raises(LumaRayAuthenticationError, match="check the API key"):
+        make_operator(frame, clip).execute(task_context())
+    assert {request.call for request in simulator.requests} == {"credits"}
+
+
+def test_a_full_disk_loses_neither_id_nor_leaves_a_part(
+    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("airflow_provider_luma.media.VideoSink.write", full)
+        with pytest.raises(LumaRayDeliveryFailed, match="No space left on device"):
+            make_operator(frame, clip).execute(task_context())
+    assert [path.name for path in clip.parent.iterdir()] == ["clip.mp4.job.json"]
+    make_operator(frame, clip).execute(task_context())
+    assert (clip.exists(), simulator.charges) == (True, 1)
+
+
+def test_on_kill_ends_the_wait_at_once_and_the_next_attempt_collects(
+    monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
+) -> None:
+    with Simulator(latency=30, clip_seconds=0.2) as simulator:
+        set_connection(monkeypatch, simulator.url, password="SG_simulator")
+        operator = make_operator(frame, clip, poll_interval=60)
+        submitted = Job.wait
+
+        def wait_and_be_killed(job: Job, record: Any) -> Any:
+            operator.on_kill()
+            return submitted(job, record)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Job, "wait", wait_and_be_killed)
+            with pytest.raises(LumaRayTimeout, match="told to stop.*re-attaches at no charge"):
+                operator.execute(task_context())
+        simulator.advance(60)
+        make_operator(frame, clip).execute(task_context())
+        assert (clip.exists(), simulator.charges) == (True, 1)
+
+
+# Bad input: one clear sentence before any money
+
+
+def not_an_image(tmp_path: Path) -> Path:
+    (tmp_path / "frame.txt").write_text("hello")
+    return tmp_path / "frame.txt"
+
+
+def empty(tmp_path: Path) -> Path:
+    (tmp_path / "empty.jpg").touch()
+    return tmp_path / "empty.jpg"
+
+
+def huge(tmp_path: Path) -> Path:
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.write(b"\xff\xd8\xff")
+        file.truncate(20 * 1024 * 1024 + 1)
+    return tmp_path / "huge.jpg"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"prompt": ""}, r"prompt='' is wrong: give a text"),
+        ({"prompt": "  "}, r"prompt='  ' is wrong"),
+        ({"prompt": 7}, r"prompt=7 is wrong"),
+        ({"start_frame": None}, r"start_frame=None is wrong.*sample picture and charge"),
+        ({"start_frame": ""}, r"start_frame='' is wrong"),
+        ({"start_frame": "/nowhere/frame.jpg"}, r"'/nowhere/frame\.jpg' does not exist"),
+        ({"start_frame": lambda tmp: tmp}, r"is a directory; name one image"),
+        ({"start_frame": not_an_image}, r"frame\.txt' is not an image: it begins with b'hello'"),
+        ({"start_frame": empty}, r"empty\.jpg' is empty"),
+        ({"start_frame": huge}, r"huge\.jpg' is larger than 20 MB"),
+        ({"frame_transfer": "url"}, r"frame_transfer='url' needs an http\(s\) URL"),
+        (
+            {"start_frame": "https://example.com/f.jpg", "frame_transfer": "base64"},
+            r"frame_transfer='base64' is for files",
+        ),
+        ({"output_path": ""}, r"output_path='' is wrong"),
+        ({"output_path": lambda tmp: tmp}, r"output_path=.* is a directory, so end it with '/'"),
+        ({"loop": "false"}, r"loop='false' is wrong: give True or False"),
+        ({"concepts": "push_in"}, r"concepts='push_in' is wrong: give a list"),
+        ({"extra_parameters": "seed"}, r"extra_parameters='seed' is wrong"),
+        ({"extra_parameters": {"prompt": "p"}}, r"extra_parameters names \['prompt'\]"),
+        ({"model": ""}, r"model='' is wrong"),
+        ({"model": "luma-ray-3-2", "frame_transfer": "base64"}, r"does not work with luma-ray-3-2"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_costs_nothing(
+    simulator: Simulator, frame: Path, clip: Path, tmp_path: Path, arguments: dict[str, Any], sentence: str
+) -> None:
+    made = {name: value(tmp_path) if callable(value) else value for name, value in arguments.items()}
+    made = {name: str(value) if isinstance(value, Path) else value for name, value in made.items()}
+    with pytest.raises(LumaRayConfigurationError, match=sentence):
+        make_operator(**{"start_frame": frame, "output_path": clip} | made).execute(task_context())
+    assert calls(simulator, "submit") + calls(simulator, "v1") + calls(simulator, "upload") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"frame_transfer": "fax"}, "frame_transfer='fax' is wrong: give one of auto, url, upload, base64"),
+        ({"api_version": "v3"}, "api_version='v3' is wrong"),
+        ({"if_exists": "skip"}, "if_exists='skip' is wrong"),
+        ({"on_unknown_submit": "hope"}, "on_unknown_submit='hope' is wrong"),
+        ({"timeout": timedelta(0)}, "timeout=.* is wrong: give a positive timedelta"),
+        ({"timeout": timedelta(seconds=-1)}, "timeout=.* is wrong"),
+        ({"timeout": 900}, "timeout=900 is wrong"),
+        ({"poll_interval": 0}, "poll_interval=0 is wrong"),
+        ({"poll_interval": -5}, "poll_interval=-5 is wrong"),
+        ({"poll_interval": "soon"}, "poll_interval='soon' is wrong"),
+        ({"min_remaining_credits": "much"}, "min_remaining_credits='much' is wrong"),
+        ({"min_remaining_credits": float("nan")}, "min_remaining_credits=nan is wrong"),
+        ({"min_remaining_credits": -1}, "min_remaining_credits=-1 is wrong"),
+    ],
+)
+def test_what_is_not_templated_is_checked_when_the_dag_is_parsed(
+    frame: Path, clip: Path, arguments: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(LumaRayConfigurationError, match=sentence):
+        make_operator(frame, clip, **arguments)
+
+
+def test_a_path_that_cannot_be_written_is_found_out_before_the_purchase(
+    simulator: Simulator, frame: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LumaRayRecordError, match="Nothing was bought"):
+        make_operator(frame, tmp_path / "file" / "clip.mp4").execute(task_context())
+    assert simulator.jobs == []
+
+
+def test_an_unknown_model_is_a_warning_and_the_vendor_has_the_last_word(
+    simulator: Simulator, frame: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LumaRayModelUnavailable):
+        make_operator(frame, clip, model="luma-ray-9").execute(task_context())
+    assert "model 'luma-ray-9' is not in the catalogue" in capsys.readouterr().out
+
+
+def test_an_undocumented_value_is_a_warning_that_names_the_documented_ones(
+    simulator: Simulator, frame: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LumaRayRefused, match="Invalid value for concepts"):
+        make_operator(frame, clip, concepts=["zoom_sideways"]).execute(task_context())
+    assert "concepts=['zoom_sideways'] is not among the documented values" in capsys.readouterr().out
+

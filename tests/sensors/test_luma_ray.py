@@ -1,0 +1,106 @@
+"""The sensor over real HTTP, poking and rescheduling."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk.exceptions import AirflowRescheduleException
+
+from airflow_provider_luma.exceptions import LumaRayAuthenticationError, LumaRayConfigurationError
+from airflow_provider_luma.sensors.luma_ray import LumaRayCreditSensor
+from airflow_provider_luma.simulator import Simulator
+from tests.support import set_connection, task_context
+
+pytestmark = pytest.mark.usefixtures("connection")
+MODES = ["poke", "reschedule"]
+
+
+def sensor(**arguments: Any) -> LumaRayCreditSensor:
+    defaults: dict[str, Any] = {"task_id": "enough", "threshold": 5, "poke_interval": 0.02, "timeout": 5}
+    return LumaRayCreditSensor(**defaults | arguments)
+
+
+def context() -> Any:
+    made = task_context()
+    made["ti"].get_first_reschedule_date = lambda context: None
+    return made
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("threshold", "direction"),
+    [(20, "above"), (19.99, "above"), ("20", "above"), (20, "below"), (20.01, "below"), ("2e1", "below")],
+)
+def test_a_crossed_threshold_returns_the_balance(mode: str, threshold: Any, direction: str) -> None:
+    assert sensor(mode=mode, threshold=threshold, direction=direction).execute(context()) == 20.0
+
+
+@pytest.mark.parametrize(("threshold", "direction"), [(20.01, "above"), (19.99, "below")])
+def test_poke_waits_until_the_balance_crosses(simulator: Simulator, threshold: float, direction: str) -> None:
+    waiting = sensor(mode="poke", threshold=threshold, direction=direction)
+    poke = waiting.poke
+
+    def poke_and_change_the_balance(ctx: Any) -> Any:
+        answer = poke(ctx)
+        simulator.set_credits("40" if direction == "above" else "1")
+        return answer
+
+    waiting.poke = poke_and_change_the_balance  # type: ignore[method-assign]
+    assert waiting.execute(context()) == (40.0 if direction == "above" else 1.0)
+
+
+def test_reschedule_frees_the_worker_between_pokes(simulator: Simulator) -> None:
+    with pytest.raises(AirflowRescheduleException):
+        sensor(mode="reschedule", threshold=21).execute(context())
+    simulator.set_credits("21")
+    assert sensor(mode="reschedule", threshold=21).execute(context()) == 21.0
+
+
+def test_rescheduling_is_the_default() -> None:
+    assert LumaRayCreditSensor(task_id="enough", threshold=1).mode == "reschedule"
+
+
+@pytest.mark.parametrize(("soft_fail", "outcome"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)])
+def test_a_timeout_fails_or_skips(soft_fail: bool, outcome: type[Exception]) -> None:
+    with pytest.raises(outcome):
+        sensor(mode="poke", threshold=99, timeout=timedelta(seconds=0.05), soft_fail=soft_fail).execute(context())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("switch", ["none", "soft_fail", "never_fail", "silent_fail"])
+def test_a_wrong_key_fails_at_once_whatever_soft_fail_says(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mode: str, switch: str
+) -> None:
+    set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
+    switches = {} if switch == "none" else {switch: True}
+    with pytest.raises(LumaRayAuthenticationError):
+        sensor(mode=mode, **switches).execute(context())
+    assert len(simulator.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["status", "reset", "html", "empty", "broken_json", "wrong_shape"])
+def test_a_hiccup_is_tolerated(simulator: Simulator, kind: str) -> None:
+    simulator.fault("credits", kind, times=4, **({"status": 500} if kind == "status" else {}))
+    assert sensor(mode="poke").execute(context()) == 20.0
+    assert len(simulator.requests) > 1
+
+
+@pytest.mark.parametrize("threshold", ["much", "", "nan", "inf", None, True, [5]])
+def test_a_threshold_that_is_no_number_is_one_sentence(simulator: Simulator, threshold: Any) -> None:
+    with pytest.raises(LumaRayConfigurationError, match=r"threshold=.* is wrong: give an amount of US dollars"):
+        sensor(threshold=threshold, soft_fail=True).execute(context())
+    assert simulator.requests == []
+
+
+def test_a_direction_that_is_none_is_told_when_the_dag_is_parsed() -> None:
+    with pytest.raises(LumaRayConfigurationError, match="direction='up' is wrong: give one of above, below"):
+        sensor(direction="up")
+
+
+def test_free_credits_can_be_left_out(simulator: Simulator) -> None:
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(mode="poke", threshold=1000, include_free_credits=False, timeout=0).execute(context())
+    assert sensor(include_free_credits=False, threshold=20).execute(context()) == 20.0
