@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import requests
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRaySubmitUnknown
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download
@@ -97,7 +97,6 @@ class LumaRayHook(BaseHook):
             raise LumaRayConfigurationError(
                 f"Connection {self.luma_ray_conn_id!r} cannot be used: {settings}. Nothing was bought."
             )
-        mask_secret(settings.api_key)
         return settings
 
     def _read_connection(self) -> Settings | str:
@@ -122,7 +121,9 @@ class LumaRayHook(BaseHook):
             balance = self.get_credits()
         except LumaRayError as error:
             return False, str(error)
-        return True, f"The key works; the balance is {balance.total:.2f} USD ({balance.free:.2f} of it free)."
+        message = f"The key works; the balance is {balance.total:.2f} USD ({balance.free:.2f} of it free)."
+        print(message)  # noqa: T201 - `airflow connections test` shows no message of a success, and no log
+        return True, message
 
     def get_credits(self) -> Credits:
         """Return the balance; the call is free.

@@ -177,18 +177,21 @@ class LumaRayImageToVideoOperator(BaseOperator):
             self._defer(record)
         return self._outputs(job.deliver(job.wait(record)), hook)
 
-    def execute_complete(self, context: Context, event: Any, output_path: str) -> dict[str, Any]:
+    def execute_complete(
+        self, context: Context, event: Any, output_path: str | None = None
+    ) -> dict[str, Any]:
         """Go on when the trigger has fired: look at the job, fetch its video, and return the XComs.
 
         :param event: names the job; whatever else it says, the job is looked at anew
-        :param output_path: where the video goes, as rendered when the job was submitted
+        :param output_path: where the video goes, as rendered when the job was submitted; None (``dag.test()`` drops
+            it): as rendered now
         """
+        self.output_path = output_path or self.output_path
         if not isinstance(event, dict) or not isinstance(event.get("request_id"), str):
             raise LumaRayRecordError(
-                f"The trigger's event {event!r} names no job. The job is on record beside {output_path}; a retry "
+                f"The trigger's event {event!r} names no job. The job is on record beside {self.output_path}; a retry "
                 "re-attaches."
             )
-        self.output_path = output_path
         job, hook = self._job(context, resuming=True)
         record = job.recorded(event["request_id"])
         return self._outputs(job.deliver(job.wait(record)), hook)

@@ -419,7 +419,7 @@ def test_on_kill_ends_the_wait_at_once_and_the_next_attempt_collects(
 
         with monkeypatch.context() as patched:
             patched.setattr(Job, "wait", wait_and_be_killed)
-            with pytest.raises(LumaRayTimeout, match="told to stop.*re-attaches at no charge"):
+            with pytest.raises(LumaRayTimeout, match=r"told to stop.*re-attaches at no charge"):
                 operator.execute(task_context())
         simulator.advance(60)
         make_operator(frame, clip).execute(task_context())
@@ -532,4 +532,3 @@ def test_an_undocumented_value_is_a_warning_that_names_the_documented_ones(
     with pytest.raises(LumaRayRefused, match="Invalid value for concepts"):
         make_operator(frame, clip, concepts=["zoom_sideways"]).execute(task_context())
     assert "concepts=['zoom_sideways'] is not among the documented values" in capsys.readouterr().out
-

@@ -63,10 +63,14 @@ def test_rescheduling_is_the_default() -> None:
     assert LumaRayCreditSensor(task_id="enough", threshold=1).mode == "reschedule"
 
 
-@pytest.mark.parametrize(("soft_fail", "outcome"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)])
+@pytest.mark.parametrize(
+    ("soft_fail", "outcome"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
+)
 def test_a_timeout_fails_or_skips(soft_fail: bool, outcome: type[Exception]) -> None:
     with pytest.raises(outcome):
-        sensor(mode="poke", threshold=99, timeout=timedelta(seconds=0.05), soft_fail=soft_fail).execute(context())
+        sensor(mode="poke", threshold=99, timeout=timedelta(seconds=0.05), soft_fail=soft_fail).execute(
+            context()
+        )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -90,7 +94,9 @@ def test_a_hiccup_is_tolerated(simulator: Simulator, kind: str) -> None:
 
 @pytest.mark.parametrize("threshold", ["much", "", "nan", "inf", None, True, [5]])
 def test_a_threshold_that_is_no_number_is_one_sentence(simulator: Simulator, threshold: Any) -> None:
-    with pytest.raises(LumaRayConfigurationError, match=r"threshold=.* is wrong: give an amount of US dollars"):
+    with pytest.raises(
+        LumaRayConfigurationError, match=r"threshold=.* is wrong: give an amount of US dollars"
+    ):
         sensor(threshold=threshold, soft_fail=True).execute(context())
     assert simulator.requests == []
 

@@ -1,0 +1,182 @@
+"""The vendor's books: one account's balance, jobs and rate limit, by the simulator's own clock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_luma.simulator.contract import Model, RefusalError
+
+RECORD_SECONDS = 3600
+FILE_SECONDS = 7 * 24 * 3600
+QUEUED_SHARE = 0.2
+
+
+class Clock:
+    """Wall-clock time that a test can advance."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+        self._moved = asyncio.Event()
+
+    def now(self) -> float:
+        """Return the seconds since the epoch."""
+        return time.monotonic() + self._offset
+
+    def advance(self, seconds: float) -> None:
+        """Jump ahead and wake up everyone who waits."""
+        self._offset += seconds
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def sleep_until(self, moment: float) -> None:
+        """Return once the moment has come, be it by waiting or by advancing."""
+        while (left := moment - self.now()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._moved.wait()
+
+
+def utc_text(moment: float) -> str:
+    """Write a moment the way the vendor's timestamps look."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass
+class Job:
+    """One accepted POST."""
+
+    api: str
+    model: Model
+    body: dict[str, Any]
+    price: Decimal
+    base_url: str
+    created: float
+    ready_at: float
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    output_name: str = field(default_factory=lambda: f"{uuid.uuid4().hex}.mp4")
+    doomed: str | None = None
+    finished_at: float | None = None
+    clip: Path | None = None
+    error: str | None = None
+    cost: Decimal = Decimal(0)
+    balance_after: Decimal = Decimal(0)
+
+    @property
+    def output_url(self) -> str:
+        """Return the public address of the video."""
+        return f"{self.base_url}/outputs/{self.output_name}"
+
+    def state(self, now: float) -> str:
+        """Return the vendor's word for where the job is."""
+        if self.finished_at is not None:
+            return "COMPLETED" if self.clip else "FAILED"
+        queued_until = self.created + QUEUED_SHARE * (self.ready_at - self.created)
+        return "QUEUED" if now < queued_until else "PROCESSING"
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers that come with a terminal state."""
+        if self.finished_at is None:
+            return {}
+        total = self.finished_at - self.created
+        queued = QUEUED_SHARE * (self.ready_at - self.created)
+        return {
+            "inference_time": round(total - queued, 3),
+            "queue_time": round(queued, 3),
+            "total_time": round(total, 3),
+            "cost": float(self.cost),
+            "remaining_credits": float(self.balance_after),
+        }
+
+
+class Account:
+    """What the vendor knows about the one customer it has here."""
+
+    def __init__(self, clock: Clock, latency: float, requests_per_minute: int) -> None:
+        self.clock = clock
+        self.latency = latency
+        self.requests_per_minute = requests_per_minute
+        self.paid = Decimal(0)
+        self.free = Decimal(0)
+        self.spent = Decimal(0)
+        self.charges = 0
+        self.jobs: dict[str, Job] = {}
+        self._reserved = Decimal(0)
+        self._outputs: dict[str, Job] = {}
+        self._dooms: deque[str] = deque()
+        self._recent: deque[float] = deque()
+
+    @property
+    def balance(self) -> Decimal:
+        """Return what can be spent: paid and free credits."""
+        return self.paid + self.free
+
+    def admit(self) -> None:
+        """Count one keyed request, or refuse it: a sliding window of a minute."""
+        if not self.requests_per_minute:
+            return
+        now = self.clock.now()
+        while self._recent and self._recent[0] <= now - 60:
+            self._recent.popleft()
+        if len(self._recent) >= self.requests_per_minute:
+            reset = utc_text(self._recent[0] + 60)
+            raise RefusalError(429, "Rate limit exceeded", {"x-rate-limit-reset-at-utc": reset})
+        self._recent.append(now)
+
+    def doom_next(self, error: str) -> None:
+        """Let the next accepted job end FAILED."""
+        self._dooms.append(error)
+
+    def open_job(self, api: str, model: Model, body: dict[str, Any], base_url: str) -> Job:
+        """Accept a job and set its price aside, or refuse it for lack of credits."""
+        price = model.price_of(body)
+        if self.balance - self._reserved < price:
+            raise RefusalError(402 if api == "v2" else 406, "Insufficient credits to run this model")
+        now = self.clock.now()
+        job = Job(api, model, body, price, base_url, created=now, ready_at=now + self.latency)
+        job.doomed = self._dooms.popleft() if self._dooms else None
+        self._reserved += price
+        self.jobs[job.request_id] = job
+        self._outputs[job.output_name] = job
+        return job
+
+    def complete(self, job: Job, clip: Path, finished_at: float) -> None:
+        """Deliver and charge: free credits first."""
+        self._reserved -= job.price
+        from_free = min(self.free, job.price)
+        self.free -= from_free
+        self.paid -= job.price - from_free
+        self.spent += job.price
+        self.charges += 1
+        job.clip, job.cost = clip, job.price
+        job.finished_at, job.balance_after = finished_at, self.balance
+
+    def fail(self, job: Job, error: str, finished_at: float) -> None:
+        """Roll back: a failure costs nothing."""
+        self._reserved -= job.price
+        job.error = error
+        job.finished_at, job.balance_after = finished_at, self.balance
+
+    def record(self, request_id: str) -> Job:
+        """Return a v2 job of the last hour."""
+        job = self.jobs.get(request_id)
+        if job is None or job.api != "v2" or self.clock.now() > job.created + RECORD_SECONDS:
+            raise RefusalError(404, f"Request {request_id} not found")
+        return job
+
+    def output(self, name: str) -> Path:
+        """Return the file behind a public address, for seven days."""
+        job = self._outputs.get(name)
+        if job is None or job.clip is None or job.finished_at is None:
+            raise RefusalError(404, "Not Found")
+        if self.clock.now() > job.finished_at + FILE_SECONDS:
+            raise RefusalError(404, "Not Found")
+        return job.clip

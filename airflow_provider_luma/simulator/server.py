@@ -1,0 +1,336 @@
+"""The vendor's hosts, all on one port: routes, the key, refusals and the log of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from airflow_provider_luma.simulator import history
+from airflow_provider_luma.simulator.account import Account, Job, utc_text
+from airflow_provider_luma.simulator.contract import MODELS, RefusalError, check_upload
+from airflow_provider_luma.simulator.faults import ClipResponse, Fault, FaultPlan, error_page, spoil
+from airflow_provider_luma.simulator.studio import FrameError, Studio
+
+log = logging.getLogger(__name__)
+
+_KEYLESS = ("download", "asset", "control", "other")
+_OWNER = "simulator@example.com"
+_LARGEST_BODY = 256 * 2**20
+_REMEMBERED_REQUESTS = 100_000
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class LoggedRequest:
+    """One request as it arrived; the status is None as long as there was no reply."""
+
+    call: str
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    has_key: bool
+    time: float
+    status: int | None = None
+
+
+_entry: ContextVar[LoggedRequest] = ContextVar("the request that this task answers")
+
+
+@dataclass
+class Server:
+    """Answers for the vendor; lives on one event loop."""
+
+    account: Account
+    studio: Studio
+    api_key: str
+    history_lag: float
+    v1_content_type: str
+    v1_reply: str
+    faults: FaultPlan = field(default_factory=FaultPlan)
+    requests: deque[LoggedRequest] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_REQUESTS))
+    leaks: list[LoggedRequest] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    retired: set[str] = field(default_factory=set)
+    v1_only: dict[str, int] = field(default_factory=dict)
+    productions: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    names: dict[web.AbstractRoute, str] = field(default_factory=dict)
+
+    def application(self) -> web.Application:
+        """Return the application with all routes."""
+        app = web.Application(middlewares=[self._middleware], client_max_size=_LARGEST_BODY)
+        app.on_response_prepare.append(self._note_status)
+        for call, method, path, handler in (
+            ("credits", "GET", "/v1/get-user-credits", self._credits),
+            ("result", "GET", "/v1/requests/{id}", self._result),
+            ("v1", "POST", "/v1/{slug}", self._v1),
+            ("status", "GET", "/v2/requests/{id}/status", self._status),
+            ("result", "GET", "/v2/requests/{id}", self._result),
+            ("submit", "POST", "/v2/{slug}", self._submit),
+            ("history", "GET", "/inference-request/request-history", self._history),
+            ("history_one", "GET", "/inference-request/request-history/{id}", self._history_one),
+            ("upload", "POST", "/upload-asset", self._upload),
+            ("download", "GET", "/outputs/{name}", self._download),
+            ("download", "HEAD", "/outputs/{name}", self._download),
+            ("asset", "GET", f"/assets/{_OWNER}/{{name}}", self._asset),
+            ("control", "POST", "/simulator/faults", self._add_fault),
+            ("control", "DELETE", "/simulator/faults", self._clear_faults),
+            ("control", "GET", "/simulator/state", self._state),
+        ):
+            self.names[app.router.add_route(method, path, handler)] = call
+        return app
+
+    async def close(self) -> None:
+        """Abandon the jobs in flight."""
+        abandoned = list(self.productions.values())
+        for task in abandoned:
+            task.cancel()
+        await asyncio.gather(*abandoned, return_exceptions=True)
+        await self.studio.close()
+
+    async def settle(self) -> None:
+        """Wait for the jobs whose time has come."""
+        now = self.account.clock.now()
+        due = [task for id_, task in self.productions.items() if self.account.jobs[id_].ready_at <= now]
+        if due:
+            await asyncio.wait(due)
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        call = self.names.get(request.match_info.route, "other")
+        entry = LoggedRequest(
+            call=call,
+            method=request.method,
+            path=request.path,
+            query=dict(request.query),
+            headers=dict(request.headers),
+            has_key="x-api-key" in request.headers,
+            time=self.account.clock.now(),
+        )
+        _entry.set(entry)
+        self.requests.append(entry)
+        self.calls[call] += 1
+
+        async def answer() -> web.StreamResponse:
+            try:
+                self._check_key(call, request, entry)
+                return await handler(request)
+            except RefusalError as refusal:
+                if refusal.status == 405:
+                    return error_page(405)
+                return web.json_response(
+                    {"error": refusal.message}, status=refusal.status, headers=refusal.headers
+                )
+            except web.HTTPMethodNotAllowed:
+                return error_page(405)
+            except web.HTTPException as error:
+                return web.json_response({"error": error.reason}, status=error.status)
+            except Exception:
+                log.exception("The simulator itself failed on %s %s", request.method, request.path)
+                return web.json_response({"error": "Internal server error"}, status=500)
+
+        fault = self.faults.take(call)
+        if fault is None:
+            return await answer()
+        log.warning("%s %s gets the fault %s", request.method, request.path, fault.kind)
+        return await spoil(fault, request, answer, entry.time)
+
+    async def _note_status(self, request: web.Request, response: web.StreamResponse) -> None:
+        _entry.get().status = response.status
+        log.info("%s %s -> %s", request.method, request.path, response.status)
+
+    def _check_key(self, call: str, request: web.Request, entry: LoggedRequest) -> None:
+        if call in ("download", "asset"):
+            texts = [*entry.headers.values(), *entry.query.values()]
+            if entry.has_key or any(self.api_key in text for text in texts):
+                self.leaks.append(entry)
+                log.error("THE API KEY WAS SENT TO A PUBLIC FILE: %s %s", entry.method, entry.path)
+                raise RefusalError(400, "Never send the API key to a public file")
+        elif call not in _KEYLESS:
+            given = request.headers.get("x-api-key")
+            if given != self.api_key:
+                raise RefusalError(401, "Invalid API key" if given else "API key is missing")
+            self.account.admit()
+
+    async def _credits(self, request: web.Request) -> web.Response:
+        account = self.account
+        return web.json_response({"credits": float(account.paid), "free-credits": float(account.free)})
+
+    async def _accept(self, request: web.Request, api: str) -> Job:
+        """Check a paid POST in the vendor's order and start its production."""
+        slug = request.match_info["slug"]
+        if slug not in MODELS:
+            raise RefusalError(404, f"Model {slug} not found")
+        if slug in self.retired:
+            raise RefusalError(410, f"Model {slug} has been retired")
+        if api == "v2" and slug in self.v1_only:
+            raise RefusalError(self.v1_only[slug], f"Model {slug} is not available on v2")
+        model = MODELS[slug]
+        body = model.check(await _json(request))
+        job = self.account.open_job(api, model, body, f"{request.scheme}://{request.host}")
+        task = asyncio.create_task(self._produce(job))
+        self.productions[job.request_id] = task
+        task.add_done_callback(lambda _: self.productions.pop(job.request_id))
+        return job
+
+    async def _produce(self, job: Job) -> None:
+        """Bring one job to its end: when its time has come and its clip is rendered."""
+        clip, error = None, job.doomed
+        started = time.monotonic()
+        try:
+            if error is None:
+                clip = await self.studio.clip(job.model, job.body, job.base_url)
+        except FrameError as refusal:
+            error = str(refusal)
+        except Exception:
+            log.exception("The simulator could not render %s", job.request_id)
+            error = "Internal error"
+        finished_at = max(job.ready_at, job.created + time.monotonic() - started)
+        await self.account.clock.sleep_until(job.ready_at)
+        if clip is None:
+            self.account.fail(job, error or "Internal error", finished_at)
+        else:
+            self.account.complete(job, clip, finished_at)
+
+    async def _v1(self, request: web.Request) -> web.StreamResponse:
+        job = await self._accept(request, "v1")
+        await asyncio.shield(self.productions[job.request_id])
+        headers = {
+            "x-request-id": job.request_id,
+            "x-cost": str(job.cost),
+            "x-remaining-credits": str(job.balance_after),
+            "x-generation-time": str(job.metrics()["inference_time"]),
+        }
+        if job.clip is None:
+            return web.json_response({"error": job.error}, status=422, headers=headers)
+        if self.v1_reply == "json":
+            return web.json_response({"status": "COMPLETED", "output": job.output_url}, headers=headers)
+        return ClipResponse(job.clip, {**headers, "Content-Type": self.v1_content_type})
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        job = await self._accept(request, "v2")
+        v2_url = f"{job.base_url}/v2/requests/{job.request_id}"
+        return web.json_response(
+            {
+                "request_id": job.request_id,
+                "status": "QUEUED",
+                "poll_url": f"{job.base_url}/v1/requests/{job.request_id}",
+                "status_url": f"{v2_url}/status",
+                "response_url": v2_url,
+            }
+        )
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return self._progress(self.account.record(request.match_info["id"]))
+
+    def _progress(self, job: Job) -> web.Response:
+        state = job.state(self.account.clock.now())
+        body = {"status": state, "request_id": job.request_id, "metrics": job.metrics()}
+        if state != "FAILED":
+            return web.json_response(body)
+        return web.json_response({**body, "error": job.error}, status=422)
+
+    async def _result(self, request: web.Request) -> web.Response:
+        job = self.account.record(request.match_info["id"])
+        if job.clip is None:
+            return self._progress(job)
+        return web.json_response(
+            {
+                "status": "COMPLETED",
+                "output": job.output_url,
+                "video": {
+                    "url": job.output_url,
+                    "content_type": "video/mp4",
+                    "file_name": job.output_name,
+                    "file_size": job.clip.stat().st_size,
+                },
+                "metrics": job.metrics(),
+                "seed": int(job.request_id[:8], 16),
+                "error": None,
+            }
+        )
+
+    def _visible(self, job: Job) -> bool:
+        return self.account.clock.now() >= job.created + self.history_lag
+
+    async def _history(self, request: web.Request) -> web.Response:
+        query = history.Query.parse(request.query, self.account.clock.now())
+        return web.json_response(query.answer(filter(self._visible, self.account.jobs.values())))
+
+    async def _history_one(self, request: web.Request) -> web.Response:
+        job = self.account.jobs.get(request.match_info["id"])
+        if job is None or not self._visible(job):
+            raise RefusalError(404, f"Request {request.match_info['id']} not found")
+        return web.json_response(history.row(job))
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        names = await self.studio.save_assets(check_upload(await _json(request)))
+        folder = f"{request.scheme}://{request.host}/assets/{_OWNER}"
+        return web.json_response(
+            {"file_urls": [f"{folder}/{name}" for name in names], "message": "Files uploaded successfully"}
+        )
+
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        clip = self.account.output(request.match_info["name"])
+        return ClipResponse(clip, {"Content-Type": "video/mp4"})
+
+    async def _asset(self, request: web.Request) -> web.StreamResponse:
+        path = self.studio.asset(request.match_info["name"])
+        if not path.is_file():
+            raise RefusalError(404, "Not Found")
+        return web.FileResponse(path)
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        try:
+            self.faults.add(Fault.from_json(json.loads(await request.text())))
+        except (TypeError, ValueError) as error:
+            raise RefusalError(400, str(error)) from error
+        return web.json_response({"faults": self.faults.listing()})
+
+    async def _clear_faults(self, request: web.Request) -> web.Response:
+        self.faults.clear()
+        return web.json_response({"faults": []})
+
+    async def _state(self, request: web.Request) -> web.Response:
+        account = self.account
+        jobs = [
+            {
+                "request_id": job.request_id,
+                "api": job.api,
+                "slug": job.model.slug,
+                "state": job.state(account.clock.now()),
+                "cost": float(job.cost),
+                "created": utc_text(job.created),
+                "error": job.error,
+            }
+            for job in account.jobs.values()
+        ]
+        return web.json_response(
+            {
+                "charges": account.charges,
+                "spent": str(account.spent),
+                "balance": str(account.balance),
+                "jobs": jobs,
+                "calls": self.calls,
+                "leaks": len(self.leaks),
+                "faults": self.faults.listing(),
+            }
+        )
+
+
+async def _json(request: web.Request) -> Any:
+    if request.content_type != "application/json":
+        raise RefusalError(406, "Content-Type must be application/json")
+    try:
+        return await request.json()
+    except ValueError as error:
+        raise RefusalError(400, "Malformed JSON in request body") from error

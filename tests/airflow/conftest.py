@@ -1,0 +1,98 @@
+"""A real Airflow: a database of the test session's own, each DAG run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_luma.simulator import Simulator
+from tests.support import API_KEY
+
+REPO = Path(__file__).resolve().parents[2]
+_RUNS = count()
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """An Airflow set up for one test.
+
+    :param env: the environment its processes get
+    :param tmp_path: where results go
+    """
+
+    env: dict[str, str]
+    tmp_path: Path
+
+    def cli(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run an ``airflow`` command."""
+        return subprocess.run(
+            [sys.executable, "-m", "airflow", *arguments],
+            env=self.env | env,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+
+    def run_dag(self, file: str, dag_id: str, xcoms_of: str, **conf: Any) -> dict[str, Any]:
+        """Run a DAG to its end, in a process of its own; return its state, errors and the XComs of one task."""
+        result = self.tmp_path / f"result-{next(_RUNS)}.json"
+        at = datetime.now(UTC) + timedelta(seconds=next(_RUNS))
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(REPO / "scripts" / "run_dag.py"),
+                file,
+                dag_id,
+                f"--conf={json.dumps(conf)}",
+                f"--at={at.isoformat()}",
+                f"--xcoms-of={xcoms_of}",
+                f"--result={result}",
+            ],
+            env=self.env | {"AIRFLOW__CORE__DAGS_FOLDER": str(Path(file).parent)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert result.exists(), done.stdout[-3000:] + done.stderr[-3000:]
+        outcome: dict[str, Any] = json.loads(result.read_text())
+        return outcome | {"log": done.stdout + done.stderr}
+
+
+@pytest.fixture(scope="session")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An AIRFLOW_HOME with a migrated database."""
+    home = tmp_path_factory.mktemp("airflow")
+    subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env=_environment(home),
+        capture_output=True,
+        check=True,
+        timeout=300,
+    )
+    return home
+
+
+@pytest.fixture
+def airflow(airflow_home: Path, tmp_path: Path, simulator: Simulator) -> Airflow:
+    """Airflow with the default connection to the test's simulator."""
+    connection = {"conn_type": "luma_ray", "password": API_KEY, "host": simulator.url}
+    env = _environment(airflow_home) | {"AIRFLOW_CONN_LUMA_RAY_DEFAULT": json.dumps(connection)}
+    return Airflow(env, tmp_path)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    return clean | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+    }
