@@ -29,7 +29,9 @@ class MemoryStore:
         self.values[key] = json.dumps(value)
 
 
-def set_connection(monkeypatch: pytest.MonkeyPatch, host: str, *, password: str = API_KEY, **extra: Any) -> None:
+def set_connection(
+    monkeypatch: pytest.MonkeyPatch, host: str, *, password: str = API_KEY, **extra: Any
+) -> None:
     """Define the connection ``luma_ray_default`` as a headless set-up does."""
     connection = {"conn_type": "luma_ray", "password": password, "host": host, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", json.dumps(connection))

@@ -34,7 +34,9 @@ def record(
     )
 
 
-def decision(own: JobRecord | None, other: JobRecord | None, size: int | None, if_exists: str = "overwrite") -> Action:
+def decision(
+    own: JobRecord | None, other: JobRecord | None, size: int | None, if_exists: str = "overwrite"
+) -> Action:
     return decide(
         own,
         other,

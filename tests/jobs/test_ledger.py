@@ -60,7 +60,9 @@ def test_anothers_record_at_the_path_is_told_apart(output: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"schema_version": 99}'])
-def test_an_unreadable_file_is_an_error_even_if_the_store_has_the_record(output: Path, content: bytes) -> None:
+def test_an_unreadable_file_is_an_error_even_if_the_store_has_the_record(
+    output: Path, content: bytes
+) -> None:
     store = MemoryStore()
     ledger = Ledger(ME, output, store)
     ledger.write(record("submitted"))

@@ -1,0 +1,49 @@
+# Everything runs in .venv, which the first target makes; all it takes is Python 3.11 or newer (PYTHON=... names one).
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+# A .venv that was moved or copied here still points to where it was made: it is made anew.
+ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
+$(shell rm -f $(READY))
+endif
+
+.PHONY: help demo test lint build bench clean
+.DELETE_ON_ERROR:
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+
+demo: $(READY) ## a video, made by the example DAG on the built-in simulator (SEGMIND_API_KEY=...: by Segmind, for money)
+	@$(BIN)/python scripts/demo.py
+
+test: $(READY) ## the tests (ARGS=... for pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## style and types
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+build: $(READY) ## wheel and sdist in dist/, checked
+	@rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python scripts/check_dist.py dist
+
+bench: $(READY) ## what the provider costs, beside its peers (ARGS=... for the benchmarks)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+clean: ## remove all that make made, but never a video
+	rm -rf .venv .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Without its stamp a .venv is half-made, so it is cleared; the stamp goes away before, and comes back after, a change.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer is needed and $(PYTHON) is not: name one, as in 'make PYTHON=python3.12'." >&2; exit 1; }
+	@echo "Installing into .venv: once, a few minutes ..."
+	@test -e $@ || $(PYTHON) -m venv --clear .venv
+	@rm -f $@
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile -c constraints.txt -e '.[simulator,dev]'
+	@printf '%s' "$(CURDIR)" > $@
