@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator, PokeReturnValue
+import pendulum
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
 
 from airflow_provider_luma.exceptions import (
     LumaRayAuthenticationError,
@@ -14,17 +22,11 @@ from airflow_provider_luma.exceptions import (
     LumaRayRateLimited,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.segmind.messages import Credits, money
+from airflow_provider_luma.jobs.record import read_time
+from airflow_provider_luma.segmind.credits import CreditThreshold
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-DIRECTIONS = ("above", "below")
-
-
-def has_crossed(balance: Decimal, threshold: Decimal, direction: str) -> bool:
-    """Tell whether a balance is at the threshold or beyond it."""
-    return balance >= threshold if direction == "above" else balance <= threshold
 
 
 class LumaRayCreditSensor(BaseSensorOperator):
@@ -39,6 +41,7 @@ class LumaRayCreditSensor(BaseSensorOperator):
     :param direction: ``above`` (the default) waits for a top-up, ``below`` for the money to run low
     :param include_free_credits: whether given credits count as well. Default True, as both can presumably be spent
     :param luma_ray_conn_id: the connection to Segmind (templated)
+    :param deferrable: wait in the triggerer. Default: Airflow's ``operators.default_deferrable``
     :param mode: Airflow's; default ``reschedule``, for a top-up takes longer than a worker slot should be held
     :param kwargs: Airflow's sensor arguments, such as ``poke_interval``, ``timeout`` and ``soft_fail``
     :raises LumaRayConfigurationError: the threshold is not a number, or the connection cannot be used
@@ -55,6 +58,7 @@ class LumaRayCreditSensor(BaseSensorOperator):
         direction: str = "above",
         include_free_credits: bool = True,
         luma_ray_conn_id: str = "luma_ray_default",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         mode: str = "reschedule",
         **kwargs: Any,
     ) -> None:
@@ -63,19 +67,31 @@ class LumaRayCreditSensor(BaseSensorOperator):
         self.direction = direction
         self.include_free_credits = include_free_credits
         self.luma_ray_conn_id = luma_ray_conn_id
-        if direction not in DIRECTIONS:
-            raise LumaRayConfigurationError(
-                f"direction={direction!r} is wrong: give one of {', '.join(DIRECTIONS)}."
-            )
+        self.deferrable = deferrable
+        CreditThreshold.parse(0, direction, include_free_credits)
 
     def execute(self, context: Context) -> Any:
-        """Poke until the balance has crossed, and return it."""
+        """Wait until the balance has crossed, and return it."""
+        if self.deferrable:
+            return self._poke_or_defer(context, pendulum.now("UTC").isoformat())
         try:
             return super().execute(context)
         except AirflowSkipException as skip:
-            if isinstance(skip.__cause__, LumaRayAuthenticationError | LumaRayConfigurationError):
-                raise skip.__cause__ from None
-            raise
+            raise _never_skipped(skip) from None
+
+    def execute_complete(self, context: Context, event: Any, started_at: str | None = None) -> Any:
+        """Look for oneself when the trigger has fired, whatever its event says.
+
+        :param started_at: when the sensor began (ISO 8601, UTC); None (``dag.test()`` drops it): now
+        """
+        return self._poke_or_defer(context, started_at or pendulum.now("UTC").isoformat())
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume as every sensor does, but let no wrong key or argument be skipped over."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException as skip:
+            raise _never_skipped(skip) from None
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask for the balance once."""
@@ -83,20 +99,44 @@ class LumaRayCreditSensor(BaseSensorOperator):
 
         threshold = self._threshold()
         try:
-            balance = self._spendable(LumaRayHook(self.luma_ray_conn_id).get_credits())
+            credits = LumaRayHook(self.luma_ray_conn_id).get_credits()
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
             self.log.warning("The balance cannot be read this time: %s", error)
             return PokeReturnValue(is_done=False)
-        self.log.info("The balance is %s USD, waiting for it %s %s USD.", balance, self.direction, threshold)
-        return PokeReturnValue(has_crossed(balance, threshold, self.direction), float(balance))
+        balance = threshold.balance(credits)
+        self.log.info(
+            "The balance is %s USD, waiting for it %s %s.", balance, self.direction, threshold.amount
+        )
+        return PokeReturnValue(threshold.is_reached(credits), float(balance))
 
-    def _threshold(self) -> Decimal:
-        threshold = money(self.threshold)
-        if threshold is None:
-            raise LumaRayConfigurationError(
-                f"threshold={self.threshold!r} is wrong: give an amount of US dollars, such as 5 or '2.50'."
-            )
-        return threshold
+    def _threshold(self) -> CreditThreshold:
+        return CreditThreshold.parse(self.threshold, self.direction, self.include_free_credits)
 
-    def _spendable(self, credits: Credits) -> Decimal:
-        return credits.total if self.include_free_credits else credits.paid
+    def _poke_or_defer(self, context: Context, started_at: str) -> Any:
+        from airflow_provider_luma.triggers.luma_ray import LumaRayCreditSensorTrigger
+
+        answer = self.poke(context)
+        if answer.is_done:
+            return answer.xcom_value
+        waited = (pendulum.now("UTC") - read_time(started_at)).total_seconds()
+        if waited > self.timeout:
+            message = f"The balance has not crossed {self.threshold} within {self.timeout:.0f} s."
+            raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
+        self.defer(
+            trigger=LumaRayCreditSensorTrigger(
+                luma_ray_conn_id=self.luma_ray_conn_id,
+                threshold=str(self._threshold().amount),
+                direction=self.direction,
+                include_free_credits=self.include_free_credits,
+                poke_interval=self.poke_interval,
+            ),
+            method_name="execute_complete",
+            kwargs={"started_at": started_at},
+            timeout=timedelta(seconds=self.timeout - waited),
+        )
+
+
+def _never_skipped(skip: AirflowSkipException) -> BaseException:
+    """Return what a skip hides where that is a wrong key or argument, else the skip."""
+    cause = skip.__cause__
+    return cause if isinstance(cause, LumaRayAuthenticationError | LumaRayConfigurationError) else skip

@@ -1,18 +1,21 @@
-"""Waiting without a worker: the trigger asks how a job stands; it buys, fetches and decides nothing."""
+"""Waiting without a worker: triggers ask, and wake whoever decides; they buy and fetch nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
+from decimal import Decimal
 from typing import Any
 
 import pendulum
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
-from airflow_provider_luma.exceptions import LumaRayError
+from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
 from airflow_provider_luma.jobs.record import read_time
 from airflow_provider_luma.jobs.waiting import look
+from airflow_provider_luma.segmind.credits import CreditThreshold
+from airflow_provider_luma.segmind.messages import Credits
 from airflow_provider_luma.segmind.models import describe
 from airflow_provider_luma.segmind.polling import Verdict, judge, next_delay
 
@@ -54,7 +57,7 @@ class LumaRayJobTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all of them plain JSON."""
         return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
+            _path(self),
             {
                 "luma_ray_conn_id": self.luma_ray_conn_id,
                 "request_id": self.request_id,
@@ -99,3 +102,160 @@ class LumaRayJobTrigger(BaseTrigger):
 
     def _event(self, reason: str) -> TriggerEvent:
         return TriggerEvent({"request_id": self.request_id, "reason": reason})  # type: ignore[no-untyped-call]
+
+
+class LumaRayCreditSensorTrigger(BaseTrigger):
+    """Fire when the balance is at a threshold or beyond it, or cannot be asked for; the sensor looks again for itself.
+
+    :param luma_ray_conn_id: the connection to Segmind
+    :param threshold: US dollars
+    :param direction: above or below
+    :param include_free_credits: whether given credits count
+    :param poke_interval: seconds between looks
+    """
+
+    def __init__(
+        self,
+        *,
+        luma_ray_conn_id: str,
+        threshold: str,
+        direction: str,
+        include_free_credits: bool,
+        poke_interval: float,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.luma_ray_conn_id = luma_ray_conn_id
+        self.threshold = threshold
+        self.direction = direction
+        self.include_free_credits = include_free_credits
+        self.poke_interval = poke_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments, all of them plain JSON."""
+        return (
+            _path(self),
+            {
+                "luma_ray_conn_id": self.luma_ray_conn_id,
+                "threshold": self.threshold,
+                "direction": self.direction,
+                "include_free_credits": self.include_free_credits,
+                "poke_interval": self.poke_interval,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until the sensor is needed; the first look was the sensor's own."""
+        threshold = CreditThreshold(Decimal(self.threshold), self.direction, self.include_free_credits)
+        await asyncio.sleep(self.poke_interval)
+        try:
+            async for credits in _balances(self.luma_ray_conn_id, self.poke_interval):
+                if threshold.is_reached(credits):
+                    yield TriggerEvent({"reason": "reached"})  # type: ignore[no-untyped-call]
+                    return
+        except LumaRayError as error:
+            log.warning("The balance cannot be asked for: %s", error)
+            yield TriggerEvent({"reason": "error"})  # type: ignore[no-untyped-call]
+
+
+class LumaRayCreditTrigger(BaseEventTrigger):
+    """Fire whenever the balance crosses a threshold; for an ``AssetWatcher``.
+
+    It fires on the crossing, not on every look: while the balance stays beyond the threshold nothing more happens. On
+    Airflow 3.3 and later the asset's state store remembers the last side, so that neither a restart fires again nor a
+    crossing during one is missed, and all triggers of one connection and interval share one look. Earlier, the first
+    look after a start only tells the side.
+
+    The event: ``{"balance": "<US dollars>", "threshold": ..., "direction": ...}``.
+
+    :param threshold: US dollars
+    :param direction: ``below`` (the default) for money that runs low, ``above`` for a top-up
+    :param include_free_credits: whether given credits count. Default True, as both can presumably be spent
+    :param luma_ray_conn_id: the connection to Segmind
+    :param poll_interval: seconds between looks. Default 300: a balance moves by clips, not by seconds
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float | str,
+        direction: str = "below",
+        include_free_credits: bool = True,
+        luma_ray_conn_id: str = "luma_ray_default",
+        poll_interval: float = 300,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._threshold = CreditThreshold.parse(threshold, direction, include_free_credits)
+        self.luma_ray_conn_id = luma_ray_conn_id
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments, all of them plain JSON."""
+        return (
+            _path(self),
+            {
+                "threshold": str(self._threshold.amount),
+                "direction": self._threshold.direction,
+                "include_free_credits": self._threshold.include_free_credits,
+                "luma_ray_conn_id": self.luma_ray_conn_id,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch the balance with looks of its own, where Airflow shares none."""
+        async for event in self._crossings(_balances(self.luma_ray_conn_id, self.poll_interval)):
+            yield event
+
+    def shared_stream_key(self) -> Hashable:
+        """All that watch one account at one interval share its looks (Airflow 3.3 and later)."""
+        return ("luma_ray_credits", self.luma_ray_conn_id, str(self.poll_interval))
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Credits]:
+        """Look at the balance for all that share the stream."""
+        async for credits in _balances(kwargs["luma_ray_conn_id"], kwargs["poll_interval"]):
+            yield credits
+
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[Credits]
+    ) -> AsyncIterator[TriggerEvent]:
+        """Pick this trigger's crossings out of the shared looks."""
+        async for event in self._crossings(shared_stream):
+            yield event
+
+    async def _crossings(self, balances: AsyncIterator[Credits]) -> AsyncIterator[TriggerEvent]:
+        store = getattr(self, "asset_state_store", None)
+        key = f"luma_ray_credits_{self._threshold.direction}_{self._threshold.amount}"
+        was_reached = None if store is None else await store.aget(key)
+        async for credits in balances:
+            is_reached = self._threshold.is_reached(credits)
+            if is_reached and was_reached is False:
+                balance = self._threshold.balance(credits)
+                log.info("The balance of %s USD has crossed %s.", balance, self._threshold.amount)
+                yield TriggerEvent(  # type: ignore[no-untyped-call]
+                    {
+                        "balance": str(balance),
+                        "threshold": str(self._threshold.amount),
+                        "direction": self._threshold.direction,
+                    }
+                )
+            if is_reached != was_reached and store is not None:
+                await store.aset(key, is_reached)
+            was_reached = is_reached
+
+
+async def _balances(luma_ray_conn_id: str, interval: float) -> AsyncIterator[Credits]:
+    """Yield the balance at an interval, passing over what passes; look-up and HTTP happen in threads."""
+    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+
+    hook = LumaRayHook(luma_ray_conn_id)
+    while True:
+        try:
+            yield await asyncio.to_thread(hook.get_credits)
+        except (LumaRayRateLimited, LumaRayUnavailable) as error:
+            log.warning("The balance cannot be read this time: %s", error)
+        await asyncio.sleep(interval)
+
+
+def _path(trigger: BaseTrigger) -> str:
+    return f"{type(trigger).__module__}.{type(trigger).__qualname__}"

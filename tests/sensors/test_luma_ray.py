@@ -1,13 +1,18 @@
-"""The sensor over real HTTP, poking and rescheduling."""
+"""The sensor over real HTTP: poking, rescheduling and deferred, with the same outcomes."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from airflow.sdk.exceptions import AirflowRescheduleException
+from airflow.sdk.module_loading import import_string
 
 from airflow_provider_luma.exceptions import LumaRayAuthenticationError, LumaRayConfigurationError
 from airflow_provider_luma.sensors.luma_ray import LumaRayCreditSensor
@@ -15,12 +20,46 @@ from airflow_provider_luma.simulator import Simulator
 from tests.support import set_connection, task_context
 
 pytestmark = pytest.mark.usefixtures("connection")
-MODES = ["poke", "reschedule"]
+MODES = ["poke", "reschedule", "deferrable"]
 
 
-def sensor(**arguments: Any) -> LumaRayCreditSensor:
+def sensor(mode: str = "reschedule", **arguments: Any) -> LumaRayCreditSensor:
+    how = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
     defaults: dict[str, Any] = {"task_id": "enough", "threshold": 5, "poke_interval": 0.02, "timeout": 5}
-    return LumaRayCreditSensor(**defaults | arguments)
+    return LumaRayCreditSensor(**defaults | how | arguments)
+
+
+def run(waiting: LumaRayCreditSensor) -> Any:
+    """Run a sensor to its end, as Airflow does: reschedule it, or run its trigger and resume it."""
+    started = datetime.now(UTC)
+    ctx = context()
+    ctx["ti"].get_first_reschedule_date = lambda _: started
+    resume: Callable[[], Any] = lambda: waiting.execute(ctx)  # noqa: E731
+    while True:
+        try:
+            return resume()
+        except AirflowRescheduleException:
+            continue
+        except TaskDeferred as deferred:
+            resume = partial(_resume, waiting, deferred, ctx)
+
+
+def _resume(waiting: LumaRayCreditSensor, deferred: TaskDeferred, ctx: Any) -> Any:
+    classpath, arguments = deferred.trigger.serialize()
+    trigger = import_string(classpath)(**json.loads(json.dumps(arguments)))
+
+    async def first_event() -> Any:
+        async for event in trigger.run():
+            return event.payload
+
+    assert deferred.timeout is not None
+    try:
+        payload = asyncio.run(asyncio.wait_for(first_event(), deferred.timeout.total_seconds()))
+    except TimeoutError:
+        return waiting.resume_execution("__fail__", {"error": "Trigger timeout"}, ctx)
+    return waiting.resume_execution(
+        str(deferred.method_name), {**(deferred.kwargs or {}), "event": payload}, ctx
+    )
 
 
 def context() -> Any:
@@ -38,9 +77,12 @@ def test_a_crossed_threshold_returns_the_balance(mode: str, threshold: Any, dire
     assert sensor(mode=mode, threshold=threshold, direction=direction).execute(context()) == 20.0
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("threshold", "direction"), [(20.01, "above"), (19.99, "below")])
-def test_poke_waits_until_the_balance_crosses(simulator: Simulator, threshold: float, direction: str) -> None:
-    waiting = sensor(mode="poke", threshold=threshold, direction=direction)
+def test_it_waits_until_the_balance_crosses(
+    simulator: Simulator, mode: str, threshold: float, direction: str
+) -> None:
+    waiting = sensor(mode=mode, threshold=threshold, direction=direction)
     poke = waiting.poke
 
     def poke_and_change_the_balance(ctx: Any) -> Any:
@@ -49,7 +91,7 @@ def test_poke_waits_until_the_balance_crosses(simulator: Simulator, threshold: f
         return answer
 
     waiting.poke = poke_and_change_the_balance  # type: ignore[method-assign]
-    assert waiting.execute(context()) == (40.0 if direction == "above" else 1.0)
+    assert run(waiting) == (40.0 if direction == "above" else 1.0)
 
 
 def test_reschedule_frees_the_worker_between_pokes(simulator: Simulator) -> None:
@@ -81,14 +123,32 @@ def test_a_wrong_key_fails_at_once_whatever_soft_fail_says(
     set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
     switches = {} if switch == "none" else {switch: True}
     with pytest.raises(LumaRayAuthenticationError):
-        sensor(mode=mode, **switches).execute(context())
+        run(sensor(mode=mode, **switches))
     assert len(simulator.requests) == 1
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_key_that_is_withdrawn_while_waiting_fails_at_once(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    waiting = sensor(mode=mode, threshold=99, soft_fail=True)
+    poke = waiting.poke
+
+    def poke_and_withdraw(ctx: Any) -> Any:
+        answer = poke(ctx)
+        set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
+        return answer
+
+    waiting.poke = poke_and_withdraw  # type: ignore[method-assign]
+    with pytest.raises(LumaRayAuthenticationError):
+        run(waiting)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["status", "reset", "html", "empty", "broken_json", "wrong_shape"])
-def test_a_hiccup_is_tolerated(simulator: Simulator, kind: str) -> None:
+def test_a_hiccup_is_tolerated(simulator: Simulator, mode: str, kind: str) -> None:
     simulator.fault("credits", kind, times=4, **({"status": 500} if kind == "status" else {}))
-    assert sensor(mode="poke").execute(context()) == 20.0
+    assert run(sensor(mode=mode)) == 20.0
     assert len(simulator.requests) > 1
 
 

@@ -1,0 +1,236 @@
+"""The triggers over real HTTP: when they fire, what they carry, and that they block nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.module_loading import import_string
+from airflow.triggers.base import BaseTrigger
+
+from airflow_provider_luma.exceptions import LumaRayConfigurationError
+from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.messages import Credits
+from airflow_provider_luma.simulator import Simulator
+from airflow_provider_luma.triggers.luma_ray import LumaRayCreditTrigger, LumaRayJobTrigger
+from tests.support import API_KEY, set_connection
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+
+def submitted(frame: Path) -> str:
+    hook = LumaRayHook()
+    return hook.submit(
+        GenerationRequest("luma-ray-img-2-video", "p", hook.upload_image(frame), resolution="540p")
+    )
+
+
+def job_trigger(request_id: str, **arguments: Any) -> LumaRayJobTrigger:
+    defaults: dict[str, Any] = {
+        "luma_ray_conn_id": "luma_ray_default",
+        "request_id": request_id,
+        "model": "luma-ray-img-2-video",
+        "submitted_at": datetime.now(UTC).isoformat(),
+        "timeout": 10.0,
+        "poll_interval": 0.05,
+    }
+    return LumaRayJobTrigger(**defaults | arguments)
+
+
+def revived(trigger: BaseTrigger) -> Any:
+    """Return the trigger as another triggerer makes it from the database."""
+    classpath, arguments = trigger.serialize()
+    return import_string(classpath)(**json.loads(json.dumps(arguments)))
+
+
+async def first(events: AsyncIterator[Any]) -> Any:
+    async for event in events:
+        return event.payload
+
+
+def fired(trigger: BaseTrigger) -> Any:
+    return asyncio.run(first(revived(trigger).run()))
+
+
+def test_a_ready_job_wakes_its_worker(simulator: Simulator, frame: Path) -> None:
+    request_id = submitted(frame)
+    assert fired(job_trigger(request_id)) == {"request_id": request_id, "reason": "ready"}
+
+
+def test_a_failed_job_wakes_its_worker(simulator: Simulator, frame: Path) -> None:
+    simulator.fail_next()
+    request_id = submitted(frame)
+    assert fired(job_trigger(request_id))["reason"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "fault", ["status", "reset", "html", "empty", "broken_json", "wrong_shape", "truncated"]
+)
+def test_no_failure_of_a_poll_ends_the_wait(simulator: Simulator, frame: Path, fault: str) -> None:
+    request_id = submitted(frame)
+    simulator.fault("status", fault, times=10, **({"status": 503} if fault == "status" else {}))
+    assert fired(job_trigger(request_id))["reason"] == "ready"
+
+
+def test_the_deadline_counts_from_the_submission(simulator: Simulator, frame: Path) -> None:
+    request_id = submitted(frame)
+    simulator.fault("status", "status", status=500, times=999)
+    earlier = datetime.now(UTC) - timedelta(seconds=60)
+    assert fired(job_trigger(request_id, submitted_at=earlier.isoformat(), timeout=60.1))["reason"] == "late"
+
+
+def test_a_wrong_key_wakes_the_worker_at_once(
+    simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id = submitted(frame)
+    set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
+    assert fired(job_trigger(request_id))["reason"] == "error"
+
+
+def test_two_triggers_of_one_job_buy_and_fetch_nothing(simulator: Simulator, frame: Path) -> None:
+    request_id = submitted(frame)
+    before = dict(simulator.calls)
+
+    async def both() -> list[Any]:
+        triggers = [revived(job_trigger(request_id)) for _ in range(2)]
+        return await asyncio.gather(*(first(trigger.run()) for trigger in triggers))
+
+    assert [event["reason"] for event in asyncio.run(both())] == ["ready", "ready"]
+    added = {call for call, times in simulator.calls.items() if times != before.get(call)}
+    assert added <= {"status", "history_one"}
+
+
+def test_a_slow_vendor_does_not_block_the_event_loop(simulator: Simulator, frame: Path) -> None:
+    request_id = submitted(frame)
+    simulator.fault("status", "timeout", seconds=0.5)
+    longest = 0.0
+
+    async def watched() -> Any:
+        nonlocal longest
+        task = asyncio.create_task(first(revived(job_trigger(request_id)).run()))
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+        while not task.done():
+            await asyncio.sleep(0.01)
+            longest, last = max(longest, loop.time() - last), loop.time()
+        return await task
+
+    assert asyncio.run(watched())["reason"] == "ready"
+    assert longest < 0.4
+
+
+def test_neither_arguments_nor_event_nor_repr_hold_a_key_or_an_url(simulator: Simulator, frame: Path) -> None:
+    request_id = submitted(frame)
+    trigger = job_trigger(request_id)
+    shown = f"{trigger!r}{trigger.serialize()}{fired(trigger)}"
+    assert API_KEY not in shown
+    assert "http" not in shown
+
+
+def test_a_kill_is_told_and_cancels_nothing(
+    simulator: Simulator, frame: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    request_id = submitted(frame)
+    requests = len(simulator.requests)
+    asyncio.run(job_trigger(request_id).on_kill())
+    assert f"{request_id}: the wait was ended, the job goes on" in caplog.text
+    assert len(simulator.requests) == requests
+
+
+# The watcher
+
+
+class AssetStore:
+    """An asset's state store, as the triggerer injects it."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    async def aget(self, key: str) -> Any:
+        return self.values.get(key)
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.values[key] = value
+
+
+def crossings(balances: list[str], store: AssetStore | None = None, **arguments: Any) -> list[str]:
+    """Return the balances at which the trigger fires."""
+    trigger = revived(LumaRayCreditTrigger(**{"threshold": 5, **arguments}))
+    trigger.asset_state_store = store
+
+    async def stream() -> AsyncIterator[Credits]:
+        for balance in balances:
+            yield Credits(Decimal(balance), Decimal(0))
+
+    async def collect() -> list[str]:
+        return [event.payload["balance"] async for event in trigger.filter_shared_stream(stream())]
+
+    return asyncio.run(collect())
+
+
+@pytest.mark.parametrize(
+    ("direction", "balances", "fires"),
+    [
+        ("below", ["9", "5", "4", "3"], ["5"]),
+        ("below", ["9", "4", "9", "4"], ["4", "4"]),
+        ("below", ["4", "3"], []),
+        ("above", ["4", "5", "6"], ["5"]),
+        ("above", ["9", "4", "9"], ["9"]),
+    ],
+)
+def test_the_watcher_fires_on_the_crossing_only(
+    direction: str, balances: list[str], fires: list[str]
+) -> None:
+    assert crossings(balances, direction=direction) == fires
+
+
+def test_a_restart_neither_fires_again_nor_misses_a_crossing() -> None:
+    store = AssetStore()
+    assert crossings(["9", "4"], store) == ["4"]
+    assert crossings(["4", "3"], store) == []
+    assert crossings(["9"], store) == []
+    assert crossings(["2"], store) == ["2"]
+
+
+def test_siblings_share_one_look_at_the_account() -> None:
+    one = LumaRayCreditTrigger(threshold=5)
+    other = LumaRayCreditTrigger(threshold=50, direction="above")
+    elsewhere = LumaRayCreditTrigger(threshold=5, luma_ray_conn_id="other")
+    assert one.shared_stream_key() == other.shared_stream_key() != elsewhere.shared_stream_key()
+
+
+def test_the_shared_stream_passes_over_what_passes(simulator: Simulator) -> None:
+    simulator.fault("credits", "status", status=500, times=5)
+
+    async def first_balance() -> Credits:
+        stream = LumaRayCreditTrigger.open_shared_stream(
+            {"luma_ray_conn_id": "luma_ray_default", "poll_interval": 0.01}
+        )
+        return await anext(stream)
+
+    assert asyncio.run(first_balance()).total == 20
+
+
+def test_it_watches_a_real_account_without_shared_streams(simulator: Simulator) -> None:
+    async def watch() -> Any:
+        events = revived(LumaRayCreditTrigger(threshold=5, poll_interval=0.01)).run()
+        task = asyncio.create_task(first(events))
+        while simulator.calls.get("credits", 0) < 2:
+            await asyncio.sleep(0.01)
+        simulator.set_credits("4.5")
+        return await task
+
+    assert asyncio.run(watch()) == {"balance": "4.5", "threshold": "5", "direction": "below"}
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": "much"}, {"threshold": 5, "direction": "up"}])
+def test_wrong_arguments_are_told_when_the_dag_is_parsed(wrong: dict[str, Any]) -> None:
+    with pytest.raises(LumaRayConfigurationError, match="is wrong: give"):
+        LumaRayCreditTrigger(**wrong)
