@@ -21,7 +21,7 @@ Never-retried ones are also ``AirflowFailException``, so Airflow spends no retri
 from __future__ import annotations
 
 from copy import copy
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
@@ -99,6 +99,12 @@ class LumaRayRateLimited(LumaRayError):
     ) -> None:
         super().__init__(message, request_id=request_id, status_code=429)
         self.reset_at = reset_at
+
+    def seconds_to_reset(self) -> float:
+        """Return how long the limit lasts; 5 seconds where the vendor did not say."""
+        if self.reset_at is None:
+            return 5.0
+        return max((self.reset_at - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 class LumaRayUnavailable(LumaRayError):

@@ -33,6 +33,7 @@ def set_connection(
     monkeypatch: pytest.MonkeyPatch, host: str, *, password: str = API_KEY, **extra: Any
 ) -> None:
     """Define the connection ``luma_ray_default`` as a headless set-up does."""
+    extra = {"requests_per_minute": 100_000, **extra}
     connection = {"conn_type": "luma_ray", "password": password, "host": host, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", json.dumps(connection))
 

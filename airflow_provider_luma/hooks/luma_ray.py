@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRaySubmitUnknown
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download
+from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
 from airflow_provider_luma.hooks.transport import Transport, describe
 from airflow_provider_luma.media import VideoFile, VideoSink, data_url, is_mp4_head
@@ -113,7 +114,9 @@ class LumaRayHook(BaseHook):
 
     @cached_property
     def _transport(self) -> Transport:
-        return Transport(self.settings)
+        settings = self.settings
+        limiter = limiter_of(self.luma_ray_conn_id, settings.api_url, settings.requests_per_minute)
+        return Transport(settings, limiter)
 
     def test_connection(self) -> tuple[bool, str]:
         """Check the key with the credits call, which is free; the message names the balance."""
@@ -186,13 +189,19 @@ class LumaRayHook(BaseHook):
         """Ask how a job stands; "not found" is an answer too, and proves nothing.
 
         :raises LumaRayAuthenticationError: the key does not work
-        :raises LumaRayRateLimited: still rate-limited after several tries
+        :raises LumaRayRateLimited: the request limit leaves no room for a poll
         :raises LumaRayUnavailable: no answer after several tries
         """
-        return parse_status(self._transport.get(f"{self._request_url(request_id)}/status"), request_id)
+        reply = self._transport.get(f"{self._request_url(request_id)}/status", poll=True)
+        return parse_status(reply, request_id)
 
     def get_result(self, request_id: str) -> JobResult:
-        """Return a completed job's result. Errors as for ``get_status``."""
+        """Return a completed job's result; it goes ahead of polls where the request limit is short.
+
+        :raises LumaRayAuthenticationError: the key does not work
+        :raises LumaRayRateLimited: still rate-limited after several tries
+        :raises LumaRayUnavailable: no usable answer after several tries
+        """
         return parse_result(self._transport.get(self._request_url(request_id)), request_id)
 
     def _request_url(self, request_id: str) -> str:

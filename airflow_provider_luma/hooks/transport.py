@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,9 +15,10 @@ import requests
 from requests.auth import AuthBase
 
 from airflow_provider_luma import __version__
-from airflow_provider_luma.exceptions import LumaRaySubmitUnknown, LumaRayUnavailable
+from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRaySubmitUnknown, LumaRayUnavailable
+from airflow_provider_luma.hooks.limiter import RateLimiter
 from airflow_provider_luma.hooks.settings import Settings, origin
-from airflow_provider_luma.segmind.messages import Reply, redact
+from airflow_provider_luma.segmind.messages import Reply, rate_limited, redact
 from airflow_provider_luma.segmind.polling import retry_delay
 
 CONNECT_TIMEOUT = 10.0
@@ -70,27 +70,34 @@ class _Body(io.BytesIO):
 class Transport:
     """Makes the calls to the API's own hosts.
 
-    A GET is tried again with backoff; a POST only while no byte of its body has left.
+    A GET is tried again with backoff; a POST only while no byte of its body has left. Every call takes its place in the
+    account's request limit first.
 
     :param settings: the checked connection
+    :param limiter: the account's request limit
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, limiter: RateLimiter) -> None:
         self._settings = settings
+        self._limiter = limiter
         self.session = self._open_session()
 
     def _open_session(self) -> requests.Session:
         settings = self._settings
         return open_session(settings, settings.api_url, settings.upload_url, settings.history_url)
 
-    def get(self, url: str, query: Mapping[str, str] | None = None) -> Reply:
+    def get(self, url: str, query: Mapping[str, str] | None = None, *, poll: bool = False) -> Reply:
         """Make a free call and return its reply, whatever its status.
 
+        :param poll: rather not made than waited for: where the request limit leaves no room, or the vendor says 429,
+            it is not made (again)
         :raises LumaRayUnavailable: no reply after several tries
+        :raises LumaRayRateLimited: a poll for which there is no room
         """
         attempt = 0
         while True:
             attempt += 1
+            self._take_place(poll=poll)
             reply: Reply | None = None
             try:
                 with self.session.get(
@@ -104,8 +111,11 @@ class Transport:
                 problem = str(error)
             if reply is not None and reply.status not in RETRIED_STATUSES:
                 return reply
-            reset_at = reply.reset_at() if reply else None
-            delay = retry_delay(attempt, reset_in=reset_at - datetime.now(UTC) if reset_at else None)
+            delay = retry_delay(attempt)
+            if reply is not None and reply.status == 429:
+                self._close_limit(reply)
+                if poll:
+                    return reply
             if delay is not None:
                 log.debug("GET %s: %s; again in %.1f s", urlsplit(url).path, problem, delay)
                 time.sleep(delay)
@@ -132,6 +142,7 @@ class Transport:
         attempt = 0
         while True:
             attempt += 1
+            self._take_place()
             body = _Body(content)
             with self._open_session() as session:
                 try:
@@ -147,6 +158,8 @@ class Transport:
                     problem = describe(error)
                 else:
                     with response:
+                        if response.status_code == 429:
+                            self._close_limit(Reply(429, response.headers, b""))
                         yield response
                     return
             delay = None if body.taken else retry_delay(attempt)
@@ -185,6 +198,19 @@ class Transport:
         if 400 <= response.status_code < 500:
             return Reply(response.status_code, response.headers, b"")
         raise LumaRaySubmitUnknown(f"The submit was sent, but its answer broke off: {problem}.")
+
+    def _take_place(self, *, poll: bool = False) -> None:
+        while delay := self._limiter.take(urgent=not poll):
+            if poll:
+                raise LumaRayRateLimited(
+                    "The connection's requests_per_minute are used up; nothing was sent."
+                )
+            time.sleep(delay)
+
+    def _close_limit(self, reply: Reply) -> None:
+        error = rate_limited(reply)
+        log.info("%s", error)
+        self._limiter.close(error.seconds_to_reset())
 
     def _timeout(self, read: float | None) -> tuple[float, float]:
         return CONNECT_TIMEOUT, read or self._settings.timeout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -63,18 +64,27 @@ class Purchase:
             model = describe(spec.request.model)
             start_frame = send_frame(spec.frame, spec.frame_transfer, model, self._hook.upload_image)
         request = replace(spec.request, start_frame=start_frame)
-        for api_version in ("v2", "v1") if spec.api_version == "auto" else (spec.api_version,):
+        api_version = "v2" if spec.api_version == "auto" else spec.api_version
+        deadline = time.monotonic() + spec.timeout.total_seconds()
+        while True:
             intent = spec.intent(body_sha256=body_digest(request.body()), api_version=api_version)
             intent = replace(intent, revision=revision, superseded=earlier)
             intent = self._ledger.write(intent, before_purchase=True)
             try:
                 return self._pay(request, intent)
+            except LumaRayRateLimited as error:
+                # Certainly not bought, and on record as such: the one refusal that passes by waiting.
+                wait = error.seconds_to_reset()
+                if time.monotonic() + wait > deadline:
+                    raise
+                log.info("%s Waiting %.0f s.", error, wait)
+                self._pause(wait)
             except LumaRayRefused as error:
                 if (spec.api_version, api_version) != ("auto", "v2") or error.status_code not in (404, 405):
                     raise
                 log.info("Segmind does not have model %r on v2; using v1.", request.model)
+                api_version = "v1"
             revision = intent.revision + 1
-        raise AssertionError("v1 answers or raises")
 
     def resolve(self, intent: JobRecord, cause: str) -> JobRecord:
         """Return the record of the job that a paid call of unknown outcome bought.

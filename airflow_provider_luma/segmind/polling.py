@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
 from enum import Enum
 
 from airflow_provider_luma.segmind.messages import JobState
@@ -39,18 +38,14 @@ def next_delay(waited: float, typical: float, fixed: float | None = None) -> flo
     return max(next(upcoming, _GROWTH * waited) * jitter, _SHORTEST)
 
 
-def retry_delay(attempt: int, *, reset_in: timedelta | None = None) -> float | None:
+def retry_delay(attempt: int) -> float | None:
     """Return the seconds before a free call is made again; None when it should be given up.
 
     :param attempt: how many times the call was made
-    :param reset_in: how long the vendor's rate limit lasts, where it said so
     """
     if attempt >= _MAX_TRIES:
         return None
-    backoff: float = _FIRST_RETRY * 2 ** (attempt - 1) * (1 + random.uniform(0, _JITTER))
-    if reset_in is None:
-        return backoff
-    return min(max(backoff, reset_in.total_seconds()), 60.0)
+    return float(_FIRST_RETRY * 2 ** (attempt - 1) * (1 + random.uniform(0, _JITTER)))
 
 
 class Verdict(Enum):
