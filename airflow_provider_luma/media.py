@@ -64,8 +64,10 @@ def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
 
     :raises LumaRayConfigurationError: naming the frame and what would be right
     """
-    if urlsplit(start_frame).scheme in ("http", "https"):
+    if start_frame.startswith(("http://", "https://")):
         plain = unsigned(start_frame)
+        if not plain or not urlsplit(plain).hostname:
+            raise _bad_frame(start_frame, "is no URL of an image")
         return Frame(source=plain, identity=plain, url=start_frame)
     path = open_path(start_frame, conn_id)
     try:
@@ -75,7 +77,7 @@ def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
             content = file.read(MAX_FRAME_BYTES + 1)
     except FileNotFoundError:
         raise _bad_frame(start_frame, "does not exist; give an image file or an http(s) URL") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _bad_frame(start_frame, f"cannot be read: {error}") from None
     if not content:
         raise _bad_frame(start_frame, "is empty; give an image")
@@ -129,8 +131,11 @@ def data_url(path: StoragePath) -> str:
 
 
 def unsigned(url: str) -> str:
-    """Return an URL without fragment, user and signature."""
-    parts = urlsplit(url)
+    """Return an URL without fragment, user and signature; empty where it is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
     query = [
         (name, value)
         for name, value in parse_qsl(parts.query, keep_blank_values=True)
@@ -204,12 +209,12 @@ def ends_whole(file: BinaryIO) -> bool:
     while at < end:
         file.seek(at)
         header = file.read(16)
-        length = int.from_bytes(header[:4], "big")
+        length, shortest = int.from_bytes(header[:4], "big"), 8
         if length == 1:
-            length = int.from_bytes(header[8:16], "big")
-        if length == 0:
-            return True
-        if length < 8:
+            length, shortest = int.from_bytes(header[8:16], "big"), 16
+        elif length == 0:
+            length = end - at
+        if length < shortest or len(header) < shortest:
             return False
         at += length
     return at == end > 0
@@ -226,7 +231,8 @@ def staged(target: StoragePath, tag: str) -> Iterator[Path]:
     """
     if isinstance(target, Path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name[:150]}.{tag}.part")
+        name = hashlib.sha256(target.name.encode()).hexdigest()[:8]
+        part = target.with_name(f".{name}.{tag}.part")
         try:
             yield part
         finally:
@@ -237,4 +243,5 @@ def staged(target: StoragePath, tag: str) -> Iterator[Path]:
 
 
 def _bad_frame(start_frame: str, problem: str) -> LumaRayConfigurationError:
-    return LumaRayConfigurationError(f"start_frame {unsigned(start_frame)!r} {problem}. Nothing was bought.")
+    shown = unsigned(start_frame) if "://" in start_frame else start_frame
+    return LumaRayConfigurationError(f"start_frame {shown!r} {problem}. Nothing was bought.")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from airflow.providers.common.compat.sdk import AirflowException
+
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 
 if TYPE_CHECKING:
@@ -17,6 +19,16 @@ if TYPE_CHECKING:
 
 StoragePath: TypeAlias = "Path | ObjectStoragePath"
 
+_EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "abfs": "azure",
+    "abfss": "azure",
+    "adl": "azure",
+}
+_MADE_SAFE = re.compile(r"-[0-9a-f]{8}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -26,18 +38,30 @@ def open_path(uri: str, conn_id: str | None = None) -> StoragePath:
     :param uri: a path, or ``scheme://[conn_id@]bucket/key``
     :param conn_id: the storage connection, where the URI names none
     """
-    parts = urlsplit(uri)
-    if parts.scheme in ("", "file") or len(parts.scheme) == 1:
-        local = unquote(parts.path) if parts.scheme == "file" else uri
-        return Path(local).expanduser().absolute()
-    from airflow.sdk import ObjectStoragePath
-
+    scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower()
     try:
-        return ObjectStoragePath(uri, conn_id=None if "@" in parts.netloc else conn_id)
-    except (ValueError, ImportError) as error:
-        raise LumaRayConfigurationError(
-            f"No file system for {parts.scheme!r} paths is installed: {error}. Nothing was bought."
-        ) from None
+        if not separator:
+            return Path(uri).expanduser().absolute()
+        if scheme == "file":
+            return Path("/" + unquote(urlsplit(uri).path).lstrip("/"))
+        from airflow.sdk import ObjectStoragePath
+
+        path = ObjectStoragePath(uri, conn_id=None if "@" in rest.partition("/")[0] else conn_id)
+        path.fs  # noqa: B018 - where the file system or its connection is missing, it is told here
+    except (ValueError, RuntimeError, ImportError, AirflowException) as error:
+        if "filesystem" in str(error) or isinstance(error, ImportError):
+            extra = _EXTRAS.get(scheme)
+            cure = (
+                f"install 'airflow-provider-luma[{extra}]'"
+                if extra
+                else "install the provider that brings it"
+            )
+            problem = f"No file system for {scheme!r} paths is installed: {cure}"
+        else:
+            problem = f"{uri!r} is no path that can be used: {error}"
+        raise LumaRayConfigurationError(f"{problem}. Nothing was bought.") from None
+    return path
 
 
 def sidecar(path: StoragePath, suffix: str) -> StoragePath:
@@ -48,7 +72,9 @@ def sidecar(path: StoragePath, suffix: str) -> StoragePath:
 def safe_name(text: str) -> str:
     """Return a file name for any text; a changed or long one ends with a digest, so that two never meet."""
     name = _UNSAFE.sub("-", text).strip(".")[:100]
-    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    if name and name == text and not _MADE_SAFE.fullmatch(name[-9:]):
+        return name
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def write_text(path: StoragePath, text: str) -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 
 from airflow_provider_luma.exceptions import LumaRayDeliveryFailed
 from airflow_provider_luma.hooks.settings import Settings
@@ -54,12 +55,16 @@ class _Fetcher:
         self._session = session
         self._settings = settings
         self.sink = VideoSink(file)
+        #: What tells that the file is still the same; empty where the server does not say, None where it cannot go on.
+        self._validator: str | None = ""
 
     def fetch(self) -> str | None:
         """Fetch the rest of the video; return what broke it, or None when it is whole."""
         headers = {"Accept-Encoding": "identity"}
-        if self.sink.size:
+        if self.sink.size and self._validator is not None:
             headers["Range"] = f"bytes={self.sink.size}-"
+            if self._validator:
+                headers["If-Range"] = self._validator
         try:
             with self._open(headers) as response:
                 if response.status_code not in (200, 206):
@@ -69,7 +74,7 @@ class _Fetcher:
                     return problem
                 for chunk in response.iter_content(CHUNK_BYTES):
                     self.sink.write(chunk)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             return describe(error)
         if expected is not None and self.sink.size != expected:
             return f"{self.sink.size} of {expected} bytes came"
@@ -80,7 +85,6 @@ class _Fetcher:
 
     def _begin(self, response: requests.Response) -> tuple[int | None, str | None]:
         """Return the whole file's size where the server tells it, and what is wrong with the reply."""
-        total = response.headers.get("Content-Length", "")
         if response.status_code == 206:
             span, _, total = response.headers.get("Content-Range", "").partition("/")
             if not span.startswith(f"bytes {self.sink.size}-"):
@@ -88,6 +92,11 @@ class _Fetcher:
                 return None, "the server sent another range than asked for"
         else:
             self.sink.restart()
+            total = response.headers.get("Content-Length", "")
+            etag = response.headers.get("ETag", "")
+            self._validator = "" if etag.startswith("W/") else etag
+            if response.headers.get("Content-Encoding"):
+                total, self._validator = "", None  # both speak of the compressed bytes
         return (int(total) if total.isdigit() else None), None
 
     def _refused(self, status: int) -> str:
@@ -116,12 +125,16 @@ class _Fetcher:
         raise LumaRayDeliveryFailed(f"The download was redirected more than {_MAX_REDIRECTS} times.")
 
     def _check_address(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urllib3.util.parse_url(url)  # what requests goes by; others see other hosts in odd URLs
+        except urllib3.exceptions.LocationParseError:
+            parts = urllib3.util.Url()
+        host = (parts.host or "").strip("[]")
+        if parts.scheme not in ("http", "https") or not host:
             raise LumaRayDeliveryFailed("The output URL is not an http(s) URL.")
-        if is_private(parts.hostname) and not is_private(urlsplit(self._settings.api_url).hostname or ""):
+        if is_private(host) and not is_private(urlsplit(self._settings.api_url).hostname or ""):
             raise LumaRayDeliveryFailed(
-                f"The output URL points to {parts.hostname}, an address of this network; it was not fetched."
+                f"The output URL points to {host}, an address of this network; it was not fetched."
             )
 
 
@@ -129,6 +142,6 @@ def is_private(host: str) -> bool:
     """Tell whether a host is, or resolves to, an address that is not public."""
     try:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return any(not ipaddress.ip_address(address.partition("%")[0]).is_global for address in found)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,8 +19,8 @@ from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayE
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download
 from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
-from airflow_provider_luma.hooks.transport import Transport, describe
-from airflow_provider_luma.media import VideoFile, VideoSink, data_url, is_mp4_head
+from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport, describe
+from airflow_provider_luma.media import VideoFile, VideoSink, data_url, ends_whole, is_mp4_head
 from airflow_provider_luma.provider_info import UI_FIELD_BEHAVIOUR
 from airflow_provider_luma.segmind.generation import GenerationRequest
 from airflow_provider_luma.segmind.history import JobRecordRow, parse_one, parse_rows
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 #: v1 answers when the video is done, so no byte may come for minutes.
 _GENERATE_TIMEOUT = 600.0
 _MAX_HISTORY_PAGES = 20
+#: How much of a v1 reply that is no video is read, in chunks of a download.
+_MAX_REPLY_CHUNKS = 64
 
 
 @dataclass(frozen=True)
@@ -161,15 +164,17 @@ class LumaRayHook(BaseHook):
         """
         url = f"{self.settings.api_url}/v1/{quote(request.model, safe='')}"
         with self._transport.post(url, request.body(), paid=True, read_timeout=_GENERATE_TIMEOUT) as response:
-            if response.status_code != 200:
-                raise submit_error(self._transport.read(response, paid=True))
             request_id = response.headers.get("x-request-id")
+            if response.status_code >= 300:
+                raise submit_error(self._transport.read(response, paid=True))
             try:
                 received = _receive(response, destination)
-            except requests.RequestException as error:
+            except NETWORK_ERRORS as error:
                 problem = describe(error)
             else:
-                url_found = output_url(received.object()) if isinstance(received, Reply) else None
+                body = received.object() if isinstance(received, Reply) else {}
+                request_id = request_id or body.get("request_id")
+                url_found = output_url(body)
                 if isinstance(received, VideoFile) or url_found:
                     return GeneratedVideo(
                         video=received if isinstance(received, VideoFile) else None,
@@ -178,7 +183,7 @@ class LumaRayHook(BaseHook):
                         cost=money(response.headers.get("x-cost")),
                         remaining_credits=money(response.headers.get("x-remaining-credits")),
                     )
-                if received.object().get("error"):
+                if body.get("error"):
                     raise submit_error(received)
                 problem = f"it is {received.error_text()}"
         raise LumaRaySubmitUnknown(
@@ -275,12 +280,16 @@ def _receive(response: requests.Response, destination: Path) -> VideoFile | Repl
     while len(head) < 8 and (chunk := next(chunks, b"")):
         head += chunk
     if not is_mp4_head(head):
-        return Reply(response.status_code, response.headers, head + b"".join(chunks))
+        return Reply(
+            response.status_code, response.headers, head + b"".join(islice(chunks, _MAX_REPLY_CHUNKS))
+        )
     with destination.open("w+b") as file:
         sink = VideoSink(file)
         sink.write(head)
         for chunk in chunks:
             sink.write(chunk)
-        if response.headers.get("Content-Length", str(sink.size)) != str(sink.size):
-            raise requests.ConnectionError("the body is shorter than its Content-Length")
+        told = None if response.headers.get("Content-Encoding") else response.headers.get("Content-Length")
+        whole = ends_whole(file) if told is None else str(sink.size) == told
+        if not whole:
+            raise requests.ConnectionError("the body is shorter than it should be")
         return sink.finish(destination)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from airflow_provider_luma.segmind.messages import redact
 
 API_URL = "https://api.segmind.com"
 UPLOAD_URL = "https://workflows-api.segmind.com"
@@ -41,6 +44,10 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
     return scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(scheme)
 
 
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.?|[0-9a-f:.]+")
+
+
 def read_settings(password: str | None, host: str | None, extra_json: str) -> Settings | str:
     """Return the checked settings, or one sentence on what is wrong; the sentence never holds the key."""
     try:
@@ -61,13 +68,19 @@ def read_settings(password: str | None, host: str | None, extra_json: str) -> Se
     for name, url in urls.items():
         try:
             parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+            usable = (
+                parts.scheme in ("http", "https")
+                and _HOST.fullmatch(parts.hostname or "")
+                and parts.port != 0
+            )
         except ValueError:
             usable = False
-        if not usable:
-            return f"its {'host' if host == url else name} {url!r} is no base URL such as 'https://api.segmind.com'"
-        if parts.username or parts.password or parts.query:
-            return f"its {'host' if host == url else name} carries a user, a password or a query; give the URL alone"
+        what = "host" if url == host else name
+        if not usable or not url.isprintable():
+            shown = redact(repr(url).replace(key, "<api key>"))
+            return f"its {what} {shown} is no base URL such as 'https://api.segmind.com'"
+        if parts.username is not None or parts.query or parts.fragment:
+            return f"its {what} has a user, a query or a fragment; give the URL alone"
         urls[name] = url.rstrip("/")
     numbers = {"timeout": DEFAULT_TIMEOUT, "requests_per_minute": DEFAULT_REQUESTS_PER_MINUTE}
     for name, default in numbers.items():
@@ -77,5 +90,6 @@ def read_settings(password: str | None, host: str | None, extra_json: str) -> Se
         except ValueError:
             numbers[name] = -1
         if not 0 < numbers[name] < 1e6:
-            return f"{name} in its extra is {value!r}; give a positive number"
+            shown = redact(repr(value).replace(key, "<api key>"))
+            return f"{name} in its extra is {shown}; give a positive number"
     return Settings(api_key=key, **urls, **numbers)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from requests.auth import AuthBase
 
 from airflow_provider_luma import __version__
@@ -24,6 +26,10 @@ from airflow_provider_luma.segmind.polling import retry_delay
 CONNECT_TIMEOUT = 10.0
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
 _MAX_REPLY_BYTES = 64 * 1024 * 1024
+
+#: What requests and urllib3 raise; some of it (a bad certificate bundle, a host that cannot be encoded) as it comes.
+NETWORK_ERRORS = (OSError, ValueError, urllib3.exceptions.HTTPError)
+_URL = re.compile(r"with url: \S+|https?://\S+")
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +111,7 @@ class Transport:
                 ) as response:
                     reply = self.read(response, paid=False)
                 problem = f"HTTP {reply.status}"
-            except requests.RequestException as error:
+            except NETWORK_ERRORS as error:
                 problem = describe(error)
             except LumaRayUnavailable as error:
                 problem = str(error)
@@ -154,7 +160,7 @@ class Transport:
                         stream=True,
                         allow_redirects=False,
                     )
-                except requests.RequestException as error:
+                except NETWORK_ERRORS as error:
                     problem = describe(error)
                 else:
                     with response:
@@ -182,15 +188,17 @@ class Transport:
         body = bytearray()
         problem = ""
         try:
-            for chunk in response.iter_content(64 * 1024):
+            while chunk := response.raw.read1(64 * 1024, decode_content=True):
                 body += chunk
                 if len(body) > _MAX_REPLY_BYTES or time.monotonic() > deadline:
                     problem = "it is too long or too slow"
                     break
-        except requests.RequestException as error:
+        except NETWORK_ERRORS as error:
             problem = describe(error)
         if not problem:
-            return Reply(response.status_code, response.headers, bytes(body))
+            # Some refusals echo the key; from here on nothing holds it.
+            whole = bytes(body).replace(self._settings.api_key.encode(), b"<api key>")
+            return Reply(response.status_code, response.headers, whole)
         if not paid:
             raise LumaRayUnavailable(
                 f"The answer broke off: {problem}. This call buys nothing; a retry may pass."
@@ -216,6 +224,6 @@ class Transport:
         return CONNECT_TIMEOUT, read or self._settings.timeout
 
 
-def describe(error: requests.RequestException) -> str:
-    """Name a transport error without its URL's query."""
-    return redact(f"{type(error).__name__}: {error}".split("?")[0])
+def describe(error: Exception) -> str:
+    """Name a transport error without the URL it happened at."""
+    return redact(f"{type(error).__name__}: {_URL.sub('', str(error))}")

@@ -62,8 +62,8 @@ class JobRecordRow:
 
 def body_digest(body: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a request body, the same for the same inputs in any order and number format."""
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), default=float)
-    return hashlib.sha256(text.encode()).hexdigest()
+    exact = json.loads(json.dumps(body, default=float), parse_int=float)
+    return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()
 
 
 def parse_rows(reply: Reply) -> list[JobRecordRow]:
@@ -71,7 +71,7 @@ def parse_rows(reply: Reply) -> list[JobRecordRow]:
 
     :raises LumaRayUnavailable: the reply holds no list, so nothing can be said of what it lacks
     """
-    rows = _first_list(reply.json()) if reply.status == 200 else None
+    rows = _find_rows(reply.json()) if reply.status == 200 else None
     if rows is None:
         raise unusable(reply, "The request history")
     found = (_row(row) for row in rows)
@@ -113,19 +113,25 @@ def matches(
     ]
 
 
-def _first_list(value: object) -> list[Any] | None:
+def _find_rows(value: object) -> list[Any] | None:
+    """Return the first list of requests; an empty one only where there is no other list of objects."""
     pending = deque([value])
     empty: list[Any] | None = None
+    strange = False
     while pending:
         item = pending.popleft()
         if isinstance(item, list):
-            if all(isinstance(row, dict) for row in item):
-                if item:
+            if item and all(isinstance(row, dict) for row in item):
+                if any(row.get("request_id") for row in item):
                     return item
+                strange = True
+            elif item:
+                strange = True
+            else:
                 empty = item
         elif isinstance(item, dict):
             pending.extend(item.values())
-    return empty
+    return None if strange else empty
 
 
 def _row(row: dict[str, Any]) -> JobRecordRow | None:
@@ -134,8 +140,8 @@ def _row(row: dict[str, Any]) -> JobRecordRow | None:
         return None
     if isinstance(body, str):
         try:
-            body = json.loads(body, parse_float=Decimal)
-        except ValueError:
+            body = json.loads(body)
+        except (ValueError, RecursionError):
             body = None
     created = next((row[name] for name in ("model_created", "created_at", "created") if row.get(name)), None)
     error = row.get("error")

@@ -26,10 +26,12 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.segmind.models import SUCCESSOR
 
-_KEY = re.compile(r"SG_[0-9a-f]{16}")
+_KEY = re.compile(r"SG_[0-9A-Fa-f]{16,}")
 _ASSET_URL = re.compile(r"https?://[^\s\"'<>]*/assets/[^\s\"'<>]*")
 _URL = re.compile(r"https?://\S+")
 
+#: An amount with more digits before the point is no amount.
+_MONEY_DIGITS = 12
 #: 4xx codes by which a gateway says that it lost the outcome, not that the vendor refused.
 _UNKNOWN_OUTCOME_4XX = (408, 499)
 
@@ -48,7 +50,7 @@ def money(value: object) -> Decimal | None:
         amount = Decimal(str(value).strip())
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() else None
+    return amount if amount.is_finite() and amount.adjusted() < _MONEY_DIGITS else None
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def parse_status(reply: Reply, request_id: str) -> JobStatus:
     """
     body = reply.object()
     word = body.get("status")
-    if body.get("request_id", request_id) != request_id:
+    if body.get("request_id") not in (None, request_id):
         return JobStatus(JobState.UNKNOWN)
     if word in (JobState.COMPLETED, JobState.FAILED):
         cost, remaining = _metrics(body)
@@ -293,22 +295,23 @@ def parse_upload(reply: Reply) -> str:
     body = reply.object()
     urls = body.get("file_urls") or body.get("urls")
     if reply.status < 300 and isinstance(urls, list) and urls and _is_url(urls[0]):
-        return str(urls[0])
+        return str(urls[0]).strip()
     if 400 <= reply.status < 500 and reply.status not in (*_UNKNOWN_OUTCOME_4XX, 429):
         raise refusal(reply)
     raise unusable(reply, "The upload of the start frame")
 
 
 def urls_in(value: object) -> Iterator[str]:
-    """Yield every string in a JSON value that is an URL."""
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from urls_in(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from urls_in(item)
-    elif _is_url(value):
-        yield str(value)
+    """Yield every string in a JSON value that is an URL, in order."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending.extend(reversed(item.values()))
+        elif isinstance(item, list):
+            pending.extend(reversed(item))
+        elif _is_url(item):
+            yield str(item).strip()
 
 
 def parse_time(value: object) -> datetime | None:
@@ -318,9 +321,9 @@ def parse_time(value: object) -> datetime | None:
             seconds = float(value)
             return datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC)
         moment = datetime.fromisoformat(str(value).replace(" UTC", "+00:00"))
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _metrics(body: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
@@ -332,10 +335,10 @@ def _metrics(body: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
 
 def output_url(body: dict[str, Any]) -> str | None:
     if _is_url(body.get("output")):
-        return str(body["output"])
+        return str(body["output"]).strip()
     video = body.get("video")
     if isinstance(video, dict) and _is_url(video.get("url")):
-        return str(video["url"])
+        return str(video["url"]).strip()
     found = set(urls_in(body))
     return found.pop() if len(found) == 1 else None
 

@@ -66,7 +66,7 @@ CATALOGUE = {
         ),
         Model(
             slug="ray-flash-2-720p",
-            fields=("prompt", "aspect_ratio", "duration", "loop"),
+            fields=("prompt", "aspect_ratio", "duration", "loop", "end_image_url"),
             price=Decimal("0.675"),
             typical_seconds=60,
             values={"aspect_ratio": ("1:1", "3:4", "4:3", "9:16", "16:9", "9:21", "21:9")},

@@ -1,0 +1,396 @@
+"""Fetching a video: whole, checked, and going on where it broke."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from airflow_provider_luma.exceptions import LumaRayDeliveryFailed
+from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.media import VideoFile
+from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.simulator import Simulator
+from tests.hooks.peer import HANG_UP, RESET, Peer, Seen, chunked, http
+from tests.support import API_KEY, set_connection
+
+StartPeer = Callable[..., Peer]
+
+
+@pytest.fixture
+def video_url(simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest) -> str:
+    """A video that was made and paid for."""
+    request_id = hook.submit(request_)
+    simulator.advance(60)
+    url = hook.get_result(request_id).url
+    assert url is not None
+    return url
+
+
+def downloads(simulator: Simulator) -> list[dict[str, str]]:
+    return [entry.headers for entry in simulator.requests if entry.call == "download"]
+
+
+def whole(video: VideoFile, path: Path, content: bytes) -> bool:
+    return (
+        video == VideoFile(path, len(content), hashlib.sha256(content).hexdigest())
+        and path.read_bytes() == content
+    )
+
+
+def test_the_video_is_fetched_byte_by_byte(
+    simulator: Simulator, hook: LumaRayHook, video_url: str, tmp_path: Path
+) -> None:
+    content = requests.get(video_url, timeout=5).content
+    target = tmp_path / "video.mp4"
+    target.write_text("an earlier attempt's rest, which is longer" * 100_000)
+    assert whole(hook.download_video(video_url, target), target, content)
+    assert simulator.leaks == []
+
+
+def test_a_broken_download_goes_on_where_it_stopped(
+    clips: Path, monkeypatch: pytest.MonkeyPatch, request_: GenerationRequest, tmp_path: Path
+) -> None:
+    with Simulator(
+        latency=0, clip_seconds=0.2, api_key=API_KEY, work_dir=clips, video_size=9_000_000
+    ) as simulator:
+        set_connection(monkeypatch, simulator.url, timeout=5)
+        hook = LumaRayHook()
+        request_id = hook.submit(request_)
+        simulator.advance(60)
+        url = str(hook.get_result(request_id).url)
+        content = requests.get(url, timeout=5).content
+        simulator.fault("download", "truncated", times=2)
+        assert whole(hook.download_video(url, tmp_path / "v.mp4"), tmp_path / "v.mp4", content)
+        _, first, second, third = downloads(simulator)
+    assert "Range" not in first
+    begins = [int(headers["Range"].removeprefix("bytes=").removesuffix("-")) for headers in (second, third)]
+    assert 4_000_000 <= begins[0] <= 4_500_000
+    assert 6_000_000 <= begins[1] <= 6_750_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("status", 500), ("status", 503), ("status", 429), ("reset", None)]
+)
+def test_three_bad_answers_are_survived(
+    simulator: Simulator, hook: LumaRayHook, video_url: str, tmp_path: Path, kind: str, status: int | None
+) -> None:
+    simulator.fault("download", kind, status=status, times=3, accepted=False)
+    hook.download_video(video_url, tmp_path / "v.mp4")
+    assert len(downloads(simulator)) == 4
+
+
+@pytest.mark.parametrize(("kind", "status"), [("status", 500), ("reset", None)])
+def test_a_download_is_given_up_after_four_tries(
+    simulator: Simulator, hook: LumaRayHook, video_url: str, tmp_path: Path, kind: str, status: int | None
+) -> None:
+    simulator.fault("download", kind, status=status, times=9, accepted=False)
+    with pytest.raises(LumaRayDeliveryFailed, match="broke 4 times"):
+        hook.download_video(video_url, tmp_path / "v.mp4")
+    assert len(downloads(simulator)) == 4
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_a_clear_no_is_told_with_its_status(
+    simulator: Simulator, hook: LumaRayHook, video_url: str, tmp_path: Path, status: int
+) -> None:
+    simulator.fault("download", "status", status=status, times=9)
+    with pytest.raises(LumaRayDeliveryFailed) as caught:
+        hook.download_video(video_url, tmp_path / "v.mp4")
+    assert caught.value.status_code == status
+    assert len(downloads(simulator)) == 1
+
+
+def test_a_file_that_the_vendor_has_deleted_is_a_404(
+    simulator: Simulator, hook: LumaRayHook, video_url: str, tmp_path: Path
+) -> None:
+    simulator.advance(8 * 24 * 3600)
+    with pytest.raises(LumaRayDeliveryFailed) as caught:
+        hook.download_video(video_url, tmp_path / "v.mp4")
+    assert caught.value.status_code == 404
+
+
+def test_a_type_other_than_video_is_no_obstacle(
+    simulator: Simulator, hook: LumaRayHook, video_url: str, tmp_path: Path
+) -> None:
+    simulator.fault("download", "wrong_content_type")
+    hook.download_video(video_url, tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"This is not a video.", id="text"),
+        pytest.param(b"<html>Please log in</html>", id="a page"),
+        pytest.param(b"\xff\xd8\xff\xe0\0\x10JFIF\0" * 50, id="an image"),
+        pytest.param(b"RIFF\0\0\0\0WEBPVP8 ", id="another image"),
+        pytest.param(b'{"error": "gone"}', id="an error object"),
+        pytest.param(b"\0\0", id="two bytes"),
+        pytest.param(b"\0\0\0\x18ftyx", id="almost"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+@pytest.mark.parametrize("length", [-1, None], ids=["with its length", "without"])
+def test_what_is_no_video_is_not_delivered(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, body: bytes, length: int | None
+) -> None:
+    host = peer(http(200, body, length=length, Content_Type="video/mp4"))
+    with pytest.raises(LumaRayDeliveryFailed):
+        hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+
+
+def serve(content: bytes, *, ranges: bool = True, told: bool = True) -> Callable[[Seen], bytes]:
+    """Answer as a file server does."""
+
+    def answer(seen: Seen) -> bytes:
+        given = seen.headers.get("range")
+        length = -1 if told else None
+        if not given or not ranges:
+            return http(200, content, length=length)
+        start = int(given.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(content):
+            return http(416, Content_Range=f"bytes */{len(content)}")
+        span = f"bytes {start}-{len(content) - 1}/{len(content) if told else '*'}"
+        return http(206, content[start:], length=length, Content_Range=span)
+
+    return answer
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["length told", "length not told"])
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(lambda mp4: http(200, mp4[:1_500_000], length=len(mp4)), id="half of it"),
+        pytest.param(lambda mp4: http(200, mp4[:5], length=len(mp4)), id="five bytes of it"),
+        pytest.param(lambda mp4: http(200, mp4[:1_500_000], length=None), id="half of it, of unknown length"),
+        pytest.param(
+            lambda mp4: chunked(mp4[:1_500_000], mp4[1_500_000:2_000_000], whole=False),
+            id="two chunks of three",
+        ),
+        pytest.param(lambda mp4: chunked(mp4[:1_500_000]), id="one chunk, as if whole"),
+        pytest.param(lambda mp4: HANG_UP, id="nothing"),
+        pytest.param(lambda mp4: RESET, id="a reset"),
+        pytest.param(lambda mp4: http(503), id="503"),
+    ],
+)
+def test_a_broken_download_becomes_whole(
+    hook: LumaRayHook,
+    peer: StartPeer,
+    tmp_path: Path,
+    mp4: bytes,
+    first: Callable[[bytes], bytes],
+    ranges: bool,
+    told: bool,
+) -> None:
+    host = peer(first(mp4), serve(mp4, ranges=ranges, told=told))
+    target = tmp_path / "v.mp4"
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
+    assert len(host.seen) == 2
+    assert "range" not in host.seen[0].headers
+    if ranges and len(got := first(mp4)) > 2**20 and b"Content-Length" in got:
+        assert host.seen[1].headers["range"] == "bytes=1048576-", "what came whole is not fetched again"
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(
+            lambda mp4: http(206, mp4[:50], Content_Range=f"bytes 0-49/{len(mp4)}"), id="the wrong range"
+        ),
+        pytest.param(lambda mp4: http(206, mp4[1_048_576:]), id="no range named"),
+        pytest.param(lambda mp4: http(416), id="416"),
+        pytest.param(
+            lambda mp4: http(
+                206, mp4[1_048_576:2_000_000], Content_Range=f"bytes 1048576-1999999/{len(mp4)}"
+            ),
+            id="a part of the rest",
+        ),
+    ],
+)
+def test_a_server_that_gets_ranges_wrong_does_no_harm(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, second: Callable[[bytes], bytes]
+) -> None:
+    host = peer(http(200, mp4[:1_500_000], length=len(mp4)), second(mp4), serve(mp4))
+    target = tmp_path / "v.mp4"
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
+    assert len(host.seen) == 3
+
+
+@pytest.mark.parametrize("sign", ["its ETag", "its length"])
+def test_a_file_that_changed_meanwhile_is_not_sewn_together(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, sign: str
+) -> None:
+    def answer(seen: Seen) -> bytes:
+        if sign == "its ETag":
+            assert seen.headers.get("if-range") == '"old"'
+            return http(200, mp4, ETag='"new"')
+        return serve(mp4)(seen)
+
+    old = mp4[:100] + mp4[101:]
+    headers = {"ETag": '"old"'} if sign == "its ETag" else {}
+    host = peer(http(200, old[:1_500_000], length=len(old), **headers), answer)
+    target = tmp_path / "v.mp4"
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda mp4: http(200, mp4[:2_000_000], length=len(mp4)), id="with its length"),
+        pytest.param(lambda mp4: http(200, mp4[:2_000_000], length=None), id="without"),
+        pytest.param(lambda mp4: http(200, mp4[:20], length=None), id="within the first box"),
+        pytest.param(lambda mp4: chunked(mp4[:2_000_000], whole=False), id="in chunks"),
+    ],
+)
+def test_a_video_that_never_comes_whole_is_not_delivered(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, answer: Callable[[bytes], bytes]
+) -> None:
+    host = peer(answer(mp4))
+    with pytest.raises(LumaRayDeliveryFailed, match="broke 4 times"):
+        hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+    assert len(host.seen) == 4
+
+
+def test_a_server_that_compresses_against_all_wishes_is_understood(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes
+) -> None:
+    host = peer(http(200, gzip.compress(mp4), Content_Encoding="gzip"))
+    target = tmp_path / "v.mp4"
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
+    assert host.seen[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_followed_to_another_host_and_path(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, status: int
+) -> None:
+    cdn = peer(
+        lambda seen: http(status, Location="final.mp4?x=1") if seen.target == "/a/b" else serve(mp4)(seen)
+    )
+    host = peer(http(status, Location=f"{cdn.url}/a/b"))
+    target = tmp_path / "v.mp4"
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
+    assert [seen.target for seen in cdn.seen] == ["/a/b", "/a/final.mp4?x=1"]
+    assert not any("SG_" in seen for seen in host.seen + cdn.seen)
+
+
+@pytest.mark.parametrize(("hops", "arrives"), [(5, True), (6, False)])
+def test_five_redirects_are_enough(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, hops: int, arrives: bool
+) -> None:
+    host = peer(*[http(302, Location=f"/{hop}.mp4") for hop in range(hops)], serve(mp4))
+    if arrives:
+        hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+    else:
+        with pytest.raises(LumaRayDeliveryFailed, match="redirected more than 5 times"):
+            hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+    assert len(host.seen) == 6
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/x",
+        "gopher://x/",
+        "http:///x",
+        "//",
+        "http://[::1/x",
+        "http://a..b/",
+    ],
+)
+def test_a_redirect_that_leads_nowhere_is_told(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, location: str
+) -> None:
+    host = peer(http(302, Location=location))
+    with pytest.raises(LumaRayDeliveryFailed):
+        hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "clip.mp4",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "ftp://x.example/v.mp4",
+        "https://",
+        "https:///v.mp4",
+        "http://[::1/v.mp4",
+        "http://127.0.0.1:99999/v.mp4",
+        "http://127.0.0.1:port/v.mp4",
+        "http://a..b/v.mp4",
+        "http://" + "a" * 64 + ".example/v.mp4",
+        "http://a\x00b/v.mp4",
+        "http://*.example/v.mp4",
+    ],
+)
+def test_an_url_that_is_none_is_told(hook: LumaRayHook, tmp_path: Path, url: str) -> None:
+    with pytest.raises(LumaRayDeliveryFailed):
+        hook.download_video(url, tmp_path / "v.mp4")
+
+
+def test_a_download_that_hangs_is_given_up(
+    simulator: Simulator, video_url: str, hook: LumaRayHook, tmp_path: Path
+) -> None:
+    object.__setattr__(hook.settings, "timeout", 0.1)
+    simulator.fault("download", "timeout", times=9)
+    with pytest.raises(LumaRayDeliveryFailed, match="broke 4 times"):
+        hook.download_video(video_url, tmp_path / "v.mp4")
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """Make the disk full early."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_at_once(hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes) -> None:
+    host = peer(serve(mp4))
+    with no_file_larger_than(50_000), pytest.raises(OSError, match="File too large") as caught:
+        hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+    assert not isinstance(caught.value, requests.RequestException)
+    assert len(host.seen) == 1
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_call(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path
+) -> None:
+    host = peer(http(200))
+    with pytest.raises(FileNotFoundError):
+        hook.download_video(f"{host.url}/v.mp4", tmp_path / "missing" / "v.mp4")
+    assert host.seen == []
+
+
+def test_the_log_at_info_names_no_output_url(
+    hook: LumaRayHook,
+    peer: StartPeer,
+    tmp_path: Path,
+    mp4: bytes,
+    closed_port: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    host = peer(http(200, mp4[:100], length=len(mp4)), HANG_UP, http(503), serve(mp4))
+    hook.download_video(f"{host.url}/outputs/secret.mp4?token=hidden", tmp_path / "v.mp4")
+    with pytest.raises(LumaRayDeliveryFailed) as caught:
+        hook.download_video(
+            f"http://127.0.0.1:{closed_port}/outputs/secret.mp4?token=hidden", tmp_path / "v.mp4"
+        )
+    for text in (caplog.text, str(caught.value)):
+        assert "hidden" not in text
+        assert "secret.mp4" not in text

@@ -1,0 +1,342 @@
+"""The request history: rows from an envelope that nobody documented, and which of them can be a lost job."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_luma.exceptions import (
+    LumaRayAuthenticationError,
+    LumaRayError,
+    LumaRayRateLimited,
+    LumaRayUnavailable,
+)
+from airflow_provider_luma.segmind.history import (
+    JobRecordRow,
+    body_digest,
+    matches,
+    parse_one,
+    parse_rows,
+)
+from airflow_provider_luma.segmind.messages import JobState, Reply
+from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, VIDEO_URL, anyhow, anything, outcome, reply
+
+BODY = {"prompt": "a road", "loop": False, "resolution": "720p", "start_frame": "https://x.example/f.jpg"}
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+MODEL = "luma-ray-img-2-video"
+
+
+def row(request_id: str = "r1", **changes: Any) -> dict[str, Any]:
+    return {
+        "request_id": request_id,
+        "model_name": MODEL,
+        "model_status": "COMPLETED",
+        "credits_deduction": 1.6,
+        "request_body": BODY,
+        "generation_url": VIDEO_URL,
+        "latency_ms": 61500,
+        "model_created": "2026-11-22T12:00:00.000Z",
+        "error": None,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        lambda rows: rows,
+        lambda rows: {"data": rows},
+        lambda rows: {"data": rows, "page": 1, "total": 2},
+        lambda rows: {"page": 1, "tags": ["a", "b"], "requests": rows},
+        lambda rows: {"status": "ok", "result": {"pagination": {"page": 1}, "items": rows}},
+        lambda rows: {"errors": [], "warnings": [], "data": rows},
+        lambda rows: {"data": {"history": {"rows": rows}}},
+    ],
+)
+def test_the_rows_are_found_in_any_envelope(envelope: Any) -> None:
+    found = parse_rows(reply(envelope([row("r1"), row("r2")])))
+    assert [entry.request_id for entry in found] == ["r1", "r2"]
+
+
+@pytest.mark.parametrize("body", [[], {"data": []}, {"data": {"rows": []}, "total": 0}])
+def test_an_empty_page_is_an_answer(body: object) -> None:
+    assert parse_rows(reply(body)) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(reply(body) for name, body in HOSTILE.items() if not name.startswith("list")),
+        reply({"data": None}),
+        reply({"data": "none"}),
+        reply({"data": {"r1": row()}}),
+        reply(["r1", "r2"]),
+        reply([row(), None]),
+        reply({"error": "oops"}),
+        reply([row()], 500),
+        reply([row()], 404),
+        reply([row()], 302),
+    ],
+)
+def test_a_reply_without_rows_says_nothing_of_what_is_not_there(answer: Reply) -> None:
+    with pytest.raises(LumaRayUnavailable, match="request history"):
+        parse_rows(answer)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, LumaRayAuthenticationError), (429, LumaRayRateLimited)])
+def test_a_refused_look_says_so(status: int, kind: type[LumaRayError]) -> None:
+    with pytest.raises(kind):
+        parse_rows(reply({"error": "no"}, status))
+    with pytest.raises(kind):
+        parse_one(reply({"error": "no"}, status), "r1")
+
+
+def test_a_row_is_read_whole() -> None:
+    (found,) = parse_rows(reply([row(credits_deduction=0.0184921035)]))
+    assert found == JobRecordRow(
+        request_id="r1",
+        model=MODEL,
+        state=JobState.COMPLETED,
+        body_sha256=body_digest(BODY),
+        created=NOON,
+        cost=Decimal("0.0184921035"),
+        output_url=VIDEO_URL,
+        error=None,
+    )
+    assert VIDEO_URL not in repr(found)
+    assert found.status().state is JobState.COMPLETED
+    assert found.status().output_url == VIDEO_URL
+
+
+def test_a_request_with_several_outputs_is_one_request() -> None:
+    rows = [row("r1"), row("r2"), row("r1"), row("r2"), row("r2")]
+    assert [entry.request_id for entry in parse_rows(reply(rows))] == ["r1", "r2"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"request_id": None}, {"request_id": ""}, {"request_id": 7}, {"request_id": [1]}]
+)
+def test_a_row_without_an_id_is_no_request(wrong: dict[str, Any]) -> None:
+    assert [entry.request_id for entry in parse_rows(reply([row() | wrong, row("r2")]))] == ["r2"]
+
+
+@pytest.mark.parametrize(
+    ("word", "state"),
+    [
+        ("COMPLETED", JobState.COMPLETED),
+        ("completed", JobState.COMPLETED),
+        ("FAILED", JobState.FAILED),
+        ("PENDING", JobState.PROCESSING),
+        ("ARCHIVED", JobState.UNKNOWN),
+        ("", JobState.UNKNOWN),
+        (None, JobState.UNKNOWN),
+        (1, JobState.UNKNOWN),
+        (["COMPLETED"], JobState.UNKNOWN),
+    ],
+)
+def test_state_of_a_row(word: object, state: JobState) -> None:
+    (found,) = parse_rows(reply([row(model_status=word)]))
+    assert found.state is state
+    assert found.status().state is state
+
+
+@pytest.mark.parametrize(
+    ("changes", "created"),
+    [
+        ({}, NOON),
+        ({"model_created": "2026-11-22T12:00:00"}, NOON),
+        ({"model_created": "2026-11-22 12:00:00"}, NOON),
+        ({"model_created": "2026-11-22T17:30:00+05:30"}, NOON),
+        ({"model_created": 1795348800}, NOON),
+        ({"model_created": 1795348800000}, NOON),
+        ({"model_created": None, "created_at": "2026-11-22T12:00:00Z"}, NOON),
+        ({"model_created": None}, None),
+        ({"model_created": "just now"}, None),
+        ({"model_created": {"at": 1}}, None),
+        ({"model_created": "0001-01-01T00:00:00+05:00"}, None),
+    ],
+)
+def test_creation_time_of_a_row(changes: dict[str, Any], created: datetime | None) -> None:
+    (found,) = parse_rows(reply([row(**changes)]))
+    assert found.created == created
+
+
+@pytest.mark.parametrize(
+    ("body", "same"),
+    [
+        (BODY, True),
+        (dict(reversed(BODY.items())), True),
+        (json.dumps(BODY), True),
+        (json.dumps(dict(reversed(BODY.items())), indent=2), True),
+        (BODY | {"prompt": "a road "}, False),
+        (BODY | {"loop": True}, False),
+        (BODY | {"seed": None}, False),
+        ({}, False),
+        ("not json", None),
+        ("[1]", None),
+        ("[" * 100_000, None),
+        ('{"a":' * 5000 + "1" + "}" * 5000, None),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_the_inputs_of_a_row(body: object, same: bool | None) -> None:
+    (found,) = parse_rows(reply([row(request_body=body)]))
+    if same is None:
+        assert found.body_sha256 is None
+    else:
+        assert (found.body_sha256 == body_digest(BODY)) is same
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        (VIDEO_URL, VIDEO_URL),
+        ([VIDEO_URL], VIDEO_URL),
+        ({"url": VIDEO_URL}, VIDEO_URL),
+        (None, None),
+        ("", None),
+        ("clip.mp4", None),
+        (7, None),
+    ],
+)
+def test_output_of_a_row(value: object, url: str | None) -> None:
+    (found,) = parse_rows(reply([row(generation_url=value)]))
+    assert found.output_url == url
+
+
+def test_the_reason_of_a_failed_row_is_redacted() -> None:
+    (found,) = parse_rows(reply([row(model_status="FAILED", error=f"cannot fetch {ASSET_URL} of {KEY}")]))
+    assert found.status().error == "cannot fetch <asset url> of <api key>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [row(), {"data": row()}, {"data": [row()]}, [row("r0"), row("r1")], {"data": {"request": [row()]}}],
+)
+def test_one_request_is_found_in_any_envelope(body: object) -> None:
+    found = parse_one(reply(body), "r1")
+    assert found is not None
+    assert found.request_id == "r1"
+    assert found.output_url == VIDEO_URL
+
+
+def test_only_404_says_that_the_history_does_not_have_a_request() -> None:
+    assert parse_one(reply({"error": "Request r1 not found"}, 404), "r1") is None
+    assert parse_one(reply(HOSTILE["html"], 404), "r1") is None
+    for answer in (
+        *map(reply, HOSTILE.values()),
+        reply(row("another")),
+        reply({"data": []}),
+        reply(row(), 500),
+        reply(row(), 302),
+    ):
+        if answer.body == HOSTILE["list of the right thing"]:
+            continue
+        with pytest.raises(LumaRayUnavailable):
+            parse_one(answer, "r1")
+
+
+def candidate(**changes: Any) -> JobRecordRow:
+    values: dict[str, Any] = {
+        "request_id": "r1",
+        "model": MODEL,
+        "state": JobState.PROCESSING,
+        "body_sha256": body_digest(BODY),
+        "created": NOON,
+        "cost": None,
+        "output_url": None,
+        "error": None,
+    }
+    return JobRecordRow(**values | changes)
+
+
+@pytest.mark.parametrize(
+    ("found", "can_be"),
+    [
+        pytest.param(candidate(), True, id="the same in every way"),
+        pytest.param(candidate(state=JobState.FAILED), True, id="failed since"),
+        pytest.param(candidate(state=JobState.UNKNOWN), True, id="in an unknown state"),
+        pytest.param(candidate(created=NOON + timedelta(hours=3)), True, id="later"),
+        pytest.param(
+            candidate(created=NOON - timedelta(seconds=119)), True, id="earlier, within the clocks' skew"
+        ),
+        pytest.param(candidate(created=NOON - timedelta(minutes=2, seconds=1)), False, id="too early"),
+        pytest.param(candidate(created=None), False, id="at no known time"),
+        pytest.param(candidate(model=MODEL + "-turbo"), False, id="a model that only contains the name"),
+        pytest.param(candidate(model="luma-ray-3-2"), False, id="another model"),
+        pytest.param(candidate(body_sha256=body_digest(BODY | {"loop": True})), False, id="other inputs"),
+        pytest.param(candidate(body_sha256=None), False, id="unknown inputs"),
+        pytest.param(candidate(request_id="mine"), False, id="claimed by another record"),
+    ],
+)
+def test_a_row_can_be_the_lost_job(found: JobRecordRow, can_be: bool) -> None:
+    rows = matches(
+        [candidate(request_id="other", model="other"), found],
+        model=MODEL,
+        body_sha256=body_digest(BODY),
+        since=NOON,
+        claimed=iter(["mine"]),
+    )
+    assert rows == ([found] if can_be else [])
+
+
+def test_all_that_match_are_named_in_order() -> None:
+    rows = [candidate(request_id=name) for name in ("b", "a", "c")]
+    assert matches(rows, model=MODEL, body_sha256=body_digest(BODY), since=NOON, claimed={"a"}) == [
+        rows[0],
+        rows[2],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        ({"a": {"x": 1, "y": [1, {"q": 1, "p": 2}]}}, {"a": {"y": [1, {"p": 2, "q": 1}], "x": 1}}),
+        ({"cfg": 0.1}, {"cfg": Decimal("0.1")}),
+        ({"cfg": 0.1}, {"cfg": Decimal("0.10")}),
+        ({"cfg": 5.0}, {"cfg": 5}),
+        ({"cfg": 5}, {"cfg": Decimal("5.0")}),
+        ({"cfg": [5.0, {"x": 1e3}]}, {"cfg": [5, {"x": 1000}]}),
+        ({"prompt": "caf\u00e9"}, {"prompt": "caf\u00e9"}),
+    ],
+)
+def test_the_same_inputs_have_one_digest(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    assert body_digest(ours) == body_digest(theirs)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"a": 1}, {"a": 2}),
+        ({"a": 1}, {"a": "1"}),
+        ({"a": 1}, {"a": True}),
+        ({"a": 0}, {"a": False}),
+        ({"a": None}, {}),
+        ({"a": [1, 2]}, {"a": [2, 1]}),
+        ({"a": 0.1}, {"a": 0.2}),
+        ({"prompt": "a road"}, {"prompt": "A road"}),
+    ],
+)
+def test_other_inputs_have_another_digest(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    assert body_digest(ours) != body_digest(theirs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.dictionaries(st.text(max_size=5), anything(), max_size=5))
+def test_a_digest_survives_the_way_to_the_vendor_and_back(body: dict[str, Any]) -> None:
+    (found,) = parse_rows(reply([row(request_body=dict(reversed(body.items())))]))
+    assert found.body_sha256 == body_digest(body)
+
+
+@settings(deadline=None, max_examples=60)
+@given(anyhow())
+def test_no_reply_brings_an_error_of_another_kind(answer: Reply) -> None:
+    for found in (outcome(parse_rows, answer), outcome(parse_one, answer, "r1")):
+        assert KEY not in str(found) or not isinstance(found, LumaRayError)

@@ -1,0 +1,266 @@
+"""The answers to a poll: what ends a wait, and what never does; and where the video is."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from airflow_provider_luma.exceptions import (
+    LumaRayAuthenticationError,
+    LumaRayRateLimited,
+    LumaRayUnavailable,
+)
+from airflow_provider_luma.segmind.messages import (
+    JobResult,
+    JobState,
+    JobStatus,
+    Reply,
+    parse_result,
+    parse_status,
+    urls_in,
+)
+from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, REQUEST_ID, VIDEO_URL, anyhow, outcome, reply
+
+NO_STATES: list[object] = ["CANCELLED", "completed", "", None, 1, True, [], {}]
+METRICS = {
+    "inference_time": 61.5,
+    "queue_time": 2.0,
+    "total_time": 63.5,
+    "cost": 1.6,
+    "remaining_credits": 10.5,
+}
+COMPLETED = {"status": "COMPLETED", "request_id": REQUEST_ID, "metrics": METRICS}
+FAILED = {"status": "FAILED", "request_id": REQUEST_ID, "error": "The frame cannot be fetched", "metrics": {}}
+RESULT = {
+    "status": "COMPLETED",
+    "output": VIDEO_URL,
+    "video": {"url": VIDEO_URL, "content_type": "video/mp4", "file_name": "clip.mp4", "file_size": 123},
+    "metrics": METRICS,
+    "seed": 7,
+    "error": None,
+}
+
+
+def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (reply({"status": "QUEUED", "request_id": REQUEST_ID, "metrics": {}}), JobState.QUEUED),
+        (reply({"status": "PROCESSING", "request_id": REQUEST_ID, "metrics": {}}), JobState.PROCESSING),
+        (reply({"status": "PROCESSING"}), JobState.PROCESSING),
+        (reply(COMPLETED), JobState.COMPLETED),
+        (reply(without(COMPLETED, "metrics", "request_id")), JobState.COMPLETED),
+        (reply(COMPLETED | {"request_id": None}), JobState.COMPLETED),
+        (reply(FAILED, 422), JobState.FAILED),
+        (reply(FAILED, 200), JobState.FAILED),
+        # a terminal state outranks the code
+        *(
+            (reply(COMPLETED, status), JobState.COMPLETED)
+            for status in (201, 401, 404, 422, 429, 500, 502, 504)
+        ),
+        *((reply(FAILED, status), JobState.FAILED) for status in (400, 401, 404, 429, 500, 502, 504)),
+        # not found proves nothing
+        (reply({"error": f"Request {REQUEST_ID} not found"}, 404), JobState.NOT_FOUND),
+        (reply(HOSTILE["html"], 404), JobState.NOT_FOUND),
+        (reply(b"", 404), JobState.NOT_FOUND),
+        # another job's state is not this one's
+        *(
+            (reply(body | {"request_id": "another"}, status), JobState.UNKNOWN)
+            for body in (COMPLETED, FAILED)
+            for status in (200, 404, 422)
+        ),
+        (reply(COMPLETED | {"request_id": [REQUEST_ID]}), JobState.UNKNOWN),
+        # no usable word
+        *((reply({"status": word}), JobState.UNKNOWN) for word in NO_STATES),
+        (reply({"status": ["COMPLETED"]}), JobState.UNKNOWN),
+        (reply({"status": {"COMPLETED": 1}}), JobState.UNKNOWN),
+        (reply({"error": "Something went wrong"}), JobState.UNKNOWN),
+        (reply({"error": "Validation failed"}, 422), JobState.UNKNOWN),
+        *(
+            (reply({"error": "oops"}, status), JobState.UNKNOWN)
+            for status in (302, 400, 402, 405, 406, 408, 410)
+        ),
+        *((reply({"error": "oops"}, status), JobState.UNKNOWN) for status in (500, 502, 503, 504, 524)),
+        *((reply(HOSTILE["html"], status), JobState.UNKNOWN) for status in (200, 405, 502)),
+    ],
+)
+def test_state(answer: Reply, state: JobState) -> None:
+    assert parse_status(answer, REQUEST_ID).state is state
+
+
+@pytest.mark.parametrize("status", [200, 202, 302, 422, 500])
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_a_poll_that_cannot_be_read_means_still_running(body: bytes, status: int) -> None:
+    assert parse_status(reply(body, status), REQUEST_ID).state is JobState.UNKNOWN
+    with pytest.raises(LumaRayUnavailable):
+        parse_result(reply(body, status), REQUEST_ID)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("read", [parse_status, parse_result])
+def test_a_key_that_stopped_working_ends_the_wait(status: int, read: Any) -> None:
+    with pytest.raises(LumaRayAuthenticationError, match="API key") as caught:
+        read(reply({"error": "Invalid API key"}, status), REQUEST_ID)
+    assert caught.value.status_code == status
+
+
+@pytest.mark.parametrize("read", [parse_status, parse_result])
+def test_a_rate_limited_poll_says_so(read: Any) -> None:
+    with pytest.raises(LumaRayRateLimited):
+        read(reply({"error": "Rate limit exceeded"}, 429), REQUEST_ID)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("The frame cannot be fetched", "The frame cannot be fetched"),
+        (f"cannot fetch {ASSET_URL} of {KEY}", "cannot fetch <asset url> of <api key>"),
+        ("line\n\n  line", "line line"),
+        ({"code": 7}, "{'code': 7}"),
+        (None, "no reason given"),
+        ("", "no reason given"),
+        ("x" * 9999, "x" * 500),
+    ],
+)
+def test_a_failed_job_gives_the_reason_on_one_short_line(error: object, shown: str) -> None:
+    status = parse_status(reply(FAILED | {"error": error}, 422), REQUEST_ID)
+    assert status.error == shown
+
+
+@pytest.mark.parametrize(
+    ("metrics", "cost", "remaining"),
+    [
+        (b'{"cost": 1.6, "remaining_credits": 10.0184921035}', "1.6", "10.0184921035"),
+        (b'{"cost": 0.3333333333}', "0.3333333333", None),
+        (b'{"cost": "1.6", "remaining_credits": " 9 "}', "1.6", "9"),
+        (b'{"cost": 0, "remaining_credits": -0.5}', "0", "-0.5"),
+        (b'{"cost": true, "remaining_credits": null}', None, None),
+        (b'{"cost": NaN, "remaining_credits": Infinity}', None, None),
+        (b'{"cost": "NaN", "remaining_credits": "-Infinity"}', None, None),
+        (b'{"cost": 1e400, "remaining_credits": "1e99999"}', None, None),
+        (b'{"cost": [1.6], "remaining_credits": {}}', None, None),
+        (b"{}", None, None),
+        (b"[1.6, 10]", None, None),
+        (b"null", None, None),
+        (b'"1.6"', None, None),
+    ],
+)
+def test_the_metrics_are_optional_and_exact(metrics: bytes, cost: str | None, remaining: str | None) -> None:
+    body = b'{"status": "COMPLETED", "output": "%s", "metrics": %s}' % (VIDEO_URL.encode(), metrics)
+    status, result = parse_status(reply(body), REQUEST_ID), parse_result(reply(body), REQUEST_ID)
+    assert (status.cost, status.remaining_credits) == (result.cost, result.remaining_credits)
+    assert status.cost == (None if cost is None else Decimal(cost))
+    assert status.remaining_credits == (None if remaining is None else Decimal(remaining))
+
+
+@pytest.mark.parametrize(
+    ("body", "url"),
+    [
+        pytest.param(RESULT, VIDEO_URL, id="documented"),
+        pytest.param(without(RESULT, "video"), VIDEO_URL, id="output alone"),
+        pytest.param(without(RESULT, "output"), VIDEO_URL, id="video.url alone"),
+        pytest.param(
+            RESULT | {"output": "https://a.example/o.mp4"}, "https://a.example/o.mp4", id="output goes first"
+        ),
+        pytest.param(RESULT | {"output": None}, VIDEO_URL, id="output null"),
+        pytest.param(RESULT | {"output": "clip.mp4"}, VIDEO_URL, id="output no URL"),
+        pytest.param(RESULT | {"output": ""}, VIDEO_URL, id="output empty"),
+        pytest.param(
+            RESULT | {"output": {"x": 1}, "video": {"url": VIDEO_URL}}, VIDEO_URL, id="output an object"
+        ),
+        pytest.param(RESULT | {"output": f" {VIDEO_URL}\n"}, VIDEO_URL, id="white space around it"),
+        pytest.param({"status": "COMPLETED", "output": [VIDEO_URL]}, VIDEO_URL, id="output a list of one"),
+        pytest.param(
+            {"status": "COMPLETED", "data": {"clips": [{"href": VIDEO_URL}]}}, VIDEO_URL, id="the one URL"
+        ),
+        pytest.param(
+            {"status": "COMPLETED", "a": VIDEO_URL, "b": [VIDEO_URL]},
+            VIDEO_URL,
+            id="the one URL, named twice",
+        ),
+        pytest.param(
+            {"status": "COMPLETED", "a": VIDEO_URL, "b": "https://x.example/y"}, None, id="two URLs"
+        ),
+        pytest.param({"status": "COMPLETED", "note": f"see {VIDEO_URL}"}, None, id="an URL within a text"),
+        pytest.param({"status": "COMPLETED", "output": "file:///etc/passwd"}, None, id="another scheme"),
+        pytest.param({"status": "COMPLETED", "output": "javascript:alert(1)"}, None, id="a script"),
+        pytest.param({"status": "COMPLETED", "output": None, "video": None}, None, id="none at all"),
+        pytest.param({"status": "COMPLETED", "video": {"url": 7}}, None, id="an URL that is a number"),
+    ],
+)
+def test_the_video_is_where_the_result_says_and_nothing_of_it_is_lost(
+    body: dict[str, Any], url: str | None
+) -> None:
+    result = parse_result(reply(body), REQUEST_ID)
+    assert result.state is JobState.COMPLETED
+    assert result.url == url
+    assert result.body == body | ({"metrics": result.body["metrics"]} if "metrics" in body else {})
+    assert VIDEO_URL not in repr(result)
+
+
+@pytest.mark.parametrize("depth", [100, 900, 2_000, 20_000])
+def test_a_deeply_nested_result_ends_no_task(depth: int) -> None:
+    body = b'{"status": "COMPLETED", "x": %s}' % (b"[" * depth + b"]" * depth)
+    try:
+        assert parse_result(reply(body), REQUEST_ID).url is None
+    except LumaRayUnavailable:
+        assert depth > 900
+
+
+def test_urls_are_found_in_order_and_at_any_depth() -> None:
+    value: object = ["https://x.example/2"]
+    for _ in range(5_000):
+        value = {"a": [value]}
+    assert list(urls_in(["https://x.example/1", value, 7, {"b": "https://x.example/3"}])) == [
+        "https://x.example/1",
+        "https://x.example/2",
+        "https://x.example/3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (reply({"error": f"Request {REQUEST_ID} not found"}, 404), JobState.NOT_FOUND),
+        (reply(FAILED | {"output": VIDEO_URL}, 422), JobState.FAILED),
+        (reply(FAILED), JobState.FAILED),
+    ],
+)
+def test_only_a_completed_job_has_a_video(answer: Reply, state: JobState) -> None:
+    result = parse_result(answer, REQUEST_ID)
+    assert (result.state, result.url) == (state, None)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply({"status": "PROCESSING", "request_id": REQUEST_ID}),
+        reply({"status": "QUEUED", "output": VIDEO_URL}),
+        reply(RESULT | {"request_id": "another"}),
+        reply({"status": "DONE", "output": VIDEO_URL}),
+        reply({"error": "Internal server error"}, 500),
+    ],
+)
+def test_what_is_not_this_jobs_result_is_no_result(answer: Reply) -> None:
+    with pytest.raises(LumaRayUnavailable, match="buys nothing"):
+        parse_result(answer, REQUEST_ID)
+
+
+@settings(deadline=None, max_examples=60)
+@given(anyhow())
+def test_no_reply_brings_an_error_of_another_kind(answer: Reply) -> None:
+    said = answer.object().get("status")
+    for read in (parse_status, parse_result):
+        found = outcome(read, answer, REQUEST_ID)
+        if isinstance(found, JobStatus | JobResult):
+            assert found.state not in (JobState.COMPLETED, JobState.FAILED) or found.state == said
+            assert answer.status == 404 or found.state is not JobState.NOT_FOUND
+        else:
+            assert isinstance(found, LumaRayAuthenticationError | LumaRayRateLimited | LumaRayUnavailable)
+            assert KEY not in str(found)
