@@ -38,22 +38,32 @@ class Ledger:
     :param identity: the task instance
     :param output: where the video goes; the record's file is beside it
     :param store: Airflow's task state store, where there is one
+    :param shared: the folder below which other task instances keep their videos; None: the video's own folder only
     """
 
-    def __init__(self, identity: Identity, output: StoragePath, store: StateStore | None) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        output: StoragePath,
+        store: StateStore | None,
+        shared: StoragePath | None = None,
+    ) -> None:
         self._identity = identity
         self._store = store
+        self._shared = shared
         self.path = sidecar(output, SUFFIX)
 
     def read(self) -> tuple[JobRecord | None, JobRecord | None]:
-        """Return this task instance's record, the newer one where the legs differ, and another's at the same path.
+        """Return this task instance's record, and another's at the same path.
+
+        Where the legs differ the newer one counts, and of two equally new ones the file, which a person can edit.
 
         :raises LumaRayRecordError: a leg that is there cannot be read
         """
         beside = _read_file(self.path)
         stored = self._read_store()
         other = beside if beside and beside.identity != self._identity else None
-        own = [record for record in (stored, beside) if record and record.identity == self._identity]
+        own = [record for record in (beside, stored) if record and record.identity == self._identity]
         return max(own, key=lambda record: record.revision, default=None), other
 
     def _read_store(self) -> JobRecord | None:
@@ -96,11 +106,14 @@ class Ledger:
         return record
 
     def neighbours(self) -> Iterator[JobRecord]:
-        """Yield the records of other task instances whose videos lie in the same folder.
+        """Yield the records of other task instances whose videos lie in the same folder, or below the shared one.
 
         :raises LumaRayRecordError: one of them cannot be read
         """
-        for path in self.path.parent.glob(f"*{SUFFIX}"):
+        folder, pattern = (
+            (self._shared, f"**/*{SUFFIX}") if self._shared else (self.path.parent, f"*{SUFFIX}")
+        )
+        for path in folder.glob(pattern):
             record = _read_file(path)
             if record and record.identity != self._identity:
                 yield record

@@ -59,23 +59,41 @@ class Job:
         self._stopped = stopped
         self._purchase = Purchase(spec, hook, ledger, self._pause)
 
+    @property
+    def output_path(self) -> str:
+        """Where the video goes."""
+        return str(self._spec.output)
+
     def ensure_submitted(self) -> JobRecord:
         """Return the record of the job, which is bought only where none is on record."""
+        while True:
+            record = self._find_or_buy()
+            if record is not None:
+                return record
+
+    def _find_or_buy(self) -> JobRecord | None:
         spec = self._spec
         own, other = self._ledger.read()
+        if own is not None and (recalled := own.recalled(spec.fingerprint)) is not own:
+            log.info("%s: bought before as an earlier take of this task instance.", recalled.request_id)
+            own = self._ledger.write(recalled)
+        there = size(spec.output)
         action = decide(
             own,
             other,
             identity=spec.identity,
             fingerprint=spec.fingerprint,
             output_path=str(spec.output),
-            size=size(spec.output),
+            size=there,
             if_exists=spec.if_exists,
         )
         if action is Action.REUSE:
             log.info("%s is there already and is reused; nothing is bought.", spec.output)
             return spec.intent(body_sha256="", api_version="").moved(
-                RecordState.DELIVERED, request_id=other.request_id if other else None, cost=Decimal(0)
+                RecordState.DELIVERED,
+                request_id=other.request_id if other else None,
+                cost=Decimal(0),
+                bytes=there,
             )
         if action is Action.BUY or own is None:
             earlier = (*(other.history() if other else ()), *(own.history() if own else ()))
@@ -162,8 +180,13 @@ class Job:
         :raises LumaRayDeliveryFailed: not this time
         :raises LumaRayResultExpired: the vendor no longer has it
         """
+        here = self.output_path
         if record.state is RecordState.DELIVERED and size(self._spec.output) == record.bytes:
-            return record
+            return (
+                record
+                if record.output_path == here
+                else self._ledger.write(replace(record, output_path=here))
+            )
         with self._about(record), staged(self._spec.output, self._spec.identity.digest) as part:
             if not record.output_url:
                 record, _ = self._locate(record)
@@ -177,7 +200,7 @@ class Job:
         moved = delivered(record, video)
         log.info("%s: %d bytes at %s.", record.request_id, video.size, self._spec.output)
         log.info("Cost: %s USD; balance after: %s USD.", record.cost, record.remaining_credits)
-        return self._ledger.write(replace(moved, output_path=str(self._spec.output)))
+        return self._ledger.write(replace(moved, output_path=here))
 
     def _download(self, record: JobRecord, part: Path) -> VideoFile:
         try:

@@ -6,7 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRaySubmitUnknown, LumaRayUnavailable
+from airflow_provider_luma.exceptions import (
+    LumaRayAuthenticationError,
+    LumaRayRateLimited,
+    LumaRaySubmitUnknown,
+    LumaRayUnavailable,
+)
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, read_time
 from airflow_provider_luma.segmind.history import JobRecordRow, matches
 
@@ -38,15 +43,22 @@ def find_lost_job(
         pause(delay)
         try:
             rows = hook.find_jobs(record.model, since)
+        except LumaRayAuthenticationError as error:
+            finding = f"The history refuses the key ({error})"
+            break
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
             finding = f"The history gives no answer ({error})"
             continue
         # In this order: another's intent is on record before its job can be in the history.
         claimed = record.request_ids()
-        contested = False
+        unresolved = list(record.superseded)
         for neighbour in ledger.neighbours():
             claimed |= neighbour.request_ids()
-            contested |= neighbour.state is RecordState.INTENT and neighbour.body_sha256 == record.body_sha256
+            unresolved.extend(neighbour.history())
+        contested = any(
+            take["state"] == RecordState.INTENT and take["body_sha256"] == record.body_sha256
+            for take in unresolved
+        )
         found = matches(
             rows, model=record.model, body_sha256=record.body_sha256, since=since, claimed=claimed
         )
@@ -60,9 +72,7 @@ def find_lost_job(
             finding = f"The history shows several such jobs ({ids})"
             break
         if found:
-            finding = (
-                f"The history shows {ids}, which may be that of another task instance with the same inputs"
-            )
+            finding = f"The history shows {ids}, which may be that of another lost call with the same inputs"
         else:
             finding = "The history shows no such job"
         log.info("%s; looking again for up to %.0f s.", finding, sum(LOOK_DELAYS))

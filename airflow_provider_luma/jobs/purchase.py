@@ -15,6 +15,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayRecordError,
     LumaRayRefused,
     LumaRaySubmitUnknown,
+    LumaRayTimeout,
     LumaRayUnavailable,
 )
 from airflow_provider_luma.jobs.lookup import find_lost_job
@@ -51,8 +52,8 @@ class Purchase:
         self._pause = pause
         self._may_resubmit = spec.on_unknown_submit == "resubmit"
 
-    def buy(self, revision: int, earlier: tuple[dict[str, Any], ...]) -> JobRecord:
-        """Buy a job and return its record.
+    def buy(self, revision: int, earlier: tuple[dict[str, Any], ...]) -> JobRecord | None:
+        """Buy a job and return its record; None, and nothing bought, where another attempt was quicker.
 
         :param revision: of the record that this one supersedes; 0 where there is none
         :param earlier: the superseded records, oldest first
@@ -69,7 +70,16 @@ class Purchase:
         while True:
             intent = spec.intent(body_sha256=body_digest(request.body()), api_version=api_version)
             intent = replace(intent, revision=revision, superseded=earlier)
-            intent = self._ledger.write(intent, before_purchase=True)
+            on_record, _ = self._ledger.read()
+            if on_record is not None and on_record.revision != revision:
+                log.warning("Another attempt of this task instance wrote %s meanwhile.", self._ledger.path)
+                return None
+            try:
+                intent = self._ledger.write(intent, before_purchase=True)
+            except LumaRayRecordError as error:
+                # One copy may have taken it; without this it would pass for a call that was made.
+                self.note(replace(intent, state=RecordState.FAILED, error=str(error), revision=revision + 1))
+                raise
             try:
                 return self._pay(request, intent)
             except LumaRayRateLimited as error:
@@ -86,13 +96,20 @@ class Purchase:
                 api_version = "v1"
             revision = intent.revision + 1
 
-    def resolve(self, intent: JobRecord, cause: str) -> JobRecord:
-        """Return the record of the job that a paid call of unknown outcome bought.
+    def resolve(self, intent: JobRecord, cause: str) -> JobRecord | None:
+        """Return the record of the job that a paid call of unknown outcome bought; None as for ``buy``.
 
         :raises LumaRaySubmitUnknown: it cannot be found, and ``on_unknown_submit`` is not "resubmit"
+        :raises LumaRayTimeout: the task was told to stop; the next attempt looks again
         """
         try:
             row = find_lost_job(self._hook, self._ledger, intent, cause, self._pause)
+        except LumaRayTimeout as error:
+            raise error.about(
+                None,
+                f"Perhaps a job was bought at {intent.intent_at}; the intent is on record at {self._ledger.path}, and "
+                "the next attempt looks for the job again.",
+            ) from None
         except LumaRaySubmitUnknown as error:
             if not self._may_resubmit:
                 raise
@@ -129,7 +146,7 @@ class Purchase:
                 f"{least}. Nothing was bought, and Airflow will not retry: top up the account, then clear the task."
             )
 
-    def _pay(self, request: GenerationRequest, intent: JobRecord) -> JobRecord:
+    def _pay(self, request: GenerationRequest, intent: JobRecord) -> JobRecord | None:
         try:
             if intent.api_version == "v1":
                 return self._generate(request, intent)

@@ -146,6 +146,20 @@ class JobRecord:
         """When the job's time began to count: at the submission, or where that is unknown at the intent."""
         return read_time(self.submitted_at or self.intent_at)
 
+    def recalled(self, fingerprint: str) -> JobRecord:
+        """Return this record, or the earlier take of the same task instance that has a fingerprint.
+
+        An earlier take whose video a later one has replaced is COMPLETED again: bought, and to be fetched.
+        """
+        for take in reversed(self.superseded if self.fingerprint != fingerprint else ()):
+            earlier = JobRecord.from_json({**take, "superseded": []})
+            if (earlier.fingerprint, earlier.identity) == (fingerprint, self.identity):
+                others = tuple(other for other in self.history() if other != take)
+                replaced = earlier.state is self.state is RecordState.DELIVERED
+                state = RecordState.COMPLETED if replaced else earlier.state
+                return replace(earlier, state=state, revision=self.revision, superseded=others)
+        return self
+
     def history(self) -> tuple[dict[str, Any], ...]:
         """Return this record and those it superseded, for the record that supersedes it."""
         own = self.to_json()

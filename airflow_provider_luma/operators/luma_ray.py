@@ -174,7 +174,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         job, hook = self._job(context, resuming=False)
         record = job.ensure_submitted()
         if self.deferrable and record.state == "submitted":
-            self._defer(record)
+            self._defer(record, job.output_path)
         return self._outputs(job.deliver(job.wait(record)), hook)
 
     def execute_complete(
@@ -196,7 +196,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         record = job.recorded(event["request_id"])
         return self._outputs(job.deliver(job.wait(record)), hook)
 
-    def _defer(self, record: JobRecord) -> None:
+    def _defer(self, record: JobRecord, output_path: str) -> None:
         from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger
 
         self.defer(
@@ -209,7 +209,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 poll_interval=_seconds(self.poll_interval),
             ),
             method_name="execute_complete",
-            kwargs={"output_path": record.output_path},
+            kwargs={"output_path": output_path},
         )
 
     def on_kill(self) -> None:
@@ -226,11 +226,13 @@ class LumaRayImageToVideoOperator(BaseOperator):
         from airflow_provider_luma.jobs.lifecycle import Job
         from airflow_provider_luma.jobs.record import Identity
         from airflow_provider_luma.jobs.spec import JobSpec
+        from airflow_provider_luma.storage import open_path
 
         self._check_rendered()
         identity = Identity.of(context)
         output = self._output(identity)
-        ledger = Ledger(identity, output, context.get("task_state_store"))
+        folder = open_path(self.output_path, self.storage_conn_id) if self.output_path.endswith("/") else None
+        ledger = Ledger(identity, output, context.get("task_state_store"), shared=folder)
         request = self._request()
         spec = JobSpec(
             identity=identity,

@@ -5,6 +5,7 @@ Fields from https://www.segmind.com/models/luma-ray-img-2-video/api, compiled 20
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,13 @@ class GenerationRequest:
             raise LumaRayConfigurationError(
                 f"extra_parameters names {clash}, which the arguments of the same name set. Nothing was bought."
             )
+        try:
+            json.dumps(dict(self.extra_parameters), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise LumaRayConfigurationError(
+                f"extra_parameters={dict(self.extra_parameters)!r} is wrong: give what JSON can hold ({error}). "
+                "Nothing was bought."
+            ) from None
         return ours | dict(self.extra_parameters)
 
     def body(self) -> dict[str, Any]:
