@@ -16,6 +16,7 @@ os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 import pytest
 from PIL import Image
 
+from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.jobs import lookup
 from airflow_provider_luma.segmind import polling
 from airflow_provider_luma.simulator import Simulator
@@ -26,6 +27,7 @@ from tests.support import API_KEY, set_connection
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the waits between tries short; how many there are stays as it is."""
     monkeypatch.setattr(polling, "_FIRST_RETRY", 0.005)
+    limiter_of.cache_clear()
     monkeypatch.setattr(lookup, "LOOK_DELAYS", (0.0, 0.05, 0.05, 0.1))
 
 

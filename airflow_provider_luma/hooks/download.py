@@ -57,6 +57,7 @@ class _Fetcher:
         self.sink = VideoSink(file)
         #: What tells that the file is still the same; empty where the server does not say, None where it cannot go on.
         self._validator: str | None = ""
+        self._told = ""
 
     def fetch(self) -> str | None:
         """Fetch the rest of the video; return what broke it, or None when it is whole."""
@@ -90,6 +91,9 @@ class _Fetcher:
             if not span.startswith(f"bytes {self.sink.size}-"):
                 self.sink.restart()
                 return None, "the server sent another range than asked for"
+            if self._told.isdigit() and total.isdigit() and total != self._told:
+                self.sink.restart()
+                return None, "the file has changed meanwhile"
         else:
             self.sink.restart()
             total = response.headers.get("Content-Length", "")
@@ -97,6 +101,7 @@ class _Fetcher:
             self._validator = "" if etag.startswith("W/") else etag
             if response.headers.get("Content-Encoding"):
                 total, self._validator = "", None  # both speak of the compressed bytes
+        self._told = total
         return (int(total) if total.isdigit() else None), None
 
     def _refused(self, status: int) -> str:

@@ -160,7 +160,7 @@ class LumaRayHook(BaseHook):
         :raises LumaRayRateLimited: too many requests; nothing was bought
         :raises LumaRayUnavailable: no connection; nothing was bought
         :raises LumaRaySubmitUnknown: sent, and no whole video came back; perhaps bought. Its ``request_id`` is set
-            where the reply's headers named the job
+            where a reply that began well named the job
         """
         url = f"{self.settings.api_url}/v1/{quote(request.model, safe='')}"
         with self._transport.post(url, request.body(), paid=True, read_timeout=_GENERATE_TIMEOUT) as response:
@@ -168,12 +168,13 @@ class LumaRayHook(BaseHook):
             if response.status_code >= 300:
                 raise submit_error(self._transport.read(response, paid=True))
             try:
-                received = _receive(response, destination)
+                received = _receive(response, destination, self._transport)
             except NETWORK_ERRORS as error:
                 problem = describe(error)
             else:
                 body = received.object() if isinstance(received, Reply) else {}
-                request_id = request_id or body.get("request_id")
+                named = body.get("request_id")
+                request_id = request_id or (named if isinstance(named, str) and named else None)
                 url_found = output_url(body)
                 if isinstance(received, VideoFile) or url_found:
                     return GeneratedVideo(
@@ -273,16 +274,14 @@ class LumaRayHook(BaseHook):
         return download(url, destination, self.settings)
 
 
-def _receive(response: requests.Response, destination: Path) -> VideoFile | Reply:
+def _receive(response: requests.Response, destination: Path, transport: Transport) -> VideoFile | Reply:
     """Stream a v1 reply to disk where it is a video, else read it; the header is not to be trusted with that."""
     chunks = response.iter_content(CHUNK_BYTES)
     head = b""
     while len(head) < 8 and (chunk := next(chunks, b"")):
         head += chunk
     if not is_mp4_head(head):
-        return Reply(
-            response.status_code, response.headers, head + b"".join(islice(chunks, _MAX_REPLY_CHUNKS))
-        )
+        return transport.reply(response, head + b"".join(islice(chunks, _MAX_REPLY_CHUNKS)))
     with destination.open("w+b") as file:
         sink = VideoSink(file)
         sink.write(head)

@@ -25,6 +25,8 @@ from airflow_provider_luma.segmind.polling import retry_delay
 
 CONNECT_TIMEOUT = 10.0
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
+#: A shorter "key" is a mistake, and words of the reply would look like it.
+_SHORTEST_KEY = 8
 _MAX_REPLY_BYTES = 64 * 1024 * 1024
 
 #: What requests and urllib3 raise; some of it (a bad certificate bundle, a host that cannot be encoded) as it comes.
@@ -196,9 +198,7 @@ class Transport:
         except NETWORK_ERRORS as error:
             problem = describe(error)
         if not problem:
-            # Some refusals echo the key; from here on nothing holds it.
-            whole = bytes(body).replace(self._settings.api_key.encode(), b"<api key>")
-            return Reply(response.status_code, response.headers, whole)
+            return self.reply(response, bytes(body))
         if not paid:
             raise LumaRayUnavailable(
                 f"The answer broke off: {problem}. This call buys nothing; a retry may pass."
@@ -206,6 +206,13 @@ class Transport:
         if 400 <= response.status_code < 500:
             return Reply(response.status_code, response.headers, b"")
         raise LumaRaySubmitUnknown(f"The submit was sent, but its answer broke off: {problem}.")
+
+    def reply(self, response: requests.Response, body: bytes) -> Reply:
+        """Return a reply whose body was read; some refusals echo the key, and from here on nothing holds it."""
+        key = self._settings.api_key.encode()
+        if len(key) >= _SHORTEST_KEY:
+            body = body.replace(key, b"<api key>")
+        return Reply(response.status_code, response.headers, body)
 
     def _take_place(self, *, poll: bool = False) -> None:
         while delay := self._limiter.take(urgent=not poll):

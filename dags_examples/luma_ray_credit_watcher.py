@@ -1,0 +1,37 @@
+"""A reminder when the money runs low: started by the balance itself, not by a clock.
+
+The triggerer looks every five minutes; the DAG runs when the balance falls to 10 USD or below, once for each fall.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.sdk import Asset, AssetWatcher, dag, task
+
+from airflow_provider_luma.triggers.luma_ray import LumaRayCreditTrigger
+
+log = logging.getLogger(__name__)
+
+low_credits = Asset(
+    "luma_ray_low_credits",
+    watchers=[
+        AssetWatcher(
+            name="luma_ray_low_credits", trigger=LumaRayCreditTrigger(threshold=10, direction="below")
+        )
+    ],
+)
+
+
+@dag(schedule=[low_credits], tags=["luma-ray"])
+def luma_ray_credit_watcher() -> None:
+    @task(inlets=[low_credits])
+    def remind(inlet_events: Any = None) -> None:
+        balance = inlet_events[low_credits][-1].extra["payload"]["balance"]
+        log.warning("Only %s USD are left at Segmind: top up before tonight's batch", balance)
+
+    remind()
+
+
+luma_ray_credit_watcher()
