@@ -24,7 +24,7 @@ def test_the_entry_point_gives_the_provider_info() -> None:
     (found,) = [
         entry
         for entry in entry_points(group="apache_airflow_provider")
-        if entry.dist.name == INFO["package-name"]
+        if entry.dist and entry.dist.name == INFO["package-name"]
     ]
     assert found.load()() == INFO
 

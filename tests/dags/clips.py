@@ -22,7 +22,7 @@ CLIP: dict[str, Any] = {
 
 
 @task(multiple_outputs=False)
-def use(video_path: str, remaining_credits: float, outputs: dict[str, Any]) -> dict[str, Any]:
+def use(video_path: str, remaining_credits: float, outputs: Any) -> dict[str, Any]:
     return {"path": video_path, "credits": remaining_credits, "outputs": outputs}
 
 

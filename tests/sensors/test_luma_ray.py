@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from airflow.sdk.exceptions import AirflowRescheduleException
-from airflow.sdk.module_loading import import_string
+from airflow.sdk.module_loading import import_string  # type: ignore[attr-defined]
 
 from airflow_provider_luma.exceptions import LumaRayAuthenticationError, LumaRayConfigurationError
 from airflow_provider_luma.sensors.luma_ray import LumaRayCreditSensor
@@ -90,7 +90,7 @@ def test_it_waits_until_the_balance_crosses(
         simulator.set_credits("40" if direction == "above" else "1")
         return answer
 
-    waiting.poke = poke_and_change_the_balance  # type: ignore[method-assign]
+    waiting.poke = poke_and_change_the_balance  # type: ignore[method-assign, assignment]
     assert run(waiting) == (40.0 if direction == "above" else 1.0)
 
 
@@ -139,7 +139,7 @@ def test_a_key_that_is_withdrawn_while_waiting_fails_at_once(
         set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
         return answer
 
-    waiting.poke = poke_and_withdraw  # type: ignore[method-assign]
+    waiting.poke = poke_and_withdraw  # type: ignore[method-assign, assignment]
     with pytest.raises(LumaRayAuthenticationError):
         run(waiting)
 
@@ -147,7 +147,7 @@ def test_a_key_that_is_withdrawn_while_waiting_fails_at_once(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["status", "reset", "html", "empty", "broken_json", "wrong_shape"])
 def test_a_hiccup_is_tolerated(simulator: Simulator, mode: str, kind: str) -> None:
-    simulator.fault("credits", kind, times=4, **({"status": 500} if kind == "status" else {}))
+    simulator.fault("credits", kind, times=4, status=500 if kind == "status" else None)
     assert run(sensor(mode=mode)) == 20.0
     assert len(simulator.requests) > 1
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.module_loading import import_string
+from airflow.sdk.module_loading import import_string  # type: ignore[attr-defined]
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
@@ -75,7 +75,7 @@ def test_a_failed_job_wakes_its_worker(simulator: Simulator, frame: Path) -> Non
 )
 def test_no_failure_of_a_poll_ends_the_wait(simulator: Simulator, frame: Path, fault: str) -> None:
     request_id = submitted(frame)
-    simulator.fault("status", fault, times=10, **({"status": 503} if fault == "status" else {}))
+    simulator.fault("status", fault, times=10, status=503 if fault == "status" else None)
     assert fired(job_trigger(request_id))["reason"] == "ready"
 
 
