@@ -9,7 +9,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo test lint build bench clean
+.PHONY: help demo test faults chaos lint build bench clean
 .DELETE_ON_ERROR:
 
 help: ## what there is
@@ -20,6 +20,12 @@ demo: $(READY) ## a video, made by the example DAG on the built-in simulator (SE
 
 test: $(READY) ## the tests (ARGS=... for pytest)
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(READY) ## the faults at length: 20,000 lives of a job, which takes a quarter of an hour
+	@LUMA_FAULT_EXAMPLES=20000 $(BIN)/python -m pytest tests/faults $(ARGS)
+
+chaos: $(READY) ## a real Airflow whose processes are killed, at length
+	@LUMA_CHAOS_RUNS=30 $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 lint: $(READY) ## style and types
 	$(BIN)/python -m ruff check .

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma.exceptions import (
     LumaRayAuthenticationError,
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Seconds before each look, for rows appear with a lag: two minutes in all.
 LOOK_DELAYS = (0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
+
+#: No paid call lasts longer, so an older intent has nothing to do with a job of now.
+_LONGEST_CALL = timedelta(minutes=15)
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +59,7 @@ def find_lost_job(
         for neighbour in ledger.neighbours():
             claimed |= neighbour.request_ids()
             unresolved.extend(neighbour.history())
-        contested = any(
-            take["state"] == RecordState.INTENT and take["body_sha256"] == record.body_sha256
-            for take in unresolved
-        )
+        contested = any(_may_own(take, record, since) for take in unresolved)
         found = matches(
             rows, model=record.model, body_sha256=record.body_sha256, since=since, claimed=claimed
         )
@@ -81,4 +82,14 @@ def find_lost_job(
         f"{ledger.path}. Airflow will not retry. Look at the account's request history for that time: if the job is "
         'there, write its "request_id" and the state "submitted" into the record and clear the task; if it is not, '
         "change generation_tag, or set on_unknown_submit='resubmit', and clear the task to buy it."
+    )
+
+
+def _may_own(take: Mapping[str, Any], record: JobRecord, since: datetime) -> bool:
+    """Tell whether another paid call of the same inputs may have bought a job whose id it does not know."""
+    return (
+        take["body_sha256"] == record.body_sha256
+        and not take.get("request_id")
+        and take["state"] != RecordState.FAILED
+        and read_time(take["intent_at"]) >= since - _LONGEST_CALL
     )

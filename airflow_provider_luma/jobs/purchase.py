@@ -19,7 +19,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.jobs.lookup import find_lost_job
-from airflow_provider_luma.jobs.record import JobRecord, RecordState, now
+from airflow_provider_luma.jobs.record import IN_FLIGHT, JobRecord, RecordState, now
 from airflow_provider_luma.media import VideoFile, send_frame, staged
 from airflow_provider_luma.segmind.generation import GenerationRequest
 from airflow_provider_luma.segmind.history import body_digest
@@ -70,9 +70,9 @@ class Purchase:
         while True:
             intent = spec.intent(body_sha256=body_digest(request.body()), api_version=api_version)
             intent = replace(intent, revision=revision, superseded=earlier)
-            on_record, _ = self._ledger.read()
-            if on_record is not None and on_record.revision != revision:
-                log.warning("Another attempt of this task instance wrote %s meanwhile.", self._ledger.path)
+            own, other = self._ledger.read()
+            if (own is not None and own.revision != revision) or (other and other.state in IN_FLIGHT):
+                log.warning("Somebody else has written %s meanwhile.", self._ledger.path)
                 return None
             try:
                 intent = self._ledger.write(intent, before_purchase=True)
@@ -104,7 +104,7 @@ class Purchase:
         """
         try:
             row = find_lost_job(self._hook, self._ledger, intent, cause, self._pause)
-        except LumaRayTimeout as error:
+        except (LumaRayTimeout, LumaRayRecordError) as error:
             raise error.about(
                 None,
                 f"Perhaps a job was bought at {intent.intent_at}; the intent is on record at {self._ledger.path}, and "

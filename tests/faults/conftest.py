@@ -1,0 +1,44 @@
+"""A vendor that is quicker still than that of the other tests, for there are many cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_luma.hooks import luma_ray
+from airflow_provider_luma.jobs import lookup
+from airflow_provider_luma.segmind import polling
+from airflow_provider_luma.simulator import Simulator
+from tests.support import API_KEY, set_connection
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all simulators, so that each clip is rendered once."""
+    return tmp_path_factory.mktemp("vendor")
+
+
+@pytest.fixture
+def simulator(clips: Path) -> Iterator[Simulator]:
+    with Simulator(latency=0.02, clip_seconds=0.2, credits="20", api_key=API_KEY, work_dir=clips) as running:
+        yield running
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> None:
+    connect(monkeypatch, simulator)
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, simulator: Simulator, timeout: float = 10) -> None:
+    """Define the default connection, without a request limit of its own."""
+    set_connection(monkeypatch, simulator.url, timeout=timeout, requests_per_minute=100_000)
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tries and two looks into the history, and v1 is waited for no longer than other calls."""
+    monkeypatch.setattr(polling, "_MAX_TRIES", 2)
+    monkeypatch.setattr(lookup, "LOOK_DELAYS", (0.0, 0.02))
+    monkeypatch.setattr(luma_ray, "_GENERATE_TIMEOUT", 0.5)

@@ -1,0 +1,216 @@
+"""Ways to spend or to lose that an adversary found by reading the package; each is short and over real HTTP."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk.exceptions import TaskDeferred
+
+from airflow_provider_luma import media
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRecordError
+from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.jobs import ledger
+from airflow_provider_luma.simulator import Simulator
+from tests.faults.conftest import connect
+from tests.faults.harness import Task, settle
+from tests.support import API_KEY, MemoryStore, make_operator, task_context
+
+
+@pytest.fixture
+def task(simulator: Simulator, connection: None, frame: Path, tmp_path: Path) -> Task:
+    return Task(simulator, tmp_path / "videos", frame, stored=True)
+
+
+def test_an_edit_that_is_taken_back_finds_its_video_again(simulator: Simulator, task: Task) -> None:
+    """The first prompt's video was paid for, and the vendor still has it."""
+    first = task.attempt(prompt="a")
+    task.attempt(prompt="b")
+    again = task.attempt(prompt="a")
+    assert simulator.charges == 2
+    task.check_delivered(again, next(job for job in simulator.jobs if job.body["prompt"] == "a"))
+    assert first.xcoms
+    assert again.xcoms
+    assert first.xcoms["request_id"] == again.xcoms["request_id"]
+    assert task.attempt(prompt="b").word == "delivered"
+    assert simulator.charges == 2
+
+
+def test_a_lost_job_is_not_taken_for_that_of_a_later_edit(
+    monkeypatch: pytest.MonkeyPatch, frame: Path, tmp_path: Path
+) -> None:
+    """Both submits bought a job whose answer was lost; the history shows the first already, the second not yet."""
+    with Simulator(latency=0.02, clip_seconds=0.2, api_key=API_KEY, history_lag=60) as simulator:
+        connect(monkeypatch, simulator)
+        task = Task(simulator, tmp_path / "videos", LumaRayHook().upload_image(frame), stored=True)
+        simulator.fault("submit", "reset", times=2)
+        assert task.attempt().word == "person"
+        simulator.advance(60)
+        second = task.attempt(generation_tag="again")
+        assert len(settle(simulator)) == 2
+    assert second.word == "person"
+    assert task.record["state"] == "intent"
+
+
+@pytest.mark.parametrize("leg", ["beside the video", "task state store"])
+def test_a_record_that_could_not_be_written_before_the_purchase_does_not_pass_for_a_purchase(
+    task: Task, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, leg: str
+) -> None:
+    """One copy took the intent; the error says that nothing was bought and that a retry may pass."""
+    with monkeypatch.context() as for_now:
+        if leg == "task state store":
+            for_now.setattr(MemoryStore, "set", failing(RuntimeError("API server error")))
+        else:
+            for_now.setattr(ledger, "write_text", failing(OSError(errno.ENOSPC, "No space left on device")))
+        first = task.attempt()
+    assert isinstance(first.error, LumaRayRecordError)
+    assert "submit" not in simulator.calls
+    second = task.attempt()
+    assert second.word == "delivered", second.error
+
+
+def test_a_parameter_that_is_no_json_is_found_out_before_the_intent(task: Task, simulator: Simulator) -> None:
+    """Such as an amount that an upstream task computed."""
+    refused = task.attempt(extra_parameters={"cfg": Decimal("1.5")})
+    assert isinstance(refused.error, LumaRayConfigurationError)
+    assert "submit" not in simulator.calls
+    assert not task.record_path.exists()
+
+
+def test_a_full_disk_on_v1_loses_no_id(
+    task: Task, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply's header named the job before the first byte of the video was written."""
+    with monkeypatch.context() as for_now:
+        for_now.setattr(media.VideoSink, "write", failing(OSError(errno.ENOSPC, "No space left on device")))
+        first = task.attempt(api_version="v1")
+    (job,) = settle(simulator)
+    assert first.error is not None
+    assert job.request_id in str(first.error)
+    assert task.record["request_id"] == job.request_id
+    task.check_left_clean()
+    task.check_delivered(task.attempt(api_version="v1"), job)
+    assert simulator.charges == 1
+
+
+def test_an_attempt_that_lives_on_does_not_buy_what_its_retry_has_bought(
+    task: Task, simulator: Simulator, frame: Path
+) -> None:
+    """Airflow took it for dead while it uploaded its frame; it read the record before, and buys after."""
+    simulator.fault("upload", "slow", seconds=1.0)
+    with ThreadPoolExecutor(1) as threads:
+        zombie = threads.submit(task.attempt)
+        while not simulator.calls.get("upload"):
+            time.sleep(0.005)
+        assert task.attempt().word == "delivered"
+        assert not zombie.done()
+        zombie.result()
+    (job,) = settle(simulator)
+    task.check_delivered(task.attempt(), job)
+    assert simulator.charges == 1
+
+
+def test_a_deferred_wait_delivers_where_the_video_is_asked_for_now(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    """output_path is not billed: a clear with another one collects the same job, in both modes at the new place."""
+    context = task_context(store=MemoryStore())
+    arguments: dict[str, Any] = {"deferrable": True}
+    with pytest.raises(TaskDeferred):
+        make_operator(frame, tmp_path / "old.mp4", **arguments).execute(context)
+    with pytest.raises(TaskDeferred) as deferral:
+        make_operator(frame, tmp_path / "new.mp4", **arguments).execute(context)
+    (job,) = settle(simulator)
+    xcoms = make_operator(frame, tmp_path / "new.mp4", **arguments).execute_complete(
+        context, event={"request_id": job.request_id, "reason": "ready"}, **deferral.value.kwargs or {}
+    )
+    assert xcoms["video_path"] == str(tmp_path / "new.mp4")
+    assert (tmp_path / "new.mp4").exists()
+
+
+def test_an_edit_that_is_taken_back_while_its_job_runs_waits_for_that_job(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    """The deferral names the first prompt's job; the record must name it too when the trigger has fired."""
+    context = task_context(store=MemoryStore())
+    for prompt in ("a", "b", "a"):
+        operator = make_operator(frame, tmp_path / "clip.mp4", prompt=prompt, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute(context)
+    jobs = settle(simulator)
+    assert len(jobs) == 2
+    operator = make_operator(frame, tmp_path / "clip.mp4", prompt="a", deferrable=True)
+    event = {"request_id": deferral.value.trigger.request_id, "reason": "ready"}
+    xcoms = operator.execute_complete(context, event=event, **deferral.value.kwargs or {})
+    assert xcoms["request_id"] == next(job.request_id for job in jobs if job.body["prompt"] == "a")
+
+
+def test_a_copy_at_the_new_place_is_not_reported_at_the_old_one(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    """The video was moved, and output_path with it: its size is right, its record elsewhere."""
+    context = task_context(store=MemoryStore())
+    make_operator(frame, tmp_path / "old.mp4").execute(context)
+    (tmp_path / "old.mp4").rename(tmp_path / "new.mp4")
+    xcoms = make_operator(frame, tmp_path / "new.mp4").execute(context)
+    assert xcoms["video_path"] == str(tmp_path / "new.mp4")
+    assert simulator.charges == 1
+
+
+def test_reuse_takes_the_file_as_it_is(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    """A video that came from elsewhere has no record, no job and nothing that could have expired."""
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypisom and more")
+    xcoms = make_operator(frame, tmp_path / "clip.mp4", if_exists="reuse").execute(task_context())
+    assert (xcoms["video_path"], xcoms["request_id"]) == (str(tmp_path / "clip.mp4"), None)
+    assert (tmp_path / "clip.mp4").read_bytes() == b"\0\0\0\x18ftypisom and more"
+    assert simulator.charges == 0
+
+
+def test_a_task_that_is_stopped_while_it_looks_for_a_lost_job_names_the_record(
+    task: Task, simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only trace of what is perhaps bought."""
+    monkeypatch.setattr("airflow_provider_luma.jobs.lookup.LOOK_DELAYS", (0.0, 30.0))
+    simulator.fault("submit", "reset")
+    simulator.fault("history", "wrong_shape", times=99)
+    operator = make_operator(frame, task.video)
+    with ThreadPoolExecutor(1) as threads:
+        attempt = threads.submit(operator.execute, task_context(store=task.store))
+        while not simulator.calls.get("history"):
+            time.sleep(0.005)
+        operator.on_kill()
+        error = attempt.exception(timeout=10)
+    assert error is not None
+    assert not isinstance(error, AirflowFailException)
+    assert str(task.record_path) in str(error)
+    simulator.clear_faults()
+    assert json.loads(task.record_path.read_text())["state"] == "intent"
+
+
+def test_a_neighbours_record_that_cannot_be_read_does_not_hide_what_is_perhaps_bought(
+    task: Task, simulator: Simulator
+) -> None:
+    """It may lay claim to the job, so nothing is adopted; but the error is about this task's job, not that record."""
+    task.video.parent.mkdir(parents=True)
+    (task.video.parent / "other.mp4.job.json").write_text("{")
+    simulator.fault("submit", "reset")
+    outcome = task.attempt()
+    (job,) = settle(simulator)
+    assert outcome.error is not None
+    assert task.tells_of(outcome.error, job), outcome.error
+
+
+def failing(error: Exception) -> Any:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    return fail
