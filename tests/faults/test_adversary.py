@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import time
@@ -11,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_luma import media
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRecordError
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.hooks.transport import Transport
 from airflow_provider_luma.jobs import ledger
+from airflow_provider_luma.segmind.generation import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.faults.conftest import connect
 from tests.faults.harness import Task, settle
+from tests.faults.vendor import Died
 from tests.support import API_KEY, MemoryStore, make_operator, task_context
 
 
@@ -207,6 +212,52 @@ def test_a_neighbours_record_that_cannot_be_read_does_not_hide_what_is_perhaps_b
     (job,) = settle(simulator)
     assert outcome.error is not None
     assert task.tells_of(outcome.error, job), outcome.error
+
+
+def test_a_death_while_the_submit_waits_for_the_request_limit_is_no_purchase(
+    simulator: Simulator,
+    connection: None,
+    frame: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The vendor's 429 may close the limit for a minute: too long to be taken for the moment of the paid call."""
+    task = Task(simulator, tmp_path / "videos", LumaRayHook().upload_image(frame), stored=True)
+    take_place = Transport._take_place
+
+    def die_rather_than_wait(self: Transport, *, poll: bool = False) -> None:
+        if task.record_path.exists() and self._limiter.take(urgent=True):
+            raise Died
+        take_place(self, poll=poll)
+
+    simulator.fault("credits", "status", status=429, seconds=1, times=99)
+    with monkeypatch.context() as for_now:
+        for_now.setattr(Transport, "_take_place", die_rather_than_wait)
+        with contextlib.suppress(Died):
+            task.attempt()
+    simulator.clear_faults()
+    second = task.attempt()
+    assert second.word == "delivered", second.error
+    assert simulator.charges == 1
+
+
+def test_a_job_that_was_bought_long_after_the_call_is_not_its_own(task: Task, simulator: Simulator) -> None:
+    """Somebody asked for the same thing elsewhere, an hour later; no paid call lasts that long."""
+    body: dict[str, Any] = {}
+    submit = LumaRayHook.submit
+
+    def overheard(self: LumaRayHook, request: GenerationRequest) -> str:
+        body.update(request.body())
+        return submit(self, request)
+
+    with pytest.MonkeyPatch.context() as for_now:
+        for_now.setattr(LumaRayHook, "submit", overheard)
+        simulator.fault("submit", "reset", accepted=False)
+        assert task.attempt().word == "person"
+    simulator.advance(3600)
+    headers = {"x-api-key": API_KEY}
+    requests.post(f"{simulator.url}/v2/luma-ray-img-2-video", json=body, headers=headers, timeout=10)
+    assert task.attempt().word == "person"
 
 
 def failing(error: Exception) -> Any:

@@ -214,6 +214,9 @@ class FakeHook:
     def upload_image(self, path: object) -> str:
         return self._world.step("upload", lambda: f"https://assets/{self._world.steps}-{self._world.now}.jpg")
 
+    def reserve(self) -> None:
+        """Here is no request limit."""
+
     def submit(self, request: GenerationRequest) -> str:
         return self._world.step("submit", lambda: self._world.accept(request).request_id)
 

@@ -1,0 +1,129 @@
+"""One generation in a fresh process, measured: `python -m tests.benchmarks.one_generation WAY URL FRAME OUTPUT`.
+
+Every way starts where an Airflow task does, with the DAG file's imports done. What it imports from then on counts, in
+time and in memory, and the time is told apart as well.
+"""
+
+# mypy: disable-error-code="import-untyped"
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests.benchmarks.surroundings import API_KEY, MODEL
+
+STATUS = Path("/proc/self/status")
+PROMPT = "a slow push in"
+
+
+def operator(url: str, frame: str, output: str, poll_interval: float | None) -> None:
+    """Our operator as a task runs it; the connection to `url` comes from the environment."""
+    from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
+
+    task = LumaRayImageToVideoOperator(
+        task_id="generate",
+        prompt=PROMPT,
+        start_frame=frame,
+        output_path=output,
+        api_version="v2",
+        poll_interval=poll_interval,
+    )
+    ti = SimpleNamespace(dag_id="bench", run_id="run", task_id="generate", map_index=-1)
+    context: Any = {"ti": ti, "task_instance": ti}
+    task.execute(context)
+
+
+def sdk(url: str, frame: str, output: str) -> None:
+    """The vendor's SDK, and a save of the file that it names."""
+    import httpx
+    from segmind import SegmindClient
+
+    client = SegmindClient(api_key=API_KEY, base_url=f"{url}/v1")
+    job = client.submit_async(MODEL, prompt=PROMPT, start_frame=frame, loop=False)
+    Path(output).write_bytes(httpx.get(job.wait()["output"]).raise_for_status().content)
+
+
+def sample(url: str, frame: str, output: str) -> None:
+    """The vendor's sample code for v1."""
+    import requests
+
+    data = {
+        "prompt": PROMPT,
+        "start_frame": frame,
+        "loop": False,
+        "resolution": "720p",
+        "aspect_ratio": "1:1",
+    }
+    response = requests.post(f"{url}/v1/{MODEL}", json=data, headers={"x-api-key": API_KEY})
+    response.raise_for_status()
+    Path(output).write_bytes(response.content)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to a video.
+
+    :param parsed: what its DAG file imports
+    :param imports: what it imports when its task runs
+    :param generate: takes the server's URL, the frame's, and where the video goes
+    """
+
+    parsed: str
+    imports: tuple[str, ...]
+    generate: Callable[[str, str, str], None]
+
+
+_OPERATOR = partial(
+    Way,
+    "airflow_provider_luma.operators.luma_ray",
+    tuple(f"airflow_provider_luma.{name}" for name in ("hooks.luma_ray", "jobs.ledger", "jobs.lifecycle")),
+)
+WAYS = {
+    "operator": _OPERATOR(partial(operator, poll_interval=1)),
+    "adaptive": _OPERATOR(partial(operator, poll_interval=None)),
+    "sdk": Way("airflow.sdk", ("httpx", "segmind"), sdk),
+    "sample": Way("airflow.sdk", ("requests",), sample),
+}
+
+
+def _memory(name: str) -> float | None:
+    """Return one of this process's memory figures in MB; None where the system does not tell."""
+    if not STATUS.exists():
+        return None
+    lines = (line.split() for line in STATUS.read_text().splitlines())
+    return next(int(words[1]) / 1024 for words in lines if words[0] == f"{name}:")
+
+
+def main(name: str, *arguments: str) -> None:
+    """Parse, import, generate, and print the figures."""
+    from airflow.sdk import DAG  # noqa: F401 - as every DAG file
+
+    way = WAYS[name]
+    import_module(way.parsed)
+    idle = _memory("VmRSS")
+    if idle is not None:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    began, cpu = time.perf_counter(), time.process_time()
+    for module in way.imports:
+        import_module(module)
+    imported = time.perf_counter()
+    way.generate(*arguments)
+    done, busy = time.perf_counter(), time.process_time() - cpu
+    peak = _memory("VmHWM")
+    memory = None if idle is None or peak is None else peak - idle
+    figures = {"imports": imported - began, "seconds": done - began, "cpu": busy, "memory": memory}
+    print()
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

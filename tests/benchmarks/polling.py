@@ -1,0 +1,196 @@
+"""Issue 4: status requests for one job, and how late its end is seen, beside the vendor's SDK and a 5 s loop.
+
+Waiting costs no time here: in the first table time is a number, in the second the simulator's clock is moved on.
+"""
+
+# mypy: disable-error-code="import-untyped"
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty
+from statistics import fmean
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from tests.benchmarks.report import Limit, Report
+from tests.benchmarks.surroundings import API_KEY, FRAME, MODEL, connection
+
+TYPICAL = 125.0
+SPREAD = 0.2
+DRAWS = 1000
+SERVED_DRAWS = 40
+SEED = 4
+MOST_REQUESTS = 8
+MOST_LAG = 3
+
+#: Seconds until the next look, from the seconds waited; the first look comes after the delay at 0.
+Schedule = Callable[[float], float]
+#: How many looks a job took, and how many seconds after its end the last one came.
+Wait = tuple[int, float]
+
+
+def durations(
+    count: int, centre: float = TYPICAL, spread: float = SPREAD, kind: str = "lognormal"
+) -> list[float]:
+    """Draw jobs' times with this mean and this relative standard deviation, the same ones every time."""
+    source = random.Random(SEED)
+    if kind == "normal":
+        return [max(source.gauss(centre, spread * centre), 0.1 * centre) for _ in range(count)]
+    sigma = math.sqrt(math.log(1 + spread**2))
+    return [source.lognormvariate(math.log(centre) - sigma**2 / 2, sigma) for _ in range(count)]
+
+
+def ours(waited: float) -> float:
+    """Our adaptive schedule, as both waiting paths use it."""
+    from airflow_provider_luma.segmind.polling import next_delay
+
+    return next_delay(waited, TYPICAL)
+
+
+def watch(duration: float, schedule: Schedule, *, at_once: bool = False) -> Wait:
+    """Look at a job that takes so long until it is seen to be done; with ``at_once``, also right after submitting."""
+    waited, looks = 0.0, int(at_once)
+    while waited < duration:
+        waited += schedule(waited)
+        looks += 1
+    return looks, waited - duration
+
+
+def run(draws: int = DRAWS, served_draws: int = SERVED_DRAWS) -> list[Report]:
+    """Run the pure schedules on many draws, and the real clients over HTTP on some."""
+    random.seed(SEED)  # of the jitter
+    return [computed(draws), served(served_draws)]
+
+
+def computed(draws: int) -> Report:
+    """Feed virtual time to the schedules."""
+    report = Report(
+        f"Polling one job of about {TYPICAL:.0f} s (sd {SPREAD:.0%}), {draws} draws: the schedules alone",
+        _COLUMNS,
+        notes=["The vendor's SDK looks at once and then every second; the loop looks every 5 s."],
+    )
+    usual = durations(draws)
+    waits = [watch(duration, ours) for duration in usual]
+    report.rows.append(_row("ours, lognormal", usual, waits))
+    report.limits = _limits(usual, waits)
+    report.rows.append(
+        _row("segmind SDK, lognormal", usual, [watch(d, lambda _: 1.0, at_once=True) for d in usual])
+    )
+    report.rows.append(_row("5 s loop, lognormal", usual, [watch(d, lambda _: 5.0) for d in usual]))
+    for label, times in (
+        ("ours, normal", durations(draws, kind="normal")),
+        ("ours, lognormal, sd 10%", durations(draws, spread=0.1)),
+        ("ours, lognormal, sd 30%", durations(draws, spread=0.3)),
+        ("ours, jobs of half the typical time", durations(draws, TYPICAL / 2)),
+        ("ours, jobs of twice the typical time", durations(draws, TYPICAL * 2)),
+        ("ours, jobs of 3 s", [3.0] * draws),
+    ):
+        report.rows.append(_row(label, times, [watch(duration, ours) for duration in times]))
+    return report
+
+
+def served(draws: int) -> Report:
+    """Let the operator and the SDK wait for real jobs of a simulator whose clock moves on while they pause."""
+    usual = durations(draws)
+    report = Report(
+        f"The same over HTTP, {draws} draws: the operator and the SDK on a simulator whose clock is moved on",
+        _COLUMNS,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        waits = [_serve(duration, Path(folder), _with_operator) for duration in usual]
+        report.rows.append(_row("operator", usual, waits))
+        report.rows.append(_row("segmind SDK", usual, [_serve(d, Path(folder), _with_sdk) for d in usual]))
+    report.limits = [
+        Limit("operator: status requests in the mean", fmean(n for n, _ in waits), MOST_REQUESTS + 1)
+    ]
+    report.notes.append(f"{draws} draws are few for the limits proper: this one has a request to spare.")
+    return report
+
+
+_COLUMNS = ("wait", "requests (mean)", "(most)", "lag, % of the job's time (mean)", "(95th percentile)")
+
+
+def _row(label: str, times: list[float], waits: list[Wait]) -> tuple[str, float, int, float, float]:
+    looks = [wait[0] for wait in waits]
+    lags = sorted(_lags(times, waits))
+    return label, fmean(looks), max(looks), fmean(lags), lags[int(0.95 * len(lags))]
+
+
+def _lags(times: list[float], waits: list[Wait]) -> list[float]:
+    return [100 * lag / duration for duration, (_, lag) in zip(times, waits, strict=True)]
+
+
+def _limits(times: list[float], waits: list[Wait]) -> list[Limit]:
+    return [
+        Limit("ours: status requests in the mean", fmean(looks for looks, _ in waits), MOST_REQUESTS),
+        Limit(
+            "ours: detection lag in the mean of the shares", fmean(_lags(times, waits)), MOST_LAG, unit=" %"
+        ),
+    ]
+
+
+def _serve(duration: float, folder: Path, client: Callable[[Any, Path], None]) -> Wait:
+    """Let a client wait for one job; what it asked and when is in the simulator's log."""
+    from airflow_provider_luma.simulator import Simulator
+
+    with Simulator(latency=duration, clip_seconds=0.2, work_dir=folder) as simulator:
+        client(simulator, folder)
+        looks = [request.time for request in simulator.requests if request.call == "status"]
+        return len(looks), looks[-1] - (simulator.jobs[0].created + duration)
+
+
+def _with_operator(simulator: Any, folder: Path) -> None:
+    from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
+
+    task = LumaRayImageToVideoOperator(
+        task_id="generate",
+        prompt="a slow push in",
+        start_frame=str(FRAME),
+        output_path=str(folder / f"{time.monotonic_ns()}.mp4"),
+        resolution="540p",
+        api_version="v2",
+    )
+    ti = SimpleNamespace(dag_id="bench", run_id="run", task_id="generate", map_index=-1)
+    context: Any = {"ti": ti, "task_instance": ti}
+    variables = {"AIRFLOW_CONN_LUMA_RAY_DEFAULT": connection(simulator.url, requests_per_minute=100_000)}
+    with mock.patch.dict(os.environ, variables), _moving_clock(simulator):
+        task.execute(context)
+
+
+@contextmanager
+def _moving_clock(simulator: Any) -> Iterator[None]:
+    """Give the operator's wait the simulator's time, and let its pauses move that on."""
+    import pendulum
+
+    from airflow_provider_luma.jobs import lifecycle
+    from airflow_provider_luma.operators import luma_ray
+
+    class Pauses:
+        def get(self, timeout: float) -> None:
+            simulator.advance(timeout)
+            raise Empty
+
+    clock = SimpleNamespace(now=lambda zone: pendulum.from_timestamp(simulator.now(), zone))
+    with mock.patch.object(lifecycle, "pendulum", clock), mock.patch.object(luma_ray, "SimpleQueue", Pauses):
+        yield
+
+
+def _with_sdk(simulator: Any, folder: Path) -> None:
+    from segmind import SegmindClient, v2
+
+    client = SegmindClient(api_key=API_KEY, base_url=f"{simulator.url}/v1")
+    clock = SimpleNamespace(sleep=simulator.advance, monotonic=simulator.now)
+    try:
+        with mock.patch.object(v2, "time", clock):
+            client.submit_async(MODEL, prompt="a slow push in", loop=False).wait()
+    finally:
+        client._client.close()

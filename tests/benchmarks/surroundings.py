@@ -1,0 +1,89 @@
+"""What benchmarks run in: an Airflow home of their own, fresh processes, a server in another one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+API_KEY = "SG_simulator"
+MODEL = "luma-ray-img-2-video"
+ROOT = Path(__file__).parents[2]
+FRAME = ROOT / "dags_examples" / "frames" / "coffee.jpg"
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Point Airflow to an empty home, before anything imports it; nothing of the developer's own is read."""
+    with tempfile.TemporaryDirectory(prefix="luma_bench_") as home:
+        os.environ |= {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        yield
+
+
+def connection(url: str, **extra: Any) -> str:
+    """Return the connection to a simulator, as the variable AIRFLOW_CONN_LUMA_RAY_DEFAULT has it."""
+    return json.dumps({"conn_type": "luma_ray", "password": API_KEY, "host": url, "extra": extra})
+
+
+def run_fresh(*arguments: str, env: dict[str, str] | None = None) -> Any:
+    """Run Python in a fresh process and return the JSON object on the last line that it prints."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | (env or {}),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"python {' '.join(arguments)} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextmanager
+def server(**options: Any) -> Iterator[str]:
+    """Run a simulator in a process of its own, so that its time and memory are nobody else's; give its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.server", json.dumps(options)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().strip()
+            if not url:
+                raise RuntimeError("the simulator did not start")
+            yield url
+        finally:
+            process.stdin.close()
+
+
+def upload(url: str) -> str:
+    """Upload the frame to a simulator and return its address."""
+    picture = FRAME.read_bytes()
+    body = {"data_urls": [f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"]}
+    request = urllib.request.Request(
+        f"{url}/upload-asset",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", "x-api-key": API_KEY},
+    )
+    with urllib.request.urlopen(request) as reply:
+        address: str = json.load(reply)["file_urls"][0]
+    return address

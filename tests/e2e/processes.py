@@ -1,0 +1,71 @@
+"""Process sessions: what is started in one is found and ended as a whole, whatever it has forked since.
+
+Airflow puts each task into a process group of its own and leaves tasks behind as orphans when a scheduler is killed;
+but nothing in it leaves the session that its component was started in. Run as a program, this file is the warden: it
+ends the sessions that it was told of as soon as its standard input closes, which is also when the tests are killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    """A live process, as ``/proc`` shows it."""
+
+    pid: int
+    parent: int
+    session: int
+
+
+def read(pid: int) -> Process | None:
+    """Return a process; None where it is gone or only waits to be reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else Process(pid, int(fields[1]), int(fields[3]))
+
+
+def members(session: int) -> list[Process]:
+    """Return the live processes of a session."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [process for pid in pids if (process := read(pid)) and process.session == session]
+
+
+def kill(pid: int) -> bool:
+    """Send SIGKILL; tell whether the process was there to get it."""
+    if read(pid) is None:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
+
+
+def end(session: int) -> None:
+    """Kill a session's processes until none is left."""
+    while found := members(session):
+        for process in found:
+            kill(process.pid)
+        time.sleep(0.02)
+
+
+def watch() -> None:
+    """Read ``+<session>`` and ``-<session>`` lines until the input ends, then end the sessions that remain."""
+    sessions: set[int] = set()
+    for line in sys.stdin:
+        (sessions.add if line[0] == "+" else sessions.discard)(int(line[1:]))
+    for session in sessions:
+        end(session)
+
+
+if __name__ == "__main__":
+    watch()

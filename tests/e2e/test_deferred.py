@@ -1,0 +1,34 @@
+"""Many deferred tasks in one triggerer: all delivered, hardly a request spent."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.conftest import LONG_RUN
+from tests.e2e.runs import HELD, Runs
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+AMOUNT = 100 if LONG_RUN else 20
+
+
+def test_many_deferred_tasks(vendor: Callable[..., Runs]) -> None:
+    runs = vendor(latency=HELD)
+    began = time.monotonic()
+    run = runs.start("mapped", count=AMOUNT)
+    runs.wait_deferred(run, AMOUNT)
+    deferred = time.monotonic()
+    runs.simulator.advance(HELD)
+    assert runs.wait([run], timeout=1800) == {run: "success"}
+    ended = time.monotonic()
+
+    runs.check_mapped(run, AMOUNT)
+    calls = Counter(call for _, call in runs.calls())
+    print(
+        f"{AMOUNT} tasks deferred after {deferred - began:.0f} s, delivered {ended - deferred:.0f} s later: {calls}"
+    )
+    assert (runs.simulator.charges, calls["submit"], calls["download"]) == (AMOUNT, AMOUNT, AMOUNT)
+    assert calls["status"] <= AMOUNT * 12
