@@ -36,6 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 def vendor(request: pytest.FixtureRequest, frame: Path, tmp_path: Path) -> Iterator[Callable[..., Runs]]:
     """Make a simulator with the given options, and the runs against it."""
     cluster: Cluster = request.getfixturevalue("cluster")
+    simulators = []
     with ExitStack() as stack:
 
         def make(**options: object) -> Runs:
@@ -47,9 +48,11 @@ def vendor(request: pytest.FixtureRequest, frame: Path, tmp_path: Path) -> Itera
                 clip_seconds=0.2,
                 **options,  # type: ignore[arg-type]
             )
-            return Runs(cluster, stack.enter_context(simulator), frame, tmp_path)
+            simulators.append(stack.enter_context(simulator))
+            return Runs(cluster, simulator, frame, tmp_path)
 
         yield make
+    assert [simulator.leaks for simulator in simulators if simulator.leaks] == []
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -137,8 +137,14 @@ class Runs:
         self.cluster.wait(f"{run} calls {call}", lambda: seen in set(self.calls()), every=0.01)
         pid = run.live_pid(1)
         assert pid is not None, f"{run} has no process"
-        assert self.cluster.owns(pid)
         return pid
+
+    def kill_supervisor(self, pid: int) -> None:
+        """Kill the process that looks after a task's."""
+        task = processes.read(pid)
+        assert task is not None, "the task has ended"
+        assert self.cluster.owns(task.parent)
+        processes.kill(task.parent)
 
     def check_delivered(self, run: Run, *, by_two: bool = False) -> None:
         """Check that a run of one video bought one, that it plays, and that records and XComs tell of it.
