@@ -24,15 +24,15 @@ _MAX_TRIES = 4
 def next_delay(waited: float, typical: float, fixed: float | None = None) -> float:
     """Return the seconds until the next status call.
 
-    The delay is jittered by a tenth, so that jobs submitted together do not ask together.
+    An adapted delay is jittered by a tenth, so that jobs submitted together do not ask together.
 
     :param waited: seconds since the submission
     :param typical: seconds that such a job usually takes
-    :param fixed: the user's ``poll_interval`` in seconds; None: adaptive
+    :param fixed: the user's ``poll_interval`` in seconds, kept exactly; None: adaptive
     """
-    jitter = 1 + random.uniform(0, _JITTER)
     if fixed is not None:
-        return fixed * jitter
+        return fixed
+    jitter = 1 + random.uniform(0, _JITTER)
     looks = (share * typical - waited for share in _EARLY_LOOKS)
     upcoming = (delay for delay in looks if delay >= _SHORTEST)
     return max(next(upcoming, _GROWTH * waited) * jitter, _SHORTEST)

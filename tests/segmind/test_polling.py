@@ -26,10 +26,10 @@ def test_the_next_look_is_never_in_the_past_nor_at_once(waited: float, typical: 
 
 @settings(deadline=None)
 @given(seconds, st.floats(0, 1e4), positive)
-def test_a_fixed_interval_is_kept_and_jittered_by_a_tenth(
+def test_a_fixed_interval_is_kept_exactly(
     waited: float, typical: float, fixed: float
 ) -> None:
-    assert fixed <= next_delay(waited, typical, fixed) <= fixed * 1.1 * (1 + 1e-9)
+    assert next_delay(waited, typical, fixed) == fixed
 
 
 def test_the_jitter_tells_jobs_apart() -> None:
