@@ -31,16 +31,24 @@ class RateLimiter:
     def take(self, *, urgent: bool) -> float:
         """Take a place and return 0; or where none is free, return the seconds until it is worth asking again."""
         with self._lock:
-            now = self._clock()
-            while self._taken and self._taken[0] <= now - _WINDOW:
-                self._taken.popleft()
-            if now < self._closed_until:
-                return self._closed_until - now
-            excess = len(self._taken) - (self._places if urgent else self._poll_places)
-            if excess >= 0:
-                return self._taken[excess] + _WINDOW - now
-            self._taken.append(now)
-            return 0.0
+            delay = self._delay(self._places if urgent else self._poll_places)
+            if not delay:
+                self._taken.append(self._clock())
+            return delay
+
+    def delay(self) -> float:
+        """Return the seconds until an urgent request may pass, without taking its place."""
+        with self._lock:
+            return self._delay(self._places)
+
+    def _delay(self, places: int) -> float:
+        now = self._clock()
+        while self._taken and self._taken[0] <= now - _WINDOW:
+            self._taken.popleft()
+        if now < self._closed_until:
+            return self._closed_until - now
+        excess = len(self._taken) - places
+        return self._taken[excess] + _WINDOW - now if excess >= 0 else 0.0
 
     def close(self, seconds: float) -> None:
         """Let nobody pass for some seconds, because the vendor said 429; at most for one window."""

@@ -139,6 +139,10 @@ class LumaRayHook(BaseHook):
         """
         return parse_credits(self._transport.get(f"{self.settings.api_url}/v1/get-user-credits"))
 
+    def reserve(self) -> None:
+        """Wait until the request limit lets a paid call pass, so that none waits with its intent on record."""
+        self._transport.reserve()
+
     def submit(self, request: GenerationRequest) -> str:
         """Buy one job on v2 and return its request id. Never retried, unless no byte had left.
 

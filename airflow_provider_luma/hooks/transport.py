@@ -214,6 +214,11 @@ class Transport:
             body = body.replace(key, b"<api key>")
         return Reply(response.status_code, response.headers, body)
 
+    def reserve(self) -> None:
+        """Wait until the request limit lets a call pass."""
+        while delay := self._limiter.delay():
+            time.sleep(delay)
+
     def _take_place(self, *, poll: bool = False) -> None:
         while delay := self._limiter.take(urgent=not poll):
             if poll:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Seconds before each look, for rows appear with a lag: two minutes in all.
 LOOK_DELAYS = (0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 
-#: No paid call lasts longer, so an older intent has nothing to do with a job of now.
+#: No paid call lasts longer, so a job and an intent further apart have nothing to do with each other.
 _LONGEST_CALL = timedelta(minutes=15)
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ def find_lost_job(
             claimed |= neighbour.request_ids()
             unresolved.extend(neighbour.history())
         contested = any(_may_own(take, record, since) for take in unresolved)
+        rows = [row for row in rows if row.created is None or row.created <= since + _LONGEST_CALL]
         found = matches(
             rows, model=record.model, body_sha256=record.body_sha256, since=since, claimed=claimed
         )

@@ -70,6 +70,7 @@ class Purchase:
         while True:
             intent = spec.intent(body_sha256=body_digest(request.body()), api_version=api_version)
             intent = replace(intent, revision=revision, superseded=earlier)
+            self._hook.reserve()
             own, other = self._ledger.read()
             if (own is not None and own.revision != revision) or (other and other.state in IN_FLIGHT):
                 log.warning("Somebody else has written %s meanwhile.", self._ledger.path)
