@@ -64,7 +64,7 @@ class LumaRayError(AirflowException):
         error = copy(self)
         error.request_id = self.request_id or request_id
         prefix = f"{request_id}: " if request_id and not self.request_id else ""
-        error.args = (f"{prefix}{self} {standing}",)
+        error.args = (f"{prefix}{self} {standing}".rstrip(),)
         return error
 
 

@@ -15,7 +15,12 @@ from urllib.parse import quote
 import requests
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRaySubmitUnknown
+from airflow_provider_luma.exceptions import (
+    LumaRayConfigurationError,
+    LumaRayError,
+    LumaRayRefused,
+    LumaRaySubmitUnknown,
+)
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download
 from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
@@ -160,7 +165,8 @@ class LumaRayHook(BaseHook):
 
         :param request: what to render
         :param destination: a local file, overwritten; not written where the reply is JSON that names an URL
-        :raises LumaRayRefused: refused; nothing was bought
+        :raises LumaRayRefused: refused, or the job FAILED; nothing was bought. Its ``request_id`` is set where the
+            reply named the job
         :raises LumaRayRateLimited: too many requests; nothing was bought
         :raises LumaRayUnavailable: no connection; nothing was bought
         :raises LumaRaySubmitUnknown: sent, and no whole video came back; perhaps bought. Its ``request_id`` is set
@@ -170,7 +176,9 @@ class LumaRayHook(BaseHook):
         with self._transport.post(url, request.body(), paid=True, read_timeout=_GENERATE_TIMEOUT) as response:
             request_id = response.headers.get("x-request-id")
             if response.status_code >= 300:
-                raise submit_error(self._transport.read(response, paid=True))
+                error = submit_error(self._transport.read(response, paid=True))
+                # The id in a gateway's error may be the gateway's own.
+                raise error.about(request_id, "") if isinstance(error, LumaRayRefused) else error
             try:
                 received = _receive(response, destination, self._transport)
             except NETWORK_ERRORS as error:

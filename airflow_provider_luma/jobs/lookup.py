@@ -15,6 +15,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, read_time
 from airflow_provider_luma.segmind.history import JobRecordRow, matches
+from airflow_provider_luma.segmind.messages import JobState
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
@@ -59,12 +60,11 @@ def find_lost_job(
         for neighbour in ledger.neighbours():
             claimed |= neighbour.request_ids()
             unresolved.extend(neighbour.history())
-        contested = any(_may_own(take, record, since) for take in unresolved)
         rows = [row for row in rows if row.created is None or row.created <= since + _LONGEST_CALL]
         found = matches(
             rows, model=record.model, body_sha256=record.body_sha256, since=since, claimed=claimed
         )
-        if len(found) == 1 and not contested:
+        if len(found) == 1 and not any(_may_own(take, found[0], record, since) for take in unresolved):
             log.info(
                 "%s: found in the history; it is adopted, and nothing is bought anew.", found[0].request_id
             )
@@ -86,11 +86,14 @@ def find_lost_job(
     )
 
 
-def _may_own(take: Mapping[str, Any], record: JobRecord, since: datetime) -> bool:
-    """Tell whether another paid call of the same inputs may have bought a job whose id it does not know."""
+def _may_own(take: Mapping[str, Any], row: JobRecordRow, record: JobRecord, since: datetime) -> bool:
+    """Tell whether a job is perhaps that of another paid call of the same inputs which does not know its job's id.
+
+    A call that is known to have failed can own a FAILED job only.
+    """
     return (
         take["body_sha256"] == record.body_sha256
         and not take.get("request_id")
-        and take["state"] != RecordState.FAILED
+        and (take["state"] != RecordState.FAILED or row.state is JobState.FAILED)
         and read_time(take["intent_at"]) >= since - _LONGEST_CALL
     )

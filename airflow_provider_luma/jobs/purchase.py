@@ -153,7 +153,7 @@ class Purchase:
                 return self._generate(request, intent)
             request_id = self._hook.submit(request)
         except (LumaRayRefused, LumaRayRateLimited, LumaRayUnavailable) as error:
-            self.note(intent.moved(RecordState.FAILED, error=str(error)))
+            self.note(intent.moved(RecordState.FAILED, request_id=error.request_id, error=str(error)))
             raise
         except LumaRaySubmitUnknown as error:
             if not error.request_id:
