@@ -52,6 +52,8 @@ class Ledger:
         self._store = store
         self._shared = shared
         self.path = sidecar(output, SUFFIX)
+        #: Whether the last read found the same on both legs, as far as they are this task instance's.
+        self.legs_agree = True
 
     def read(self) -> tuple[JobRecord | None, JobRecord | None]:
         """Return this task instance's record, and another's at the same path.
@@ -64,7 +66,11 @@ class Ledger:
         stored = self._read_store()
         other = beside if beside and beside.identity != self._identity else None
         own = [record for record in (beside, stored) if record and record.identity == self._identity]
-        return max(own, key=lambda record: record.revision, default=None), other
+        newest = max(own, key=lambda record: record.revision, default=None)
+        self.legs_agree = other is not None or all(
+            record == newest for record in ((beside, stored) if self._store else (beside,))
+        )
+        return newest, other
 
     def _read_store(self) -> JobRecord | None:
         if self._store is None:

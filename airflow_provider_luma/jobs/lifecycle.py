@@ -106,7 +106,7 @@ class Job:
             log.info(
                 "%s: bought before and now %s; re-attaching, nothing is bought.", own.request_id, own.state
             )
-        return own
+        return own if self._ledger.legs_agree else self._purchase.note(own)
 
     def recorded(self, request_id: str) -> JobRecord:
         """Return the record of a job that an earlier phase of this attempt submitted.

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_luma import media
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRecordError
@@ -265,3 +264,47 @@ def failing(error: Exception) -> Any:
         raise error
 
     return fail
+
+
+def test_copies_of_the_record_that_differ_are_made_the_same_again(simulator: Simulator, task: Task) -> None:
+    """The first attempt died when the file said "delivered" and the task state store did not yet."""
+    assert task.store
+    task.attempt()
+    task.store.set(
+        ledger.STATE_KEY, task.record | {"state": "completed", "revision": task.record["revision"] - 1}
+    )
+    assert task.attempt().word == "delivered"
+    assert task.store.get(ledger.STATE_KEY) == task.record
+    assert task.record["state"] == "delivered"
+
+    task.record_path.unlink()
+    assert task.attempt().word == "delivered"
+    assert task.store.get(ledger.STATE_KEY) == task.record
+    assert simulator.charges == 1
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["with its id", "without its id"])
+def test_a_failed_job_of_v1_is_not_taken_for_a_lost_one(
+    monkeypatch: pytest.MonkeyPatch, frame: Path, tmp_path: Path, named: bool
+) -> None:
+    """The first v1 call FAILED; the second bought a job, its answer was lost, and the history shows it later."""
+    with Simulator(latency=0.02, clip_seconds=0.2, api_key=API_KEY, history_lag=60) as simulator:
+        connect(monkeypatch, simulator)
+        frame_url = LumaRayHook().upload_image(frame)
+        task = Task(simulator, tmp_path / "videos", frame_url, stored=True, api_version="v1")
+        simulator.fail_next()
+        first = task.attempt()
+        assert first.word == "person"
+        assert str(first.error).startswith(simulator.jobs[0].request_id)
+        if not named:
+            nameless = {name: value for name, value in task.record.items() if name != "request_id"}
+            task.record_path.write_text(json.dumps(nameless))
+        simulator.advance(60)
+        simulator.fault("v1", "reset", accepted=True)
+        for _ in range(3):
+            assert task.attempt().word == "person"
+        simulator.advance(60)
+        last = task.attempt()
+        assert simulator.charges == 1
+        if named:
+            task.check_delivered(last, settle(simulator)[1])

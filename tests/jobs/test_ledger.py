@@ -38,6 +38,7 @@ def test_either_leg_alone_suffices(output: Path, lost: str) -> None:
     if lost == "store":
         store.values.clear()
     assert ledger.read() == (written, None)
+    assert ledger.legs_agree is (lost == "neither")
 
 
 def test_the_newer_copy_counts_where_the_legs_differ(output: Path) -> None:
