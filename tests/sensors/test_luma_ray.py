@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
-from airflow.sdk.exceptions import AirflowRescheduleException
+from airflow.sdk.bases.sensor import AirflowRescheduleException  # type: ignore[attr-defined]
 from airflow.sdk.module_loading import import_string  # type: ignore[attr-defined]
 
 from airflow_provider_luma.exceptions import LumaRayAuthenticationError, LumaRayConfigurationError
