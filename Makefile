@@ -24,8 +24,9 @@ test: $(READY) ## the tests (ARGS=... for pytest)
 faults: $(READY) ## the faults at length: 20,000 lives of a job, which takes a quarter of an hour
 	@LUMA_FAULT_EXAMPLES=20000 $(BIN)/python -m pytest tests/faults $(ARGS)
 
-chaos: $(READY) ## a real Airflow whose processes are killed, at length
-	@LUMA_CHAOS_RUNS=30 $(BIN)/python -m pytest tests/e2e $(ARGS)
+RUNS ?= 30
+chaos: $(READY) ## a real Airflow whose processes are killed, 30 times and more (RUNS=0: a handful of times)
+	@LUMA_CHAOS_RUNS=$(RUNS) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 lint: $(READY) ## style and types
 	$(BIN)/python -m ruff check .

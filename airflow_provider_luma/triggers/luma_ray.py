@@ -147,14 +147,13 @@ class LumaRayCreditSensorTrigger(BaseTrigger):
         """Look until the sensor is needed; the first look was the sensor's own."""
         threshold = CreditThreshold(Decimal(self.threshold), self.direction, self.include_free_credits)
         await asyncio.sleep(self.poke_interval)
-        try:
-            async for credits in _balances(self.luma_ray_conn_id, self.poke_interval):
-                if threshold.is_reached(credits):
-                    yield TriggerEvent({"reason": "reached"})  # type: ignore[no-untyped-call]
-                    return
-        except LumaRayError as error:
-            log.warning("The balance cannot be asked for: %s", error)
-            yield TriggerEvent({"reason": "error"})  # type: ignore[no-untyped-call]
+        async for answer in _looks(self.luma_ray_conn_id, self.poke_interval):
+            if isinstance(answer, LumaRayError):
+                yield TriggerEvent({"reason": "error"})  # type: ignore[no-untyped-call]
+                return
+            if threshold.is_reached(answer):
+                yield TriggerEvent({"reason": "reached"})  # type: ignore[no-untyped-call]
+                return
 
 
 class LumaRayCreditTrigger(BaseEventTrigger):
@@ -163,7 +162,8 @@ class LumaRayCreditTrigger(BaseEventTrigger):
     It fires on the crossing, not on every look: while the balance stays beyond the threshold nothing more happens. On
     Airflow 3.3 and later the asset's state store remembers the last side, so that neither a restart fires again nor a
     crossing during one is missed, and all triggers of one connection and interval share one look. Earlier, the first
-    look after a start only tells the side.
+    look after a start only tells the side. A key or connection that does not work is logged, and looked at anew at the
+    next look: a watcher that ended would be restarted by Airflow at once, again and again.
 
     The event: ``{"balance": "<US dollars>", "threshold": ..., "direction": ...}``.
 
@@ -203,7 +203,7 @@ class LumaRayCreditTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch the balance with looks of its own, where Airflow shares none."""
-        async for event in self._crossings(_balances(self.luma_ray_conn_id, self.poll_interval)):
+        async for event in self._crossings(_looks(self.luma_ray_conn_id, self.poll_interval)):
             yield event
 
     def shared_stream_key(self) -> Hashable:
@@ -211,26 +211,28 @@ class LumaRayCreditTrigger(BaseEventTrigger):
         return ("luma_ray_credits", self.luma_ray_conn_id, str(self.poll_interval))
 
     @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Credits]:
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Credits | LumaRayError]:
         """Look at the balance for all that share the stream."""
-        async for credits in _balances(kwargs["luma_ray_conn_id"], kwargs["poll_interval"]):
-            yield credits
+        async for answer in _looks(kwargs["luma_ray_conn_id"], kwargs["poll_interval"]):
+            yield answer
 
     async def filter_shared_stream(
-        self, shared_stream: AsyncIterator[Credits]
+        self, shared_stream: AsyncIterator[Credits | LumaRayError]
     ) -> AsyncIterator[TriggerEvent]:
         """Pick this trigger's crossings out of the shared looks."""
         async for event in self._crossings(shared_stream):
             yield event
 
-    async def _crossings(self, balances: AsyncIterator[Credits]) -> AsyncIterator[TriggerEvent]:
+    async def _crossings(self, answers: AsyncIterator[Credits | LumaRayError]) -> AsyncIterator[TriggerEvent]:
         store = getattr(self, "asset_state_store", None)
         key = f"luma_ray_credits_{self._threshold.direction}_{self._threshold.amount}"
         was_reached = None if store is None else await store.aget(key)
-        async for credits in balances:
-            is_reached = self._threshold.is_reached(credits)
+        async for answer in answers:
+            if isinstance(answer, LumaRayError):
+                continue
+            is_reached = self._threshold.is_reached(answer)
             if is_reached and was_reached is False:
-                balance = self._threshold.balance(credits)
+                balance = self._threshold.balance(answer)
                 log.info("The balance of %s USD has crossed %s.", balance, self._threshold.amount)
                 yield TriggerEvent(  # type: ignore[no-untyped-call]
                     {
@@ -244,16 +246,21 @@ class LumaRayCreditTrigger(BaseEventTrigger):
             was_reached = is_reached
 
 
-async def _balances(luma_ray_conn_id: str, interval: float) -> AsyncIterator[Credits]:
-    """Yield the balance at an interval, passing over what passes; look-up and HTTP happen in threads."""
+async def _looks(luma_ray_conn_id: str, interval: float) -> AsyncIterator[Credits | LumaRayError]:
+    """Yield the balance at an interval, or why it cannot be asked for; what passes is passed over.
+
+    Look-up and HTTP happen in threads, with the connection as it is by then.
+    """
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
-    hook = LumaRayHook(luma_ray_conn_id)
     while True:
         try:
-            yield await asyncio.to_thread(hook.get_credits)
+            yield await asyncio.to_thread(LumaRayHook(luma_ray_conn_id).get_credits)
         except (LumaRayRateLimited, LumaRayUnavailable) as error:
             log.warning("The balance cannot be read this time: %s", error)
+        except LumaRayError as error:
+            log.error("The balance cannot be asked for: %s", error)
+            yield error
         await asyncio.sleep(interval)
 
 

@@ -199,7 +199,7 @@ class Cluster:
     def _ready(self) -> bool:
         health = self._call("GET", "monitor/health")
         healthy = all(part["status"] == "healthy" for part in health.values())
-        return healthy and self._call("GET", "dags")["total_entries"] == 3
+        return healthy and self._call("GET", "dags")["total_entries"] == 5
 
     def _pages(self, path: str, name: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

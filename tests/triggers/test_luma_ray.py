@@ -209,13 +209,13 @@ def test_siblings_share_one_look_at_the_account() -> None:
 def test_the_shared_stream_passes_over_what_passes(simulator: Simulator) -> None:
     simulator.fault("credits", "status", status=500, times=5)
 
-    async def first_balance() -> Credits:
+    async def first_look() -> Any:
         stream = LumaRayCreditTrigger.open_shared_stream(
             {"luma_ray_conn_id": "luma_ray_default", "poll_interval": 0.01}
         )
         return await anext(stream)
 
-    assert asyncio.run(first_balance()).total == 20
+    assert asyncio.run(first_look()).total == 20
 
 
 def test_it_watches_a_real_account_without_shared_streams(simulator: Simulator) -> None:
@@ -228,6 +228,26 @@ def test_it_watches_a_real_account_without_shared_streams(simulator: Simulator) 
         return await task
 
     assert asyncio.run(watch()) == {"balance": "4.5", "threshold": "5", "direction": "below"}
+
+
+def test_a_watcher_outlives_a_wrong_key_and_sees_it_corrected(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
+
+    async def watch() -> Any:
+        events = revived(LumaRayCreditTrigger(threshold=5, poll_interval=0.01)).run()
+        task = asyncio.create_task(first(events))
+        for key, balance in (("SG_ffffffffffffffff", "20"), (API_KEY, "20"), (API_KEY, "4.5")):
+            set_connection(monkeypatch, simulator.url, password=key)
+            simulator.set_credits(balance)
+            looks = simulator.calls.get("credits", 0)
+            while simulator.calls.get("credits", 0) < looks + 2 and not task.done():
+                await asyncio.sleep(0.01)
+        return await task
+
+    assert asyncio.run(watch())["balance"] == "4.5"
+    assert "check the API key" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": "much"}, {"threshold": 5, "direction": "up"}])
