@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
-_WINDOW = 60.0
+#: The vendor's minute, and a second for requests that the network does not deliver in the order they were sent.
+_WINDOW = 61.0
 #: The share of the limit that polls may use up; the rest is kept for submits, results and the like.
 _POLL_SHARE = 0.8
+#: The share that the polls of all waiting jobs aim at, so that there is room when many of them end together.
+_POLL_AIM = 0.5
 
 
 class RateLimiter:
@@ -27,22 +31,26 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._taken: deque[float] = deque()
         self._closed_until = 0.0
+        self._last_turn = 0.0
+        self._waiting = 0
 
     def take(self, *, urgent: bool) -> float:
-        """Take a place and return 0; or where none is free, return the seconds until it is worth asking again."""
+        """Take a place and return 0; or where none is free, return the seconds until it is worth asking again.
+
+        Polls that find no room are told turns one after the other, so that they do not all come back at once.
+        """
         with self._lock:
-            delay = self._delay(self._places if urgent else self._poll_places)
+            now = self._clock()
+            delay = self._delay(now, self._places if urgent else self._poll_places)
             if not delay:
-                self._taken.append(self._clock())
+                self._taken.append(now)
+            elif not urgent:
+                turn = max(now + delay, self._last_turn + _WINDOW / self._poll_places)
+                self._last_turn = min(turn, now + delay + _WINDOW)
+                delay = self._last_turn - now
             return delay
 
-    def delay(self) -> float:
-        """Return the seconds until an urgent request may pass, without taking its place."""
-        with self._lock:
-            return self._delay(self._places)
-
-    def _delay(self, places: int) -> float:
-        now = self._clock()
+    def _delay(self, now: float, places: int) -> float:
         while self._taken and self._taken[0] <= now - _WINDOW:
             self._taken.popleft()
         if now < self._closed_until:
@@ -50,10 +58,31 @@ class RateLimiter:
         excess = len(self._taken) - places
         return self._taken[excess] + _WINDOW - now if excess >= 0 else 0.0
 
-    def close(self, seconds: float) -> None:
-        """Let nobody pass for some seconds, because the vendor said 429; at most for one window."""
+    def close(self, seconds: float) -> bool:
+        """Let nobody pass for some seconds, because the vendor said 429; at most for one window.
+
+        :return: whether it was open
+        """
         with self._lock:
-            self._closed_until = max(self._closed_until, self._clock() + min(max(seconds, 0.0), _WINDOW))
+            now = self._clock()
+            was_open = self._closed_until <= now
+            self._closed_until = max(self._closed_until, now + min(max(seconds, 0.0), _WINDOW))
+            return was_open
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count a job as one of those that share the polls."""
+        with self._lock:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def spacing(self) -> float:
+        """Return the seconds between two looks at one job at which the looks at all of them fit into the limit."""
+        return self._waiting * _WINDOW / (self._places * _POLL_AIM)
 
 
 @cache

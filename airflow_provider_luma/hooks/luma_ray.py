@@ -22,7 +22,7 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
 )
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download
-from airflow_provider_luma.hooks.limiter import limiter_of
+from airflow_provider_luma.hooks.limiter import RateLimiter, limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
 from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport, describe
 from airflow_provider_luma.media import VideoFile, VideoSink, data_url, ends_whole, is_mp4_head
@@ -120,11 +120,15 @@ class LumaRayHook(BaseHook):
         """Return a session that adds the key on the API's own hosts only."""
         return self._transport.session
 
+    @property
+    def limiter(self) -> RateLimiter:
+        """The account's request limit, which everything in this process shares that uses the connection."""
+        settings = self.settings
+        return limiter_of(self.luma_ray_conn_id, settings.api_url, settings.requests_per_minute)
+
     @cached_property
     def _transport(self) -> Transport:
-        settings = self.settings
-        limiter = limiter_of(self.luma_ray_conn_id, settings.api_url, settings.requests_per_minute)
-        return Transport(settings, limiter)
+        return Transport(self.settings, self.limiter)
 
     def test_connection(self) -> tuple[bool, str]:
         """Check the key with the credits call, which is free; the message names the balance."""
@@ -145,7 +149,7 @@ class LumaRayHook(BaseHook):
         return parse_credits(self._transport.get(f"{self.settings.api_url}/v1/get-user-credits"))
 
     def reserve(self) -> None:
-        """Wait until the request limit lets a paid call pass, so that none waits with its intent on record."""
+        """Wait for the next paid call's place in the request limit, so that none waits with its intent on record."""
         self._transport.reserve()
 
     def submit(self, request: GenerationRequest) -> str:

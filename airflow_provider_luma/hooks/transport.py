@@ -9,11 +9,13 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from airflow_provider_luma import __version__
@@ -24,6 +26,8 @@ from airflow_provider_luma.segmind.messages import Reply, rate_limited, redact
 from airflow_provider_luma.segmind.polling import retry_delay
 
 CONNECT_TIMEOUT = 10.0
+#: How many threads may use one session without closing each other's connections.
+_CONNECTIONS = 16
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
 #: A shorter "key" is a mistake, and words of the reply would look like it.
 _SHORTEST_KEY = 8
@@ -60,6 +64,8 @@ class _Session(requests.Session):
 def open_session(settings: Settings, *key_urls: str) -> requests.Session:
     """Return a session that sends the key to the given URLs' origins and nowhere else."""
     session = _Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
     session.auth = KeyAuth(settings.api_key, key_urls)
     session.headers["User-Agent"] = f"airflow-provider-luma/{__version__}"
     return session
@@ -89,6 +95,7 @@ class Transport:
         self._settings = settings
         self._limiter = limiter
         self.session = self._open_session()
+        self._reserved = False
 
     def _open_session(self) -> requests.Session:
         settings = self._settings
@@ -150,7 +157,10 @@ class Transport:
         attempt = 0
         while True:
             attempt += 1
-            self._take_place()
+            if paid and self._reserved:
+                self._reserved = False
+            else:
+                self._take_place()
             body = _Body(content)
             with self._open_session() as session:
                 try:
@@ -215,22 +225,28 @@ class Transport:
         return Reply(response.status_code, response.headers, body)
 
     def reserve(self) -> None:
-        """Wait until the request limit lets a call pass."""
-        while delay := self._limiter.delay():
-            time.sleep(delay)
+        """Wait until the request limit lets a call pass, and keep its place for the next paid one."""
+        if not self._reserved:
+            self._take_place()
+            self._reserved = True
 
     def _take_place(self, *, poll: bool = False) -> None:
+        told = False
         while delay := self._limiter.take(urgent=not poll):
             if poll:
                 raise LumaRayRateLimited(
-                    "The connection's requests_per_minute are used up; nothing was sent."
+                    "The connection's requests_per_minute are used up; nothing was sent.",
+                    reset_at=datetime.now(UTC) + timedelta(seconds=delay),
                 )
+            if not told and delay > 1:
+                log.info("The request limit leaves no room; waiting, %.0f s at first.", delay)
+                told = True
             time.sleep(delay)
 
     def _close_limit(self, reply: Reply) -> None:
         error = rate_limited(reply)
-        log.info("%s", error)
-        self._limiter.close(error.seconds_to_reset())
+        if self._limiter.close(error.seconds_to_reset()):
+            log.info("%s", error)
 
     def _timeout(self, read: float | None) -> tuple[float, float]:
         return CONNECT_TIMEOUT, read or self._settings.timeout

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_luma.exceptions import LumaRayRateLimited
+from airflow_provider_luma.hooks.limiter import _WINDOW as WINDOW
 from airflow_provider_luma.hooks.limiter import RateLimiter, limiter_of
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.segmind.generation import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.support import API_KEY, make_operator, set_connection, task_context
 
@@ -25,19 +28,69 @@ def test_as_many_as_the_limit_pass_in_a_minute_and_the_next_is_told_how_long() -
     clock = Clock()
     limiter = RateLimiter(10, clock)
     assert [limiter.take(urgent=True) for _ in range(10)] == [0.0] * 10
-    assert limiter.take(urgent=True) == 60.0
-    clock.now += 59
+    assert limiter.take(urgent=True) == WINDOW
+    clock.now += WINDOW - 1
     assert limiter.take(urgent=True) == 1.0
     clock.now += 1
     assert limiter.take(urgent=True) == 0.0
 
 
+def test_a_window_is_a_minute_and_what_the_network_may_shuffle() -> None:
+    assert 60 < WINDOW <= 62
+
+
 def test_polls_leave_room_for_what_must_go() -> None:
     limiter = RateLimiter(10, Clock())
     assert [limiter.take(urgent=False) for _ in range(8)] == [0.0] * 8
-    assert limiter.take(urgent=False) == 60.0
+    assert limiter.take(urgent=False) == WINDOW
     assert [limiter.take(urgent=True) for _ in range(2)] == [0.0] * 2
-    assert limiter.take(urgent=True) == 60.0
+    assert limiter.take(urgent=True) == WINDOW
+
+
+def test_polls_that_find_no_room_are_told_turns_one_after_the_other() -> None:
+    clock = Clock()
+    limiter = RateLimiter(10, clock)
+    for _ in range(8):
+        limiter.take(urgent=False)
+    delays = [limiter.take(urgent=False) for _ in range(4)]
+    assert delays == pytest.approx([WINDOW + turn * WINDOW / 8 for turn in range(4)])
+    clock.now += delays[0]
+    assert limiter.take(urgent=False) == 0.0
+
+
+def test_those_who_ask_without_waiting_for_their_turn_do_not_put_it_off_for_ever() -> None:
+    limiter = RateLimiter(10, Clock())
+    assert max(limiter.take(urgent=False) for _ in range(1000)) == 2 * WINDOW
+
+
+def test_many_waiting_polls_all_get_their_turn_and_hardly_ask_in_vain() -> None:
+    clock = Clock()
+    limiter = RateLimiter(60, clock)
+    due = dict.fromkeys(range(300), clock.now)
+    asked = 0
+    while due:
+        job = min(due, key=due.__getitem__)
+        clock.now = max(clock.now, due[job])
+        asked += 1
+        delay = limiter.take(urgent=False)
+        if delay:
+            due[job] += delay
+        else:
+            del due[job]
+    assert asked < 5 * 300
+    assert clock.now - 1000 < 1.2 * 300 / 48 * WINDOW
+
+
+def test_the_more_jobs_wait_the_wider_are_the_looks_at_each() -> None:
+    limiter = RateLimiter(60)
+    assert limiter.spacing() == 0
+    with limiter.waiting():
+        one = limiter.spacing()
+        with limiter.waiting():
+            assert limiter.spacing() == 2 * one == pytest.approx(2 * WINDOW / 30)
+    with pytest.raises(RuntimeError), limiter.waiting():
+        raise RuntimeError
+    assert limiter.spacing() == 0
 
 
 def test_any_minute_is_kept_not_only_the_first() -> None:
@@ -48,7 +101,7 @@ def test_any_minute_is_kept_not_only_the_first() -> None:
         if limiter.take(urgent=True) == 0.0:
             passed.append(clock.now)
         clock.now += 0.1
-    assert max(sum(start <= at < start + 60 for at in passed) for start in passed) == 10
+    assert max(sum(start <= at < start + WINDOW for at in passed) for start in passed) == 10
     assert len(passed) >= 50
 
 
@@ -57,11 +110,19 @@ def test_the_smallest_limit_still_lets_polls_through(per_minute: float) -> None:
     assert RateLimiter(per_minute, Clock()).take(urgent=False) == 0.0
 
 
-@pytest.mark.parametrize(("said", "closed"), [(7.0, 7.0), (3600.0, 60.0), (-5.0, 0.0)])
+@pytest.mark.parametrize(("said", "closed"), [(7.0, 7.0), (3600.0, WINDOW), (-5.0, 0.0)])
 def test_a_429_closes_it_for_all_but_never_for_longer_than_a_window(said: float, closed: float) -> None:
     limiter = RateLimiter(10, Clock())
-    limiter.close(said)
+    assert limiter.close(said)
     assert limiter.take(urgent=True) == limiter.take(urgent=False) == closed
+
+
+def test_a_second_429_does_not_close_it_anew() -> None:
+    clock = Clock()
+    limiter = RateLimiter(10, clock)
+    assert [limiter.close(7.0), limiter.close(9.0)] == [True, False]
+    clock.now += 9
+    assert limiter.close(7.0)
 
 
 def test_all_hooks_of_a_connection_share_one() -> None:
@@ -74,8 +135,9 @@ def test_a_poll_without_room_is_not_sent(simulator: Simulator, monkeypatch: pyte
     set_connection(monkeypatch, simulator.url, requests_per_minute=5)
     for _ in range(4):
         LumaRayHook().get_status("unknown")
-    with pytest.raises(LumaRayRateLimited, match="nothing was sent"):
+    with pytest.raises(LumaRayRateLimited, match="nothing was sent") as refused:
         LumaRayHook().get_status("unknown")
+    assert 0 < refused.value.seconds_to_reset() <= WINDOW
     assert LumaRayHook().get_credits().total == 20
     assert simulator.calls == {"status": 4, "credits": 1}
 
@@ -99,3 +161,28 @@ def test_a_429_that_outlasts_the_timeout_is_left_to_airflows_retry(
     with pytest.raises(LumaRayRateLimited):
         make_operator(frame, tmp_path / "clip.mp4", timeout=timedelta(seconds=1)).execute(task_context())
     assert (simulator.calls["submit"], simulator.charges) == (1, 0)
+
+
+def test_the_place_that_was_waited_for_is_the_paid_calls(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_connection(monkeypatch, simulator.url, requests_per_minute=2)
+    hook, other = LumaRayHook(), LumaRayHook()
+    hook.reserve()
+    hook.reserve()
+    other.get_credits()
+    assert other.limiter.take(urgent=True) > 0
+    hook.submit(GenerationRequest("luma-ray-img-2-video", "p", None))
+    assert simulator.calls == {"credits": 1, "submit": 1}
+
+
+def test_429s_are_told_once_until_the_limit_opens_again(
+    simulator: Simulator, connection: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulator.fault("status", "status", status=429, seconds=30, times=9)
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor(8) as threads:
+        for future in [threads.submit(LumaRayHook().get_status, "unknown") for _ in range(8)]:
+            assert isinstance(future.exception(), LumaRayRateLimited)
+    assert LumaRayHook().limiter.take(urgent=True) > 20
+    assert caplog.text.count("request limit is used up") == 1
