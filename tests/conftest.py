@@ -18,8 +18,10 @@ from PIL import Image
 
 from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.jobs import lookup
+from airflow_provider_luma.jobs.waiting import experience_of
 from airflow_provider_luma.segmind import polling
 from airflow_provider_luma.simulator import Simulator
+from airflow_provider_luma.triggers import luma_ray
 from tests.support import API_KEY, set_connection
 
 
@@ -28,6 +30,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the waits between tries short; how many there are stays as it is."""
     monkeypatch.setattr(polling, "_FIRST_RETRY", 0.005)
     limiter_of.cache_clear()
+    experience_of.cache_clear()
+    luma_ray._hook_of_period.cache_clear()
     monkeypatch.setattr(lookup, "LOOK_DELAYS", (0.0, 0.05, 0.05, 0.1))
 
 

@@ -17,18 +17,19 @@ from airflow_provider_luma.exceptions import (
     LumaRayDeliveryFailed,
     LumaRayError,
     LumaRayJobFailed,
+    LumaRayRateLimited,
     LumaRayRecordError,
     LumaRayResultExpired,
     LumaRayTimeout,
+    LumaRayUnavailable,
 )
 from airflow_provider_luma.jobs.decision import Action, decide
 from airflow_provider_luma.jobs.purchase import Purchase, delivered
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, now
-from airflow_provider_luma.jobs.waiting import look
+from airflow_provider_luma.jobs.waiting import Watch
 from airflow_provider_luma.media import VideoFile, staged
 from airflow_provider_luma.segmind.messages import JobState, JobStatus
-from airflow_provider_luma.segmind.models import describe
-from airflow_provider_luma.segmind.polling import Verdict, judge, next_delay
+from airflow_provider_luma.segmind.polling import Verdict
 from airflow_provider_luma.storage import commit, size
 
 if TYPE_CHECKING:
@@ -128,24 +129,44 @@ class Job:
         :raises LumaRayTimeout: the deadline has passed, or the task was told to stop
         :raises LumaRayResultExpired: the vendor does not know the job any more
         """
-        spec = self._spec
-        timeout = spec.timeout.total_seconds()
-        typical = describe(record.model).typical_seconds
+        watch = Watch(
+            record.luma_ray_conn_id,
+            str(record.request_id),
+            record.model,
+            waited=lambda: _seconds_since(record),
+            timeout=self._spec.timeout.total_seconds(),
+            poll_interval=self._spec.poll_interval,
+        )
         with self._about(record):
+            if record.state is RecordState.SUBMITTED and _seconds_since(record) < 1:
+                self._pause(watch.delay())
+            elif record.state is RecordState.SUBMITTED:
+                record = self._ready(record)
             while record.state is RecordState.SUBMITTED:
+                status, verdict = watch.look(self._hook)
                 waited = _seconds_since(record)
-                if waited < 1:
-                    self._pause(min(next_delay(waited, typical, spec.poll_interval), timeout))
-                status = look(self._hook, str(record.request_id))
-                waited = _seconds_since(record)
-                verdict = judge(status.state, waited, timeout)
                 if verdict is Verdict.WAIT:
                     log.info("%s: %s after %.0f s.", record.request_id, status.state, waited)
-                    delay = next_delay(waited, typical, spec.poll_interval)
-                    self._pause(max(min(delay, timeout - waited), 0))
+                    self._pause(watch.delay())
                 else:
                     record = self._settle(record, status, verdict, waited)
         return record
+
+    def _ready(self, record: JobRecord) -> JobRecord:
+        """Ask for the result of a job that was waited for before: where it is there, no status call is needed."""
+        try:
+            result = self._hook.get_result(str(record.request_id))
+        except (LumaRayRateLimited, LumaRayUnavailable):
+            return record
+        if not result.url:
+            return record
+        status = JobStatus(
+            JobState.COMPLETED,
+            cost=result.cost,
+            remaining_credits=result.remaining_credits,
+            output_url=result.url,
+        )
+        return self._settle(record, status, Verdict.READY, _seconds_since(record))
 
     def _settle(self, record: JobRecord, status: JobStatus, verdict: Verdict, waited: float) -> JobRecord:
         if verdict is Verdict.READY:

@@ -1,28 +1,137 @@
-"""One look at a job, for the blocking wait and for the trigger alike."""
+"""Waiting for one job, blocking or in a trigger alike: when to look, what a look means, and what is learned from it."""
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRayUnavailable
 from airflow_provider_luma.segmind.messages import JobState, JobStatus
+from airflow_provider_luma.segmind.models import describe
+from airflow_provider_luma.segmind.polling import Verdict, judge, next_delay, real_time, typical_time
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
+_REMEMBERED_JOBS = 25
+_REMEMBERED_MODELS = 64
 
-def look(hook: LumaRayHook, request_id: str) -> JobStatus:
-    """Ask how a job stands: the status call, and the history where that no longer (or not yet) knows the job.
+log = logging.getLogger(__name__)
 
-    A passing failure is the state UNKNOWN, which never ends a wait.
 
-    :raises LumaRayAuthenticationError: the key does not work
+class Experience:
+    """How long the last jobs of one model took on one account.
+
+    ``typical`` is how many seconds one usually takes.
+
+    :param model: the slug
     """
-    try:
-        status = hook.get_status(request_id)
-        if status.state is not JobState.NOT_FOUND:
-            return status
-        row = hook.find_job(request_id)
-    except (LumaRayRateLimited, LumaRayUnavailable):
-        return JobStatus(JobState.UNKNOWN)
-    return status if row is None else row.status()
+
+    def __init__(self, model: str) -> None:
+        self._catalogued = describe(model).typical_seconds
+        self._times: deque[float] = deque(maxlen=_REMEMBERED_JOBS)
+        self._lock = threading.Lock()
+        self.typical = self._catalogued
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was learned yet."""
+        return not self._times
+
+    def learn(self, seconds: float) -> None:
+        """Note how long a job took."""
+        with self._lock:
+            self._times.append(seconds)
+            self.typical = typical_time(self._catalogued, self._times)
+
+
+@lru_cache(maxsize=_REMEMBERED_MODELS)
+def experience_of(luma_ray_conn_id: str, model: str) -> Experience:
+    """Return what this process has learned about an account's jobs."""
+    return Experience(model)
+
+
+class Watch:
+    """The wait for one job.
+
+    :param luma_ray_conn_id: the account
+    :param request_id: the job
+    :param model: its model's slug
+    :param waited: tells the seconds since the submission
+    :param timeout: seconds from the submission to the deadline
+    :param poll_interval: seconds between looks; None: adapted
+    """
+
+    def __init__(
+        self,
+        luma_ray_conn_id: str,
+        request_id: str,
+        model: str,
+        *,
+        waited: Callable[[], float],
+        timeout: float,
+        poll_interval: float | None,
+    ) -> None:
+        self._request_id = request_id
+        self._experience = experience_of(luma_ray_conn_id, model)
+        self._waited = waited
+        self._timeout = timeout
+        self._poll_interval = poll_interval
+        self._seen_running: float | None = None
+        self._no_room_for = 0.0
+
+    def delay(self, spacing: float = 0.0) -> float:
+        """Return the seconds until the next look; none is later than the deadline.
+
+        :param spacing: seconds between two looks that the request limit asks for
+        """
+        waited = self._waited()
+        if self._no_room_for:
+            delay = max(self._no_room_for, self._poll_interval or 0.0)
+        else:
+            delay = next_delay(
+                waited,
+                self._experience.typical,
+                self._poll_interval,
+                spacing=spacing,
+                early=self._experience.is_new,
+            )
+        return max(min(delay, self._timeout - waited), 0.0)
+
+    def look(self, hook: LumaRayHook) -> tuple[JobStatus, Verdict]:
+        """Ask how the job stands, and return that and what to do.
+
+        :raises LumaRayAuthenticationError: the key does not work
+        """
+        self._no_room_for = 0.0
+        status = self._ask(hook)
+        waited = self._waited()
+        if status.state in (JobState.QUEUED, JobState.PROCESSING):
+            self._seen_running = waited
+        elif status.state is JobState.COMPLETED:
+            took = real_time(status.seconds, self._seen_running, waited)
+            if took is not None:
+                self._experience.learn(took)
+        return status, judge(status.state, waited, self._timeout)
+
+    def _ask(self, hook: LumaRayHook) -> JobStatus:
+        """Make the status call, and ask the history where that no longer (or not yet) knows the job.
+
+        A passing failure is the state UNKNOWN, which never ends a wait.
+        """
+        try:
+            status = hook.get_status(self._request_id)
+            if status.state is not JobState.NOT_FOUND:
+                return status
+            row = hook.find_job(self._request_id)
+        except LumaRayRateLimited as error:
+            self._no_room_for = max(error.seconds_to_reset(), 0.1)
+            log.debug("%s: no room for a look for %.0f s.", self._request_id, self._no_room_for)
+            return JobStatus(JobState.UNKNOWN)
+        except LumaRayUnavailable:
+            return JobStatus(JobState.UNKNOWN)
+        return status if row is None else row.status()

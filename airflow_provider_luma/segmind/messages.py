@@ -118,6 +118,7 @@ class JobStatus:
     :param cost: US dollars charged
     :param remaining_credits: the balance after the job in US dollars
     :param output_url: where the video is, known only from the request history
+    :param seconds: how long the job took, from the submission on
     """
 
     state: JobState
@@ -125,6 +126,7 @@ class JobStatus:
     cost: Decimal | None = None
     remaining_credits: Decimal | None = None
     output_url: str | None = field(default=None, repr=False)
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -246,9 +248,17 @@ def parse_status(reply: Reply, request_id: str) -> JobStatus:
     if body.get("request_id") not in (None, request_id):
         return JobStatus(JobState.UNKNOWN)
     if word in (JobState.COMPLETED, JobState.FAILED):
-        cost, remaining = _metrics(body)
+        cost, remaining, seconds = (
+            money(_metrics(body).get(name)) for name in ("cost", "remaining_credits", "total_time")
+        )
         error = redact(str(body.get("error") or "no reason given")) if word == JobState.FAILED else None
-        return JobStatus(JobState(word), error=error, cost=cost, remaining_credits=remaining)
+        return JobStatus(
+            JobState(word),
+            error=error,
+            cost=cost,
+            remaining_credits=remaining,
+            seconds=None if seconds is None else float(seconds),
+        )
     if reply.status in (401, 403, 429):
         raise unusable(reply, "The status call")
     if reply.status == 404:
@@ -326,11 +336,9 @@ def parse_time(value: object) -> datetime | None:
         return None
 
 
-def _metrics(body: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
+def _metrics(body: dict[str, Any]) -> dict[str, Any]:
     metrics = body.get("metrics")
-    if not isinstance(metrics, dict):
-        return None, None
-    return money(metrics.get("cost")), money(metrics.get("remaining_credits"))
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def output_url(body: dict[str, Any]) -> str | None:

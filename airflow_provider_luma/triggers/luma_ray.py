@@ -4,22 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Hashable
+import time
+from collections.abc import AsyncIterator, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from decimal import Decimal
-from typing import Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pendulum
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
 from airflow_provider_luma.jobs.record import read_time
-from airflow_provider_luma.jobs.waiting import look
+from airflow_provider_luma.jobs.waiting import Watch
 from airflow_provider_luma.segmind.credits import CreditThreshold
 from airflow_provider_luma.segmind.messages import Credits
-from airflow_provider_luma.segmind.models import describe
-from airflow_provider_luma.segmind.polling import Verdict, judge, next_delay
+from airflow_provider_luma.segmind.polling import Verdict
+
+if TYPE_CHECKING:
+    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+
+#: How many polls may be under way at once; each is over within the connection's timeout.
+_POLL_THREADS = 16
+#: Seconds after which an edited connection is seen by triggers that run.
+_HOOK_LIFETIME = 60.0
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+@cache
+def _poll_threads() -> ThreadPoolExecutor:
+    """Return threads for the polls, apart from the event loop's own, which a slow vendor would take from others."""
+    return ThreadPoolExecutor(_POLL_THREADS, thread_name_prefix="luma-ray-poll")
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_poll_threads(), copy_context().run, function)
+
+
+def _hook(luma_ray_conn_id: str) -> LumaRayHook:
+    """Return the hook that all triggers of a connection share: one look-up and one set of open connections."""
+    return _hook_of_period(luma_ray_conn_id, int(time.monotonic() / _HOOK_LIFETIME))
+
+
+@lru_cache(maxsize=16)
+def _hook_of_period(luma_ray_conn_id: str, period: int) -> LumaRayHook:
+    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+
+    return LumaRayHook(luma_ray_conn_id)
 
 
 class LumaRayJobTrigger(BaseTrigger):
@@ -69,26 +103,27 @@ class LumaRayJobTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the worker is needed; connection look-up and HTTP happen in threads."""
-        from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-
-        hook = LumaRayHook(self.luma_ray_conn_id)
-        typical = describe(self.model).typical_seconds
-        while True:
-            waited = self._waited()
-            if waited < self.timeout:
-                delay = next_delay(waited, typical, self.poll_interval)
-                await asyncio.sleep(min(delay, self.timeout - waited))
-            try:
-                status = await asyncio.to_thread(look, hook, self.request_id)
-            except LumaRayError as error:
-                log.warning("%s: %s", self.request_id, error)
-                yield self._event("error")
-                return
-            verdict = judge(status.state, self._waited(), self.timeout)
-            if verdict is not Verdict.WAIT:
-                yield self._event(verdict.value)
-                return
+        """Poll until the worker is needed; connection look-up and HTTP happen in threads of their own."""
+        watch = Watch(
+            self.luma_ray_conn_id,
+            self.request_id,
+            self.model,
+            waited=self._waited,
+            timeout=self.timeout,
+            poll_interval=self.poll_interval,
+        )
+        try:
+            limiter = await _in_thread(lambda: _hook(self.luma_ray_conn_id).limiter)
+            with limiter.waiting():
+                verdict = Verdict.WAIT
+                while verdict is Verdict.WAIT:
+                    await asyncio.sleep(watch.delay(limiter.spacing()))
+                    _, verdict = await _in_thread(lambda: watch.look(_hook(self.luma_ray_conn_id)))
+        except LumaRayError as error:
+            log.warning("%s: %s", self.request_id, error)
+            yield self._event("error")
+        else:
+            yield self._event(verdict.value)
 
     async def on_kill(self) -> None:
         """Say what a killed wait means; the vendor has no cancel (Airflow 3.3 and later call this)."""
