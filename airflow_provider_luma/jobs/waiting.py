@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import random
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _REMEMBERED_JOBS = 25
 _REMEMBERED_MODELS = 64
-
-log = logging.getLogger(__name__)
 
 
 class Experience:
@@ -82,34 +80,36 @@ class Watch:
         self._timeout = timeout
         self._poll_interval = poll_interval
         self._seen_running: float | None = None
-        self._no_room_for = 0.0
+        self._looked_at = waited()
+        self._room_at = 0.0
+        self._luck = random.random()
 
     def delay(self, spacing: float = 0.0) -> float:
         """Return the seconds until the next look; none is later than the deadline.
 
-        :param spacing: seconds between two looks that the request limit asks for
+        :param spacing: seconds between two looks that the request limit asks for at this moment
         """
-        waited = self._waited()
-        if self._no_room_for:
-            delay = max(self._no_room_for, self._poll_interval or 0.0)
-        else:
-            delay = next_delay(
-                waited,
-                self._experience.typical,
-                self._poll_interval,
-                spacing=spacing,
-                early=self._experience.is_new,
-            )
-        return max(min(delay, self._timeout - waited), 0.0)
+        due = self._looked_at + next_delay(
+            self._looked_at,
+            self._experience.typical,
+            self._poll_interval,
+            spacing=spacing,
+            early=self._experience.is_new,
+            luck=self._luck,
+        )
+        if self._room_at:
+            due = max(self._room_at, self._looked_at + (self._poll_interval or 0.0))
+        return max(min(due, self._timeout) - self._waited(), 0.0)
 
     def look(self, hook: LumaRayHook) -> tuple[JobStatus, Verdict]:
         """Ask how the job stands, and return that and what to do.
 
         :raises LumaRayAuthenticationError: the key does not work
         """
-        self._no_room_for = 0.0
+        self._room_at = 0.0
         status = self._ask(hook)
-        waited = self._waited()
+        self._looked_at = waited = self._waited()
+        self._luck = random.random()
         if status.state in (JobState.QUEUED, JobState.PROCESSING):
             self._seen_running = waited
         elif status.state is JobState.COMPLETED:
@@ -129,8 +129,7 @@ class Watch:
                 return status
             row = hook.find_job(self._request_id)
         except LumaRayRateLimited as error:
-            self._no_room_for = max(error.seconds_to_reset(), 0.1)
-            log.debug("%s: no room for a look for %.0f s.", self._request_id, self._no_room_for)
+            self._room_at = self._waited() + max(error.seconds_to_reset(), 0.1)
             return JobStatus(JobState.UNKNOWN)
         except LumaRayUnavailable:
             return JobStatus(JobState.UNKNOWN)

@@ -13,14 +13,16 @@ from airflow_provider_luma.segmind.messages import JobState
 RECORD_LIFETIME = 3600.0
 
 #: All shares are of the typical time. The early look is for a job that fails at once, or is far quicker than all that
-#: is known; none is taken to be quicker still.
+#: is known; none is taken to be quicker still. It is left out where looks must be further apart than _EARLY_ROOM.
 _EARLY_LOOK = 0.04
+_EARLY_ROOM = 0.2
 #: Looks begin no earlier than _BEGIN, get denser until the typical time, and rarer again after _LATE. One of them falls
 #: on _ANCHOR, when more than half of the jobs are done, even where there is room for few.
 _BEGIN = 0.66
 _ANCHOR = 1.04
 _LATE = 1.35
 _STEP = 0.038
+_RAREST = 1.0
 _WIDER_BEFORE = 5.0
 _WIDER_AFTER = 3.0
 #: No job is taken to last longer than so many times what the catalogue says.
@@ -41,6 +43,7 @@ def next_delay(
     *,
     spacing: float = 0.0,
     early: bool = True,
+    luck: float | None = None,
 ) -> float:
     """Return the seconds until the next status call.
 
@@ -51,15 +54,17 @@ def next_delay(
     :param fixed: the user's ``poll_interval`` in seconds, kept exactly; None: adaptive
     :param spacing: seconds between two looks below which the account's request limit would not do
     :param early: whether to look once right after the submission, where the limit is not short
+    :param luck: between 0 and 1, decides the jitter; None: drawn
     """
     if fixed is not None:
         return fixed
     typical = max(typical, _SHORTEST)
-    least = max(_STEP, spacing / typical)
+    least = min(max(_STEP, spacing / typical), _RAREST)
     to_early_look = _EARLY_LOOK * typical - waited
-    is_early = early and least == _STEP and to_early_look >= _SHORTEST
+    is_early = early and least <= _EARLY_ROOM and to_early_look >= _SHORTEST
     delay = to_early_look if is_early else _to_next_look(waited / typical, least) * typical
-    return max(delay * (1 + random.uniform(0, _JITTER)), _SHORTEST)
+    jitter = _JITTER * (random.random() if luck is None else luck)
+    return max(delay * (1 + jitter), _SHORTEST)
 
 
 def _to_next_look(share: float, least: float) -> float:

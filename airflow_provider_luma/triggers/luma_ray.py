@@ -117,7 +117,8 @@ class LumaRayJobTrigger(BaseTrigger):
             with limiter.waiting():
                 verdict = Verdict.WAIT
                 while verdict is Verdict.WAIT:
-                    await asyncio.sleep(watch.delay(limiter.spacing()))
+                    while delay := watch.delay(limiter.spacing()):
+                        await asyncio.sleep(delay)
                     _, verdict = await _in_thread(lambda: watch.look(_hook(self.luma_ray_conn_id)))
         except LumaRayError as error:
             log.warning("%s: %s", self.request_id, error)

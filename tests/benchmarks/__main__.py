@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [generation|imports|polling|paid ...] [--json PATH]`; fails where a limit is missed."""
+"""`python -m tests.benchmarks [NAME ...] [--json PATH]`, of NAMES; fails where a limit is missed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.benchmarks.report import Report
 from tests.benchmarks.surroundings import isolated
 
-NAMES = ("imports", "polling", "paid", "generation")
+NAMES = ("imports", "polling", "paid", "generation", "slots", "throughput", "triggerer")
 
 
 def main() -> int:

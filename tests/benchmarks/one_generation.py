@@ -95,7 +95,7 @@ WAYS = {
 }
 
 
-def _memory(name: str) -> float | None:
+def memory(name: str) -> float | None:
     """Return one of this process's memory figures in MB; None where the system does not tell."""
     if not STATUS.exists():
         return None
@@ -109,7 +109,7 @@ def main(name: str, *arguments: str) -> None:
 
     way = WAYS[name]
     import_module(way.parsed)
-    idle = _memory("VmRSS")
+    idle = memory("VmRSS")
     if idle is not None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
     began, cpu = time.perf_counter(), time.process_time()
@@ -118,9 +118,9 @@ def main(name: str, *arguments: str) -> None:
     imported = time.perf_counter()
     way.generate(*arguments)
     done, busy = time.perf_counter(), time.process_time() - cpu
-    peak = _memory("VmHWM")
-    memory = None if idle is None or peak is None else peak - idle
-    figures = {"imports": imported - began, "seconds": done - began, "cpu": busy, "memory": memory}
+    peak = memory("VmHWM")
+    over_idle = None if idle is None or peak is None else peak - idle
+    figures = {"imports": imported - began, "seconds": done - began, "cpu": busy, "memory": over_idle}
     print()
     print(json.dumps(figures))
 

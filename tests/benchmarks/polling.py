@@ -7,7 +7,6 @@ Waiting costs no time here: in the first table time is a number, in the second t
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import tempfile
@@ -22,13 +21,13 @@ from typing import Any
 from unittest import mock
 
 from tests.benchmarks.report import Limit, Report
+from tests.benchmarks.server import SEED, durations
 from tests.benchmarks.surroundings import API_KEY, FRAME, MODEL, connection
 
 TYPICAL = 125.0
 SPREAD = 0.2
 DRAWS = 1000
 SERVED_DRAWS = 40
-SEED = 4
 MOST_REQUESTS = 8
 MOST_LAG = 3
 
@@ -36,17 +35,6 @@ MOST_LAG = 3
 Schedule = Callable[[float], float]
 #: How many looks a job took, and how many seconds after its end the last one came.
 Wait = tuple[int, float]
-
-
-def durations(
-    count: int, centre: float = TYPICAL, spread: float = SPREAD, kind: str = "lognormal"
-) -> list[float]:
-    """Draw jobs' times with this mean and this relative standard deviation, the same ones every time."""
-    source = random.Random(SEED)
-    if kind == "normal":
-        return [max(source.gauss(centre, spread * centre), 0.1 * centre) for _ in range(count)]
-    sigma = math.sqrt(math.log(1 + spread**2))
-    return [source.lognormvariate(math.log(centre) - sigma**2 / 2, sigma) for _ in range(count)]
 
 
 def ours(waited: float) -> float:
@@ -98,7 +86,7 @@ def computed(draws: int) -> Report:
             "Learning: one job after the other, told by the vendor how long each took; else the catalogue's 125 s.",
         ],
     )
-    usual = durations(draws)
+    usual = durations(draws, TYPICAL, SPREAD)
     waits = [watch(duration, ours) for duration in usual]
     report.rows.append(_row("ours, lognormal", usual, waits))
     report.limits = _limits(usual, waits)
@@ -108,11 +96,11 @@ def computed(draws: int) -> Report:
     report.rows.append(_row("5 s loop, lognormal", usual, [watch(d, lambda _: 5.0) for d in usual]))
     for label, times in (
         ("lognormal", usual),
-        ("normal", durations(draws, kind="normal")),
-        ("lognormal, sd 10%", durations(draws, spread=0.1)),
-        ("lognormal, sd 30%", durations(draws, spread=0.3)),
-        ("jobs of half the typical time", durations(draws, TYPICAL / 2)),
-        ("jobs of twice the typical time", durations(draws, TYPICAL * 2)),
+        ("normal", durations(draws, TYPICAL, SPREAD, "normal")),
+        ("lognormal, sd 10%", durations(draws, TYPICAL, 0.1)),
+        ("lognormal, sd 30%", durations(draws, TYPICAL, 0.3)),
+        ("jobs of half the typical time", durations(draws, TYPICAL / 2, SPREAD)),
+        ("jobs of twice the typical time", durations(draws, TYPICAL * 2, SPREAD)),
         ("jobs of 3 s", [3.0] * draws),
     ):
         if times is not usual:
@@ -124,7 +112,7 @@ def computed(draws: int) -> Report:
 
 def served(draws: int) -> Report:
     """Let the operator and the SDK wait for real jobs of a simulator whose clock moves on while they pause."""
-    usual = durations(draws)
+    usual = durations(draws, TYPICAL, SPREAD)
     report = Report(
         f"The same over HTTP, {draws} draws: the operator and the SDK on a simulator whose clock is moved on",
         _COLUMNS,

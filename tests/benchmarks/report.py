@@ -28,6 +28,8 @@ class Limit:
         mark = "  --  " if self.measured is None else "MISSED" if self.missed else "  ok  "
         found = "not measured" if self.measured is None else f"{self.measured:.3g}{self.unit}"
         bound = f"exactly {self.most:g}" if self.most == self.least else f"at most {self.most:g}"
+        if self.most == float("inf"):
+            bound = f"at least {self.least:g}"
         return f"[{mark}] {self.what}: {found} ({bound}{self.unit})"
 
 
@@ -63,7 +65,8 @@ class Report:
             {
                 "what": limit.what,
                 "measured": limit.measured,
-                "most": limit.most,
+                "most": None if limit.most == float("inf") else limit.most,
+                "least": None if limit.least == float("-inf") else limit.least,
                 "unit": limit.unit,
                 "missed": limit.missed,
             }

@@ -1,13 +1,45 @@
-"""A simulator until stdin closes: `python -m tests.benchmarks.server '{"latency": 5}'`."""
+"""A simulator until stdin closes: `python -m tests.benchmarks.server '{"latency": 5}'`.
+
+With `spread`, each job's time is drawn around the latency, with this relative standard deviation.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import random
 import sys
+from typing import Any
+from unittest import mock
 
 from airflow_provider_luma.simulator import Simulator
+from airflow_provider_luma.simulator.account import Account, Job
 
-if __name__ == "__main__":
-    with Simulator(**json.loads(sys.argv[1])) as simulator:
+SEED = 4
+
+
+def durations(count: int, centre: float, spread: float, kind: str = "lognormal") -> list[float]:
+    """Draw jobs' times with this mean and this relative standard deviation, the same ones every time."""
+    source = random.Random(SEED)
+    if kind == "normal":
+        return [max(source.gauss(centre, spread * centre), 0.1 * centre) for _ in range(count)]
+    sigma = math.sqrt(math.log(1 + spread**2))
+    return [source.lognormvariate(math.log(centre) - sigma**2 / 2, sigma) for _ in range(count)]
+
+
+def main(*, spread: float = 0.0, **options: Any) -> None:
+    """Serve until stdin closes."""
+    open_job = Account.open_job
+    times = iter(durations(100_000, options.get("latency", 2.0), spread))
+
+    def open_drawn_job(account: Account, *arguments: Any) -> Job:
+        account.latency = next(times)
+        return open_job(account, *arguments)
+
+    with mock.patch.object(Account, "open_job", open_drawn_job), Simulator(**options) as simulator:
         print(simulator.url, flush=True)
         sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))

@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
-from tests.benchmarks import paid, polling
+from tests.benchmarks import paid, polling, slots, throughput, triggerer
 from tests.benchmarks.report import Limit, Report
+from tests.benchmarks.server import durations
 
 
 def test_a_report_is_a_table_and_says_what_missed() -> None:
@@ -17,9 +18,10 @@ def test_a_report_is_a_table_and_says_what_missed() -> None:
         Limit("time", 1.234, 1, unit=" s"),
         Limit("memory", None, 40),
         Limit("ratio", 1, 1, least=1),
+        Limit("share", 0.5, float("inf"), least=0.85),
     ]
 
-    assert [limit.missed for limit in report.limits] == [True, False, False]
+    assert [limit.missed for limit in report.limits] == [True, False, False, True]
     assert str(report).splitlines() == [
         "A title",
         "------------",
@@ -32,6 +34,7 @@ def test_a_report_is_a_table_and_says_what_missed() -> None:
         "[MISSED] time: 1.23 s (at most 1 s)",
         "[  --  ] memory: not measured (at most 40)",
         "[  ok  ] ratio: 1 (exactly 1)",
+        "[MISSED] share: 0.5 (at least 0.85)",
     ]
     assert json.loads(json.dumps(report.to_json()))["limits"][0]["missed"] is True
 
@@ -46,10 +49,10 @@ def test_looks_and_lag_are_counted(duration: float, at_once: bool, expected: pol
 
 @pytest.mark.parametrize("kind", ["lognormal", "normal"])
 def test_the_drawn_times_have_the_mean_and_are_the_same_each_time(kind: str) -> None:
-    times = polling.durations(4000, kind=kind)
+    times = durations(4000, 125, 0.2, kind)
 
-    assert sum(times) / len(times) == pytest.approx(polling.TYPICAL, rel=0.02)
-    assert times == polling.durations(4000, kind=kind)
+    assert sum(times) / len(times) == pytest.approx(125, rel=0.02)
+    assert times == durations(4000, 125, 0.2, kind)
 
 
 def test_the_schedules_alone() -> None:
@@ -77,3 +80,36 @@ def test_money_is_counted() -> None:
 
     assert [row[1:3] for row in report.rows] == [(2, 2), (4, 2), (4, 2)]
     assert not any(limit.missed for limit in report.limits)
+
+
+@pytest.mark.parametrize(
+    ("times", "per_minute", "seconds"),
+    [
+        ([125] * 24, 60, 125),
+        ([10] * 24, 60, 60),
+        ([10] * 24, 24, 120),
+        ([10, 30], 60, 30),
+    ],
+)
+def test_the_ideal_keeps_the_limit(times: list[float], per_minute: int, seconds: float) -> None:
+    assert throughput.ideal(times, per_minute) == seconds
+
+
+def test_a_crowd_under_a_limit() -> None:
+    rows = throughput.run(jobs=3, latency=2, per_minute=100).rows
+
+    assert [row[1:4] for row in rows] == [(3, 3, 0)] * 3
+
+
+def test_a_triggerer_waits_for_all_its_jobs() -> None:
+    report = triggerer.run(jobs=5, latency=2)
+
+    assert report.rows[0][1] == 5
+    assert not any(limit.missed for limit in report.limits if "fired" in limit.what)
+
+
+def test_a_deferred_job_holds_its_worker_for_less() -> None:
+    (_, blocked, held, _), (_, deferred, held_deferred, _) = slots.run(jobs=1, latency=2).rows
+
+    assert blocked == deferred == 1
+    assert held > held_deferred  # type: ignore[operator]

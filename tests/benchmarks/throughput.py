@@ -1,0 +1,158 @@
+"""Issue 4: many jobs under a request limit that the server enforces, beside the vendor's SDK in as many threads.
+
+Time is real, for the limit counts in minutes. The ideal is the time in which the limit lets all jobs be delivered that
+make no call but the three that none can do without (submit, one status, one result), each as early as a minute's window
+and the job's own time allow; whoever makes it would have to know beforehand when each job is done. What ours asks
+besides (the balance, looks in vain) counts against it. The frame is an URL elsewhere, and downloads take no key, so
+neither is under the limit.
+"""
+
+# mypy: disable-error-code="import-untyped"
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+import os
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tests.benchmarks.crowd import Ending, run_task, triggerer
+from tests.benchmarks.report import Limit, Report
+from tests.benchmarks.server import durations
+from tests.benchmarks.surroundings import API_KEY, MODEL, connection, server, upload
+
+JOBS = 24
+LATENCY = 125.0
+SPREAD = 0.2
+PER_MINUTE = 60
+LEAST_SHARE = 0.85
+_MINUTE = 60.0
+
+
+def ideal(times: list[float], per_minute: int) -> float:
+    """Return the seconds in which jobs of these times could all be delivered."""
+    calls: list[float] = []
+
+    def make(moment: float) -> float:
+        full_until = calls[-per_minute] + _MINUTE if len(calls) >= per_minute else 0.0
+        calls.append(max(moment, full_until))
+        return calls[-1]
+
+    ready = [make(0.0) + seconds for seconds in times]
+    heapq.heapify(ready)
+    last = 0.0
+    while ready:
+        make(heapq.heappop(ready))
+        last = make(calls[-1])
+    return last
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """What came of a crowd of jobs.
+
+    :param endings: how each ended
+    :param seconds: until the last one ended
+    :param state: the vendor's books
+    """
+
+    endings: list[Ending]
+    seconds: float
+    state: dict[str, Any]
+
+    @property
+    def delivered(self) -> int:
+        return sum(ending.error is None for ending in self.endings)
+
+
+def run(
+    jobs: int = JOBS, latency: float = LATENCY, spread: float = SPREAD, per_minute: int = PER_MINUTE
+) -> Report:
+    """Let ours wait for jobs that all take equally long and for drawn ones, and the SDK for the former, all at once."""
+    options = {"requests_per_minute": per_minute, "credits": "100000", "clip_seconds": 0.2}
+    with (
+        server(clip_seconds=0.2) as elsewhere,
+        server(latency=latency, **options) as same,
+        server(latency=latency, spread=spread, **options) as drawn,
+        server(latency=latency, **options) as sdk,
+        mock.patch.dict(
+            os.environ,
+            {
+                "AIRFLOW_CONN_BENCH_SAME": connection(same, requests_per_minute=per_minute),
+                "AIRFLOW_CONN_BENCH_DRAWN": connection(drawn, requests_per_minute=per_minute),
+            },
+        ),
+        triggerer() as loop,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        frame = upload(elsewhere)
+        ours = partial(run_task, loop, frame=frame, deferrable=True)
+        crowds = {
+            f"ours, jobs of {latency:g} s": threads.submit(
+                _gather, jobs, same, partial(ours, luma_ray_conn_id="bench_same")
+            ),
+            f"ours, jobs drawn around it, sd {spread:.0%}": threads.submit(
+                _gather, jobs, drawn, partial(ours, luma_ray_conn_id="bench_drawn")
+            ),
+            f"segmind SDK, {jobs} threads": threads.submit(
+                _gather, jobs, sdk, partial(_with_sdk, sdk, frame)
+            ),
+        }
+        found = {label: crowd.result() for label, crowd in crowds.items()}
+    report = Report(
+        f"{jobs} jobs at once under an enforced {per_minute} requests a minute",
+        ("way", "delivered", "bought", "failed", "requests", "s", "ideal s", "share of the ideal throughput"),
+        notes=[
+            "Throughput is videos delivered by the time that the last job of the crowd has ended.",
+            "The ideal makes three calls a job and knows beforehand when each is done.",
+        ],
+    )
+    for label, crowd in found.items():
+        best = ideal(durations(jobs, latency, spread if "drawn" in label else 0), per_minute)
+        share = crowd.delivered / jobs * best / crowd.seconds
+        failed = jobs - crowd.delivered
+        bought, requests = len(crowd.state["jobs"]), sum(crowd.state["calls"].values())
+        report.rows.append((label, crowd.delivered, bought, failed, requests, crowd.seconds, best, share))
+        if label.startswith("ours"):
+            report.limits.append(Limit(f"{label}: failed", failed, 0))
+            report.limits.append(Limit(f"{label}: bought", bought, jobs, least=jobs))
+            report.limits.append(Limit(f"{label}: share of the ideal", share, math.inf, least=LEAST_SHARE))
+        first_error = next((ending.error for ending in crowd.endings if ending.error), None)
+        if first_error:
+            report.notes.append(f"{label}: {' '.join(first_error.split())[:160]}")
+    return report
+
+
+def _gather(jobs: int, url: str, generate: Callable[..., Ending]) -> Crowd:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as workers:
+        began = time.monotonic()
+        endings = list(workers.map(partial(generate, output=Path(folder)), range(jobs)))
+    with urllib.request.urlopen(f"{url}/simulator/state") as reply:
+        return Crowd(endings, max(ending.done_at for ending in endings) - began, json.load(reply))
+
+
+def _with_sdk(url: str, frame: str, number: int, output: Path) -> Ending:
+    import httpx
+    from segmind import SegmindClient
+
+    began, error = time.monotonic(), None
+    client = SegmindClient(api_key=API_KEY, base_url=f"{url}/v1")
+    try:
+        job = client.submit_async(MODEL, prompt=f"number {number}", start_frame=frame, loop=False)
+        address = job.wait()["output"]
+        (output / f"{number}.mp4").write_bytes(httpx.get(address).raise_for_status().content)
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    finally:
+        client._client.close()
+    return Ending(error, time.monotonic(), time.monotonic() - began)

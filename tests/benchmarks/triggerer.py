@@ -1,0 +1,109 @@
+"""Issue 4: a thousand jobs in flight in one triggerer process.
+
+Time is real: the jobs take 125 s, drawn, and are submitted within some seconds, so all of them are in flight together.
+The triggers run in one event loop of a process of their own, the simulator in another; the limit is a big account's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.benchmarks.report import Limit, Report
+from tests.benchmarks.surroundings import API_KEY, MODEL, ROOT, connection, server, upload
+
+JOBS = 1000
+LATENCY = 125.0
+SPREAD = 0.2
+PER_MINUTE = 100_000
+MOST_CORES = 0.5
+MOST_MEMORY = 150
+MOST_LAG = 100
+
+
+def run(jobs: int = JOBS, latency: float = LATENCY, spread: float = SPREAD) -> Report:
+    """Submit the jobs from here, and let the triggerer wait for them."""
+    with server(latency=latency, spread=spread, credits="1000000", clip_seconds=0.2) as url:
+        found = _wait(url, jobs)
+        with urllib.request.urlopen(f"{url}/simulator/state") as reply:
+            calls: dict[str, int] = json.load(reply)["calls"]
+    report = Report(
+        f"{jobs} jobs of about {latency:g} s (sd {spread:.0%}) in flight in one triggerer",
+        (
+            "triggerer",
+            "fired ready",
+            "status requests a job",
+            "s",
+            "CPU, cores (mean)",
+            "memory over empty, MB (peak)",
+            "event loop late, ms (p99)",
+            "(most)",
+            "threads",
+        ),
+        [
+            (
+                "LumaRayJobTrigger",
+                found["ready"],
+                calls["status"] / jobs,
+                found["seconds"],
+                found["cores"],
+                found["memory"],
+                found["lag_p99"],
+                found["lag_most"],
+                found["threads"],
+            )
+        ],
+        [
+            Limit("jobs that fired ready", found["ready"], jobs, least=jobs),
+            Limit("CPU of polling", found["cores"], MOST_CORES, unit=" cores"),
+            Limit("memory over an empty triggerer", found["memory"], MOST_MEMORY, unit=" MB"),
+            Limit("the event loop is late (p99)", found["lag_p99"], MOST_LAG, unit=" ms"),
+        ],
+        [
+            "The CPU is the whole process's from the last submission to the last event, the measuring included."
+        ],
+    )
+    if set(calls) - {"status", "submit", "upload", "control"}:
+        report.notes.append(f"Other calls were made too: {calls}.")
+    return report
+
+
+def _wait(url: str, jobs: int) -> dict[str, Any]:
+    variables = {"AIRFLOW_CONN_LUMA_RAY_DEFAULT": connection(url, requests_per_minute=PER_MINUTE)}
+    frame = upload(url)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.one_triggerer", str(jobs)],
+        cwd=ROOT,
+        env=os.environ | variables,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process, ThreadPoolExecutor(4) as threads:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        while (line := process.stdout.readline()) != "ready\n":
+            if not line:
+                raise RuntimeError("the triggerer did not start")
+        for request_id in threads.map(lambda number: _submit(url, frame, number), range(jobs)):
+            process.stdin.write(f"{request_id} {datetime.now(UTC).isoformat()}\n")
+            process.stdin.flush()
+        found: dict[str, Any] = json.loads(process.stdout.readline())
+    return found
+
+
+def _submit(url: str, frame: str, number: int) -> str:
+    request = urllib.request.Request(
+        f"{url}/v2/{MODEL}",
+        json.dumps({"prompt": f"number {number}", "start_frame": frame, "loop": False}).encode(),
+        {"Content-Type": "application/json", "x-api-key": API_KEY},
+    )
+    with urllib.request.urlopen(request) as reply:
+        request_id: str = json.load(reply)["request_id"]
+    return request_id
