@@ -137,7 +137,7 @@ class Job:
             timeout=self._spec.timeout.total_seconds(),
             poll_interval=self._spec.poll_interval,
         )
-        with self._about(record):
+        with self._about(record), watch.learning():
             if record.state is RecordState.SUBMITTED and _seconds_since(record) < 1:
                 self._pause(watch.delay())
             elif record.state is RecordState.SUBMITTED:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,10 +23,24 @@ _REMEMBERED_JOBS = 25
 _REMEMBERED_MODELS = 64
 
 
+@dataclass(eq=False)
+class Wait:
+    """One job's part in what is learned.
+
+    :param took: how many seconds the job took, once that is known
+    :param is_over: whether nobody waits for it any more
+    """
+
+    took: float | None = None
+    is_over: bool = False
+
+
 class Experience:
     """How long the last jobs of one model took on one account.
 
-    ``typical`` is how many seconds one usually takes.
+    Jobs are learned from in the order in which their waits began, each when all before it are over. Otherwise the quick
+    ones of a crowd would be the first to be heard, and the slow ones the last. ``typical`` is how many seconds a job
+    usually takes.
 
     :param model: the slug
     """
@@ -32,6 +48,7 @@ class Experience:
     def __init__(self, model: str) -> None:
         self._catalogued = describe(model).typical_seconds
         self._times: deque[float] = deque(maxlen=_REMEMBERED_JOBS)
+        self._waits: deque[Wait] = deque()
         self._lock = threading.Lock()
         self.typical = self._catalogued
 
@@ -40,11 +57,22 @@ class Experience:
         """Whether nothing was learned yet."""
         return not self._times
 
-    def learn(self, seconds: float) -> None:
-        """Note how long a job took."""
+    @contextmanager
+    def waiting(self) -> Iterator[Wait]:
+        """Take part in what is learned, from the wait's begin to its end."""
+        wait = Wait()
         with self._lock:
-            self._times.append(seconds)
-            self.typical = typical_time(self._catalogued, self._times)
+            self._waits.append(wait)
+        try:
+            yield wait
+        finally:
+            with self._lock:
+                wait.is_over = True
+                while self._waits and self._waits[0].is_over:
+                    took = self._waits.popleft().took
+                    if took is not None:
+                        self._times.append(took)
+                self.typical = typical_time(self._catalogued, self._times)
 
 
 @lru_cache(maxsize=_REMEMBERED_MODELS)
@@ -79,10 +107,17 @@ class Watch:
         self._waited = waited
         self._timeout = timeout
         self._poll_interval = poll_interval
+        self._wait: Wait | None = None
         self._seen_running: float | None = None
         self._looked_at = waited()
         self._room_at = 0.0
         self._luck = random.random()
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Let later waits know how long this job took."""
+        with self._experience.waiting() as self._wait:
+            yield
 
     def delay(self, spacing: float = 0.0) -> float:
         """Return the seconds until the next look; none is later than the deadline.
@@ -112,10 +147,8 @@ class Watch:
         self._luck = random.random()
         if status.state in (JobState.QUEUED, JobState.PROCESSING):
             self._seen_running = waited
-        elif status.state is JobState.COMPLETED:
-            took = real_time(status.seconds, self._seen_running, waited)
-            if took is not None:
-                self._experience.learn(took)
+        elif status.state is JobState.COMPLETED and self._wait:
+            self._wait.took = real_time(status.seconds, self._seen_running, waited)
         return status, judge(status.state, waited, self._timeout)
 
     def _ask(self, hook: LumaRayHook) -> JobStatus:

@@ -114,7 +114,7 @@ class LumaRayJobTrigger(BaseTrigger):
         )
         try:
             limiter = await _in_thread(lambda: _hook(self.luma_ray_conn_id).limiter)
-            with limiter.waiting():
+            with limiter.waiting(), watch.learning():
                 verdict = Verdict.WAIT
                 while verdict is Verdict.WAIT:
                     while delay := watch.delay(limiter.spacing()):

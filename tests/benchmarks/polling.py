@@ -56,8 +56,9 @@ def learning(times: list[float]) -> list[Wait]:
 
     waits = []
     for duration in times:
-        waits.append(watch(duration, schedule))
-        experience.learn(duration)
+        with experience.waiting() as wait:
+            waits.append(watch(duration, schedule))
+            wait.took = duration
     return waits
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from operator import itemgetter
 
 import pytest
 
@@ -12,6 +15,7 @@ from airflow_provider_luma.segmind.generation import GenerationRequest
 from airflow_provider_luma.segmind.messages import JobState
 from airflow_provider_luma.segmind.polling import Verdict
 from airflow_provider_luma.simulator import Simulator
+from tests.benchmarks.server import durations
 from tests.support import API_KEY, set_connection
 
 MODEL = "luma-ray-img-2-video"
@@ -37,6 +41,11 @@ def watch_of(patience: Patience, request_id: str, poll_interval: float | None = 
     return Watch(CONN_ID, request_id, MODEL, waited=patience, timeout=900, poll_interval=poll_interval)
 
 
+def learn(experience: Experience, seconds: float) -> None:
+    with experience.waiting() as wait:
+        wait.took = seconds
+
+
 def submitted() -> str:
     return LumaRayHook().submit(GenerationRequest(MODEL, "p", None))
 
@@ -46,10 +55,11 @@ def waited_for(simulator: Simulator) -> tuple[int, float]:
     patience = Patience(simulator)
     watch = watch_of(patience, submitted())
     looks, verdict = 0, Verdict.WAIT
-    while verdict is Verdict.WAIT:
-        patience.pass_by(watch.delay())
-        _, verdict = watch.look(LumaRayHook())
-        looks += 1
+    with watch.learning():
+        while verdict is Verdict.WAIT:
+            patience.pass_by(watch.delay())
+            _, verdict = watch.look(LumaRayHook())
+            looks += 1
     assert verdict is Verdict.READY
     return looks, patience.waited
 
@@ -68,7 +78,7 @@ def test_after_a_few_jobs_the_next_ones_end_is_known(monkeypatch: pytest.MonkeyP
 
 def test_what_one_account_took_says_nothing_about_another() -> None:
     for _ in range(3):
-        experience_of(CONN_ID, MODEL).learn(60)
+        learn(experience_of(CONN_ID, MODEL), 60)
     assert experience_of(CONN_ID, MODEL).typical == 60
     assert experience_of("other", MODEL).typical == 125
     assert experience_of(CONN_ID, "luma-ray-3-2").typical == 52
@@ -79,16 +89,44 @@ def test_a_failed_job_teaches_nothing(simulator: Simulator, connection: None) ->
     patience = Patience(simulator)
     watch = watch_of(patience, submitted())
     patience.pass_by(1)
-    assert watch.look(LumaRayHook())[1] is Verdict.FAILED
+    with watch.learning():
+        assert watch.look(LumaRayHook())[1] is Verdict.FAILED
     assert experience_of(CONN_ID, MODEL).is_new
 
 
 def test_threads_learn_together_and_forget_what_is_old() -> None:
     experience = Experience(MODEL)
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(experience.learn, [500.0] * 400))
-        list(threads.map(experience.learn, [100.0] * 40))
+        list(threads.map(partial(learn, experience), [450.0] * 400))
+        assert experience.typical == 450
+        list(threads.map(partial(learn, experience), [100.0] * 40))
     assert experience.typical == 100
+
+
+def test_a_crowd_is_not_judged_by_its_quickest_nor_by_its_slowest() -> None:
+    experience = Experience(MODEL)
+    times = durations(1000, 125, 0.2)
+    typical = []
+    with ExitStack() as left_over:
+        crowd = []
+        for took in times:
+            wait = ExitStack()
+            wait.enter_context(experience.waiting()).took = took
+            left_over.push(wait)
+            crowd.append((took, wait))
+        for _, wait in sorted(crowd, key=itemgetter(0)):
+            wait.close()
+            typical.append(experience.typical)
+    assert all(110 < seconds < 140 for seconds in typical)
+
+
+def test_an_abandoned_wait_does_not_hold_up_the_others() -> None:
+    experience = Experience(MODEL)
+    with experience.waiting():
+        for _ in range(3):
+            learn(experience, 60)
+        assert experience.is_new
+    assert experience.typical == 60
 
 
 def test_where_there_is_no_room_the_wait_comes_back_when_there_is(
