@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -124,6 +126,85 @@ def test_a_slow_vendor_does_not_block_the_event_loop(simulator: Simulator, frame
 
     assert asyncio.run(watched())["reason"] == "ready"
     assert longest < 0.4
+
+
+def test_many_triggers_share_one_look_up_and_take_no_thread_of_the_event_loops_own(
+    simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+    get_connection = LumaRayHook.get_connection
+
+    def counted(conn_id: str) -> Any:
+        looked_up.append(conn_id)
+        return get_connection(conn_id)
+
+    class Others(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise AssertionError("this thread belongs to others")
+
+    async def all_of_them(triggers: list[LumaRayJobTrigger]) -> list[Any]:
+        asyncio.get_running_loop().set_default_executor(Others())
+        return await asyncio.gather(*(first(revived(trigger).run()) for trigger in triggers))
+
+    triggers = [job_trigger(request_id) for request_id in [submitted(frame) for _ in range(5)] * 8]
+    monkeypatch.setattr(LumaRayHook, "get_connection", staticmethod(counted))
+    assert {event["reason"] for event in asyncio.run(all_of_them(triggers))} == {"ready"}
+    assert 1 <= len(looked_up) <= 16
+
+
+def test_an_edited_connection_is_seen_after_a_minute(
+    simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id = submitted(frame)
+    set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
+    assert fired(job_trigger(request_id))["reason"] == "error"
+    set_connection(monkeypatch, simulator.url)
+    monotonic = time.monotonic
+    monkeypatch.setattr("airflow_provider_luma.triggers.luma_ray.time.monotonic", lambda: monotonic() + 60)
+    assert fired(job_trigger(request_id))["reason"] == "ready"
+
+
+def test_a_cancelled_wait_no_longer_counts(simulator: Simulator, frame: Path) -> None:
+    trigger = job_trigger(submitted(frame), poll_interval=60.0)
+    limiter = LumaRayHook().limiter
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(first(trigger.run()))
+        while not limiter.spacing():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(cancelled())
+    assert limiter.spacing() == 0
+
+
+def test_waits_without_room_for_a_look_hardly_do_anything_and_say_little(
+    simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_connection(monkeypatch, simulator.url, requests_per_minute=1)
+    hook = LumaRayHook()
+    hook.get_credits()
+    tries: list[str] = []
+    get_status = LumaRayHook.get_status
+
+    def counted(self: LumaRayHook, request_id: str) -> Any:
+        tries.append(request_id)
+        return get_status(self, request_id)
+
+    monkeypatch.setattr(LumaRayHook, "get_status", counted)
+    caplog.set_level("INFO")
+    caplog.clear()
+
+    async def late() -> list[Any]:
+        triggers = [job_trigger(f"r{number}", timeout=1.0, poll_interval=0.01) for number in range(20)]
+        return await asyncio.gather(*(first(trigger.run()) for trigger in triggers))
+
+    assert [event["reason"] for event in asyncio.run(late())] == ["late"] * 20
+    assert len(tries) <= 3 * 20
+    assert "status" not in simulator.calls
+    ours = [record for record in caplog.records if record.name.startswith("airflow_provider_luma.")]
+    assert [record for record in ours if "simulator" not in record.name] == []
 
 
 def test_neither_arguments_nor_event_nor_repr_hold_a_key_or_an_url(simulator: Simulator, frame: Path) -> None:
