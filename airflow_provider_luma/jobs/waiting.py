@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _REMEMBERED_JOBS = 25
 _REMEMBERED_MODELS = 64
+#: Seconds over which the first looks are spread of waits that are taken up again together.
+_SPREAD = 5.0
 
 
 @dataclass(eq=False)
@@ -110,6 +112,7 @@ class Watch:
         self._wait: Wait | None = None
         self._seen_running: float | None = None
         self._looked_at = waited()
+        self._has_looked = False
         self._room_at = 0.0
         self._luck = random.random()
 
@@ -132,6 +135,13 @@ class Watch:
             early=self._experience.is_new,
             luck=self._luck,
         )
+        if (
+            not self._has_looked
+            and self._poll_interval is None
+            and self._looked_at > self._experience.typical / 2
+        ):
+            # A wait that was taken up again, by a restarted triggerer with many others: the job may be long done.
+            due = self._looked_at + self._luck * max(spacing, _SPREAD)
         if self._room_at:
             due = max(self._room_at, self._looked_at + (self._poll_interval or 0.0))
         return max(min(due, self._timeout) - self._waited(), 0.0)
@@ -142,6 +152,7 @@ class Watch:
         :raises LumaRayAuthenticationError: the key does not work
         """
         self._room_at = 0.0
+        self._has_looked = True
         status = self._ask(hook)
         self._looked_at = waited = self._waited()
         self._luck = random.random()

@@ -159,3 +159,15 @@ def test_more_jobs_that_wait_put_a_look_off_that_was_due(simulator: Simulator) -
     assert watch.delay() < 6
     assert 120 < watch.delay(spacing=50) < 140
     assert watch.delay(spacing=50) == watch.delay(spacing=50)
+
+
+@pytest.mark.parametrize(("spacing", "most"), [(0, 5), (50, 50)])
+def test_waits_taken_up_again_late_look_soon_but_not_all_at_once(
+    simulator: Simulator, spacing: float, most: float
+) -> None:
+    patience = Patience(simulator)
+    patience.waited = 600
+    delays = {watch_of(patience, f"r{number}").delay(spacing) for number in range(50)}
+    assert max(delays) <= most
+    assert max(delays) - min(delays) > most / 3
+    assert watch_of(patience, "r1", poll_interval=20).delay(spacing) == 20
