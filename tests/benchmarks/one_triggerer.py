@@ -1,4 +1,4 @@
-"""A triggerer's event loop in a fresh process: `python -m tests.benchmarks.one_triggerer JOBS`.
+"""A triggerer's event loop in a fresh process: `python -m tests.benchmarks.one_triggerer JOBS POLL_INTERVAL`.
 
 It says that it is ready, takes jobs from its input (a line each: the request id, and when it was submitted), runs
 LumaRayJobTrigger for each until all have fired, and prints what that took.
@@ -35,7 +35,7 @@ async def _beat(lags: list[float]) -> None:
         lags.append(time.perf_counter() - due)
 
 
-async def serve(jobs: int) -> dict[str, float | None]:
+async def serve(jobs: int, poll_interval: float | None) -> dict[str, float | None]:
     """Wait for so many jobs, and return the figures."""
     from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger
 
@@ -57,6 +57,7 @@ async def serve(jobs: int) -> dict[str, float | None]:
             model=MODEL,
             submitted_at=submitted_at,
             timeout=900.0,
+            poll_interval=poll_interval,
         )
         tasks.append(asyncio.create_task(fire(trigger)))
     cpu, began = time.process_time(), time.perf_counter()
@@ -79,4 +80,4 @@ async def serve(jobs: int) -> dict[str, float | None]:
 if __name__ == "__main__":
     for module in _IMPORTS:
         import_module(module)
-    print(json.dumps(asyncio.run(serve(int(sys.argv[1])))))
+    print(json.dumps(asyncio.run(serve(*map(json.loads, sys.argv[1:])))))

@@ -23,7 +23,7 @@ LATENCY = 125.0
 MOST_SECONDS = 3
 
 
-def run(jobs: int = JOBS, latency: float = LATENCY) -> Report:
+def run(jobs: int = JOBS, latency: float = LATENCY, poll_interval: float | None = None) -> Report:
     """Run both ways at once, each on a connection of its own."""
     with server(latency=latency, credits="1000", clip_seconds=0.2) as url, triggerer() as loop:
         frame = upload(url)
@@ -45,6 +45,7 @@ def run(jobs: int = JOBS, latency: float = LATENCY) -> Report:
                         frame=frame,
                         luma_ray_conn_id=f"bench_{way}",
                         deferrable=way == "deferrable",
+                        poll_interval=poll_interval,
                     ),
                     range(jobs),
                 )

@@ -96,20 +96,22 @@ def test_the_ideal_keeps_the_limit(times: list[float], per_minute: int, seconds:
 
 
 def test_a_crowd_under_a_limit() -> None:
-    rows = throughput.run(jobs=3, latency=2, per_minute=100).rows
+    rows = throughput.run(jobs=3, latency=1, per_minute=1000, poll_interval=0.3).rows
 
-    assert [row[1:4] for row in rows] == [(3, 3, 0)] * 3
+    assert [row[1:4] for row in rows] == [(3, 3, 0)] * 4
 
 
 def test_a_triggerer_waits_for_all_its_jobs() -> None:
-    report = triggerer.run(jobs=5, latency=2)
+    report = triggerer.run(jobs=5, latency=1, poll_interval=0.3)
 
     assert report.rows[0][1] == 5
     assert not any(limit.missed for limit in report.limits if "fired" in limit.what)
 
 
 def test_a_deferred_job_holds_its_worker_for_less() -> None:
-    (_, blocked, held, _), (_, deferred, held_deferred, _) = slots.run(jobs=1, latency=2).rows
+    (_, blocked, held, _), (_, deferred, held_deferred, _) = slots.run(
+        jobs=1, latency=1, poll_interval=0.3
+    ).rows
 
     assert blocked == deferred == 1
     assert held > held_deferred  # type: ignore[operator]

@@ -3,8 +3,9 @@
 Time is real, for the limit counts in minutes. The ideal is the time in which the limit lets all jobs be delivered that
 make no call but the three that none can do without (submit, one status, one result), each as early as a minute's window
 and the job's own time allow; whoever makes it would have to know beforehand when each job is done. What ours asks
-besides (the balance, looks in vain) counts against it. The frame is an URL elsewhere, and downloads take no key, so
-neither is under the limit.
+besides (the balance, looks in vain) counts against it. Downloads take no key and are not under the limit; nor is the
+frame, which is an URL elsewhere. A frame that is a file costs an upload each, which is shown beside, without a limit of
+ours: with the balance that is more calls before the submits than the first minute has room for.
 """
 
 # mypy: disable-error-code="import-untyped"
@@ -29,7 +30,7 @@ from unittest import mock
 from tests.benchmarks.crowd import Ending, run_task, triggerer
 from tests.benchmarks.report import Limit, Report
 from tests.benchmarks.server import durations
-from tests.benchmarks.surroundings import API_KEY, MODEL, connection, server, upload
+from tests.benchmarks.surroundings import API_KEY, FRAME, MODEL, connection, server, upload
 
 JOBS = 24
 LATENCY = 125.0
@@ -39,8 +40,8 @@ LEAST_SHARE = 0.85
 _MINUTE = 60.0
 
 
-def ideal(times: list[float], per_minute: int) -> float:
-    """Return the seconds in which jobs of these times could all be delivered."""
+def ideal(times: list[float], per_minute: int, *, uploads: bool = False) -> float:
+    """Return the seconds in which jobs of these times could all be delivered, their frames being uploaded or not."""
     calls: list[float] = []
 
     def make(moment: float) -> float:
@@ -48,6 +49,9 @@ def ideal(times: list[float], per_minute: int) -> float:
         calls.append(max(moment, full_until))
         return calls[-1]
 
+    if uploads:
+        for _ in times:
+            make(0.0)
     ready = [make(0.0) + seconds for seconds in times]
     heapq.heapify(ready)
     last = 0.0
@@ -76,7 +80,11 @@ class Crowd:
 
 
 def run(
-    jobs: int = JOBS, latency: float = LATENCY, spread: float = SPREAD, per_minute: int = PER_MINUTE
+    jobs: int = JOBS,
+    latency: float = LATENCY,
+    spread: float = SPREAD,
+    per_minute: int = PER_MINUTE,
+    poll_interval: float | None = None,
 ) -> Report:
     """Let ours wait for jobs that all take equally long and for drawn ones, and the SDK for the former, all at once."""
     options = {"requests_per_minute": per_minute, "credits": "100000", "clip_seconds": 0.2}
@@ -84,25 +92,29 @@ def run(
         server(clip_seconds=0.2) as elsewhere,
         server(latency=latency, **options) as same,
         server(latency=latency, spread=spread, **options) as drawn,
+        server(latency=latency, **options) as local,
         server(latency=latency, **options) as sdk,
         mock.patch.dict(
             os.environ,
             {
-                "AIRFLOW_CONN_BENCH_SAME": connection(same, requests_per_minute=per_minute),
-                "AIRFLOW_CONN_BENCH_DRAWN": connection(drawn, requests_per_minute=per_minute),
+                f"AIRFLOW_CONN_BENCH_{name}": connection(url, requests_per_minute=per_minute)
+                for name, url in (("SAME", same), ("DRAWN", drawn), ("LOCAL", local))
             },
         ),
         triggerer() as loop,
-        ThreadPoolExecutor(3) as threads,
+        ThreadPoolExecutor(4) as threads,
     ):
         frame = upload(elsewhere)
-        ours = partial(run_task, loop, frame=frame, deferrable=True)
+        ours = partial(run_task, loop, frame=frame, deferrable=True, poll_interval=poll_interval)
         crowds = {
             f"ours, jobs of {latency:g} s": threads.submit(
                 _gather, jobs, same, partial(ours, luma_ray_conn_id="bench_same")
             ),
             f"ours, jobs drawn around it, sd {spread:.0%}": threads.submit(
                 _gather, jobs, drawn, partial(ours, luma_ray_conn_id="bench_drawn")
+            ),
+            f"frames from files, ours, jobs of {latency:g} s": threads.submit(
+                _gather, jobs, local, partial(ours, luma_ray_conn_id="bench_local", frame=str(FRAME))
             ),
             f"segmind SDK, {jobs} threads": threads.submit(
                 _gather, jobs, sdk, partial(_with_sdk, sdk, frame)
@@ -118,7 +130,8 @@ def run(
         ],
     )
     for label, crowd in found.items():
-        best = ideal(durations(jobs, latency, spread if "drawn" in label else 0), per_minute)
+        times = durations(jobs, latency, spread if "drawn" in label else 0)
+        best = ideal(times, per_minute, uploads="files" in label)
         share = crowd.delivered / jobs * best / crowd.seconds
         failed = jobs - crowd.delivered
         bought, requests = len(crowd.state["jobs"]), sum(crowd.state["calls"].values())

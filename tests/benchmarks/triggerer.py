@@ -27,10 +27,12 @@ MOST_MEMORY = 150
 MOST_LAG = 100
 
 
-def run(jobs: int = JOBS, latency: float = LATENCY, spread: float = SPREAD) -> Report:
+def run(
+    jobs: int = JOBS, latency: float = LATENCY, spread: float = SPREAD, poll_interval: float | None = None
+) -> Report:
     """Submit the jobs from here, and let the triggerer wait for them."""
     with server(latency=latency, spread=spread, credits="1000000", clip_seconds=0.2) as url:
-        found = _wait(url, jobs)
+        found = _wait(url, jobs, poll_interval)
         with urllib.request.urlopen(f"{url}/simulator/state") as reply:
             calls: dict[str, int] = json.load(reply)["calls"]
     report = Report(
@@ -74,11 +76,11 @@ def run(jobs: int = JOBS, latency: float = LATENCY, spread: float = SPREAD) -> R
     return report
 
 
-def _wait(url: str, jobs: int) -> dict[str, Any]:
+def _wait(url: str, jobs: int, poll_interval: float | None) -> dict[str, Any]:
     variables = {"AIRFLOW_CONN_LUMA_RAY_DEFAULT": connection(url, requests_per_minute=PER_MINUTE)}
     frame = upload(url)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.one_triggerer", str(jobs)],
+        [sys.executable, "-m", "tests.benchmarks.one_triggerer", str(jobs), json.dumps(poll_interval)],
         cwd=ROOT,
         env=os.environ | variables,
         stdin=subprocess.PIPE,
