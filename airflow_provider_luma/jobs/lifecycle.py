@@ -29,7 +29,7 @@ from airflow_provider_luma.jobs.record import JobRecord, RecordState, now
 from airflow_provider_luma.jobs.waiting import Watch
 from airflow_provider_luma.media import VideoFile, staged
 from airflow_provider_luma.segmind.messages import JobState, JobStatus
-from airflow_provider_luma.segmind.polling import Verdict
+from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict, retry_delay
 from airflow_provider_luma.storage import commit, size
 
 if TYPE_CHECKING:
@@ -239,24 +239,38 @@ class Job:
             raise
 
     def _locate(self, record: JobRecord) -> tuple[JobRecord, bool]:
-        """Find out where the video is, from the result, or from the history; tell whether the result has expired."""
+        """Find out where the video is, from the result, or from the history; tell whether the result has expired.
+
+        Within the vendor's hour a 404 proves nothing, so it is asked again, now and by the next attempt.
+        """
         if not record.request_id:
             raise self._expired(record, "its file is gone and v1 named no id to ask for it")
-        result = self._hook.get_result(record.request_id)
-        expired = result.state is JobState.NOT_FOUND
-        row = None if result.url else self._hook.find_job(record.request_id)
-        url = result.url or (row and row.output_url)
-        if url:
-            cost = result.cost or (row and row.cost)
-            moved = record.moved(
-                RecordState.COMPLETED,
-                output_url=url,
-                cost=record.cost if record.cost is not None else cost,
-                remaining_credits=record.remaining_credits or result.remaining_credits,
-            )
-            return self._purchase.note(moved), expired
-        if expired:
-            raise self._expired(record, "neither its result nor its history is there")
+        may_be_known = _seconds_since(record) <= RECORD_LIFETIME
+        attempt = 0
+        while True:
+            attempt += 1
+            result = self._hook.get_result(record.request_id)
+            row = None if result.url else self._hook.find_job(record.request_id)
+            url = result.url or (row and row.output_url)
+            if url:
+                cost = result.cost or (row and row.cost)
+                moved = record.moved(
+                    RecordState.COMPLETED,
+                    output_url=url,
+                    cost=record.cost if record.cost is not None else cost,
+                    remaining_credits=record.remaining_credits or result.remaining_credits,
+                )
+                return self._purchase.note(moved), not may_be_known
+            if result.state is not JobState.NOT_FOUND:
+                break
+            if not may_be_known:
+                raise self._expired(record, "neither its result nor its history is there")
+            delay = retry_delay(attempt)
+            if delay is None:
+                raise LumaRayDeliveryFailed(
+                    "Segmind says COMPLETED, but neither its result nor its history is there at the moment."
+                )
+            self._pause(delay)
         self._purchase.note(record.moved(RecordState.COMPLETED, result=result.body))
         raise LumaRayDeliveryFailed(
             "Segmind says COMPLETED, but its reply names no video; the whole reply is in the record."

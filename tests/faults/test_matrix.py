@@ -87,10 +87,8 @@ history_one      retry    broken_json html empty wrong_shape redirect error_obje
 history_one      retry    400 402 404 405 406 410 422 429 500 502 504 not_video
 history_one      clear    401 403
 
-result&one       retry    500 reset
-result&one       clear    404
-download&result  retry    500
-download&result  clear    404
+result&one       retry    500 reset 404
+download&result  retry    500 404
 """
 
 #: How a call of the table is brought about where it is more than the call of that name on the way of every job.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -280,12 +280,26 @@ def test_a_delivered_video_that_is_gone_is_fetched_again_at_no_charge(
     assert (clip.read_bytes(), simulator.charges) == (content, 1)
 
 
+def test_a_young_job_whose_result_is_not_there_for_a_moment_is_delivered_all_the_same(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    simulator.fault("result", "status", status=404, times=2)
+    simulator.fault("history_one", "status", status=404, times=2)
+    make_operator(frame, clip).execute(task_context())
+    assert clip.exists()
+    assert simulator.charges == 1
+
+
 def test_a_video_that_the_vendor_no_longer_has_is_an_error_that_names_it(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     request_id = make_operator(frame, clip).execute(task_context())["request_id"]
     clip.unlink()
     simulator.advance(8 * 24 * 3600)
+    record_path = clip.with_name("clip.mp4.job.json")
+    record = json.loads(record_path.read_text())
+    long_ago = datetime.now(UTC) - timedelta(days=8)
+    record_path.write_text(json.dumps(record | {"submitted_at": long_ago.isoformat()}))
     with pytest.raises(LumaRayResultExpired, match=f"^{request_id}: .*generation_tag"):
         make_operator(frame, clip).execute(task_context())
     assert simulator.charges == 1
