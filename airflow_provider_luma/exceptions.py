@@ -112,7 +112,7 @@ class LumaRayUnavailable(LumaRayError):
 
 
 class LumaRayRecordError(LumaRayError):
-    """The job's record cannot be read or written, which is never taken for "there is no record"."""
+    """The job's record or the video's path cannot be read or written, which is never taken for "nothing is there"."""
 
 
 class LumaRaySubmitUnknown(LumaRayError, AirflowFailException):

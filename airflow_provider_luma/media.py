@@ -12,11 +12,17 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayDeliveryFailed
+from airflow_provider_luma.exceptions import (
+    LumaRayConfigurationError,
+    LumaRayDeliveryFailed,
+    LumaRayUnavailable,
+)
 from airflow_provider_luma.segmind.models import Model
-from airflow_provider_luma.storage import open_path
+from airflow_provider_luma.storage import asked_anew, is_lasting, open_path, permissions, sign
 
 if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
     from airflow_provider_luma.storage import StoragePath
 
 MAX_FRAME_BYTES = 20 * 1024 * 1024
@@ -33,6 +39,9 @@ _IMAGES = (
     (b"ftypheic", 4, "image/heic"),
     (b"ftypavif", 4, "image/avif"),
 )
+_HEAD_BYTES = 16
+#: By what a store tells a content: GCS by a digest, S3 and Azure by a mark that is another when the content is.
+_MARKS = ("md5Hash", "ETag", "etag")
 #: Query parameters by which stores sign an URL: they change with every signing and are as good as a password.
 _SIGNATURES = ("x-amz-", "x-goog-", "x-oss-")
 _SIGNATURE_NAMES = frozenset(
@@ -46,7 +55,8 @@ class Frame:
     """A start frame that was checked.
 
     :param source: where it comes from, without a signature; for the record
-    :param identity: its content's digest, or its URL without a signature; for the fingerprint
+    :param identity: its content's digest, its store's mark of the content, or its URL without a signature; for the
+        fingerprint
     :param url: the URL as given, for a frame that is one
     :param path: the file, for a frame that is one
     :param mime: the file's type, read from its first bytes
@@ -62,7 +72,10 @@ class Frame:
 def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
     """Check a start frame: an http(s) URL is taken as it is, a file must be an image of at most 20 MB.
 
+    Of an object no more is read than its first bytes, where its store tells its size and marks its content.
+
     :raises LumaRayConfigurationError: naming the frame and what would be right
+    :raises LumaRayUnavailable: the store gives no answer
     """
     if start_frame.startswith(("http://", "https://")):
         plain = unsigned(start_frame)
@@ -70,32 +83,86 @@ def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
             raise _bad_frame(start_frame, "is no URL of an image")
         return Frame(source=plain, identity=plain, url=start_frame)
     path = open_path(start_frame, conn_id)
+    with _frame_errors(start_frame):
+        if isinstance(path, Path):
+            if path.is_dir():
+                raise IsADirectoryError
+            with path.open("rb") as file:
+                seen = _seen(file.read(MAX_FRAME_BYTES + 1))
+        else:
+            seen = _see_object(path)
+    if not seen.size:
+        raise _bad_frame(start_frame, "is empty; give an image")
+    if seen.size > MAX_FRAME_BYTES:
+        raise _bad_frame(start_frame, f"is larger than {MAX_FRAME_BYTES // 1024**2} MB; give a smaller image")
+    mime = next((mime for magic, at, mime in _IMAGES if seen.head[at : at + len(magic)] == magic), None)
+    if mime is None:
+        raise _bad_frame(
+            start_frame, f"is not an image: it begins with {seen.head[:8]!r}; give a JPEG or PNG"
+        )
+    return Frame(source=str(path), identity=seen.identity, path=path, mime=mime)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    size: int
+    head: bytes
+    identity: str
+
+
+def _seen(content: bytes) -> _Seen:
+    return _Seen(len(content), content[:_HEAD_BYTES], f"sha256:{hashlib.sha256(content).hexdigest()}")
+
+
+def _see_object(path: ObjectStoragePath) -> _Seen:
+    store = asked_anew(path)
+    info = store.info(path.path)
+    if info["type"] == "directory":
+        raise IsADirectoryError
+    size = info.get("size")
+    mark = next((f"{name}:{info[name]}" for name in _MARKS if info.get(name)), None)
+    if size is None or mark is None:
+        return _seen(store.cat_file(path.path, start=0, end=MAX_FRAME_BYTES + 1))
+    head = store.cat_file(path.path, start=0, end=_HEAD_BYTES) if 0 < size <= MAX_FRAME_BYTES else b""
+    return _Seen(size, head, mark)
+
+
+@contextmanager
+def _frame_errors(start_frame: str) -> Iterator[None]:
+    """Tell what keeps a frame from being read."""
     try:
-        if path.is_dir():
-            raise _bad_frame(start_frame, "is a directory; name one image in it")
-        with path.open("rb") as file:
-            content = file.read(MAX_FRAME_BYTES + 1)
+        yield
+    except IsADirectoryError:
+        raise _bad_frame(start_frame, "is a directory; name one image in it") from None
     except FileNotFoundError:
         raise _bad_frame(start_frame, "does not exist; give an image file or an http(s) URL") from None
-    except (OSError, ValueError) as error:
-        raise _bad_frame(start_frame, f"cannot be read: {error}") from None
-    if not content:
-        raise _bad_frame(start_frame, "is empty; give an image")
-    if len(content) > MAX_FRAME_BYTES:
-        raise _bad_frame(start_frame, f"is larger than {MAX_FRAME_BYTES // 1024**2} MB; give a smaller image")
-    mime = next((mime for magic, at, mime in _IMAGES if content[at : at + len(magic)] == magic), None)
-    if mime is None:
-        raise _bad_frame(start_frame, f"is not an image: it begins with {content[:8]!r}; give a JPEG or PNG")
-    return Frame(
-        source=str(path), identity=f"sha256:{hashlib.sha256(content).hexdigest()}", path=path, mime=mime
-    )
+    except Exception as error:
+        problem = f"cannot be read: {error}{permissions(error)}"
+        if is_lasting(error) or not _is_object(start_frame):
+            raise _bad_frame(start_frame, problem) from None
+        raise LumaRayUnavailable(
+            f"start_frame {start_frame!r} {problem}. Nothing was bought; a retry reads it again."
+        ) from None
 
 
-def send_frame(frame: Frame, transfer: str, model: Model, upload: Callable[[StoragePath], str]) -> str:
+def _is_object(start_frame: str) -> bool:
+    scheme, separator, _ = start_frame.partition("://")
+    return bool(separator) and scheme.lower() != "file"
+
+
+def send_frame(
+    frame: Frame,
+    transfer: str,
+    model: Model,
+    upload: Callable[[StoragePath], str],
+    reaches: Callable[[str], bool],
+) -> str:
     """Return what stands for the frame in the request body, uploading it where that is the way.
 
-    :param transfer: auto, url, upload or base64; auto: an URL stays one, a file is uploaded
+    :param transfer: auto, url, upload or base64; auto: an URL stays one, an object goes by a signed URL where there can
+        be one that the vendor reaches, and any other file is uploaded
     :param upload: the hook's ``upload_image``
+    :param reaches: the hook's
     :raises LumaRayConfigurationError: the frame cannot go that way
     """
     if frame.url is not None:
@@ -109,11 +176,20 @@ def send_frame(frame: Frame, transfer: str, model: Model, upload: Callable[[Stor
         raise LumaRayConfigurationError(
             f"start_frame {frame.source!r} is no longer there. Nothing was bought."
         )
-    if transfer == "url":
-        raise LumaRayConfigurationError(
-            f"frame_transfer='url' needs an http(s) URL, but start_frame is the file {frame.source}; use 'auto'. "
-            "Nothing was bought."
-        )
+    if transfer in ("auto", "url"):
+        url = sign(frame.path)
+        if url and reaches(url):
+            return url
+        if transfer == "url":
+            why = (
+                "its store's address is a private one, out of the vendor's reach"
+                if url
+                else "no URL of it can be signed"
+            )
+            raise LumaRayConfigurationError(
+                f"frame_transfer='url' does not work with start_frame {frame.source}: {why}; use 'auto'. "
+                "Nothing was bought."
+            )
     if transfer != "base64":
         return upload(frame.path)
     if not model.takes_base64:
@@ -121,13 +197,19 @@ def send_frame(frame: Frame, transfer: str, model: Model, upload: Callable[[Stor
             f"frame_transfer='base64' does not work with {model.slug}, which takes an URL; use 'upload'. "
             "Nothing was bought."
         )
-    return base64.b64encode(frame.path.read_bytes()).decode()
+    return _base64(frame.path)
 
 
 def data_url(path: StoragePath) -> str:
     """Return an image file as a data URL."""
     frame = read_frame(str(path)) if isinstance(path, Path) else read_frame(str(path), path.conn_id)
-    return f"data:{frame.mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f"data:{frame.mime};base64,{_base64(path)}"
+
+
+def _base64(path: StoragePath) -> str:
+    with _frame_errors(str(path)):
+        content = path.read_bytes() if isinstance(path, Path) else asked_anew(path).cat_file(path.path)
+    return base64.b64encode(content).decode()
 
 
 def unsigned(url: str) -> str:

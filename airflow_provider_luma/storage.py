@@ -1,35 +1,56 @@
-"""Paths on local disks and in object stores, and the two ways in which a file is committed whole."""
+"""Paths on local disks and in object stores: how a file is seen as it is now, and how it gets there whole."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRecordError
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 StoragePath: TypeAlias = "Path | ObjectStoragePath"
 
+#: How long a signed URL lives. The vendor fetches a frame when a job leaves its queue and knows a job for an hour;
+#: before that a refused submit may have waited for the request limit to pass.
+SIGNED_FOR = timedelta(hours=2)
+
+#: The stores of objects and their extras: there an object appears when its upload has ended, and needs no folder.
 _EXTRAS = {
     "s3": "s3",
     "s3a": "s3",
+    "s3n": "s3",
     "gs": "gcs",
     "gcs": "gcs",
     "abfs": "azure",
     "abfss": "azure",
     "adl": "azure",
 }
+#: How their file systems upload without holding much of the file: left alone, s3fs would hold ten times 50 MB.
+_PIECE = 8 * 1024 * 1024
+_UPLOADS: dict[str | None, dict[str, int]] = {
+    "s3": {"chunksize": _PIECE, "max_concurrency": 2},
+    "gcs": {"chunksize": _PIECE},
+    "azure": {"max_concurrency": 2},
+}
 _MADE_SAFE = re.compile(r"-[0-9a-f]{8}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+#: A record in a store is not read where it was last written this long before what is looked for: no clocks of a worker
+#: and a store, which sign and check times, are that far apart.
+_CLOCKS_APART = timedelta(hours=1)
+
+log = logging.getLogger(__name__)
 
 
 def open_path(uri: str, conn_id: str | None = None) -> StoragePath:
@@ -80,7 +101,7 @@ def safe_name(text: str) -> str:
 def write_text(path: StoragePath, text: str) -> None:
     """Write a small file so that a reader sees the old text or the new one, never a part."""
     if not isinstance(path, Path):
-        path.write_text(text)
+        _put(path, lambda name: path.fs.pipe_file(name, text.encode()))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -101,14 +122,153 @@ def commit(local: Path, target: StoragePath) -> None:
             os.fsync(file.fileno())
         local.replace(target)
         return
-    target.fs.put_file(str(local), target.path)
+    how = _UPLOADS.get(_EXTRAS.get(target.protocol), {})
+    _put(target, lambda name: target.fs.put_file(str(local), name, **how))
     with suppress(FileNotFoundError):
         local.unlink()
 
 
+def _put(path: ObjectStoragePath, put: Callable[[str], object]) -> None:
+    """Put an object into its place: at once where it appears whole by itself, else under another name first.
+
+    :raises OSError: whatever the store's own libraries raise
+    """
+    fs, place = path.fs, path.path
+    try:
+        if path.protocol in _EXTRAS:
+            put(place)
+            return
+        folder, _, name = place.rpartition("/")
+        part = f"{folder}/.{name}.{os.getpid()}.part"
+        fs.makedirs(folder, exist_ok=True)
+        try:
+            put(part)
+            fs.mv(part, place)
+        except BaseException:
+            with suppress(Exception):
+                fs.rm_file(part)
+            raise
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from None
+
+
+def asked_anew(path: ObjectStoragePath) -> Any:
+    """Return a path's file system with its listings forgotten, so that what others wrote meanwhile is seen."""
+    fs = path.fs
+    fs.invalidate_cache()
+    return fs
+
+
+def read_bytes(path: StoragePath) -> bytes | None:
+    """Return a file's content as it is now; None where there is no such file."""
+    try:
+        if isinstance(path, Path):
+            return path.read_bytes()
+        return bytes(asked_anew(path).cat_file(path.path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def size(path: StoragePath) -> int | None:
-    """Return a file's size in bytes; None where there is no such file."""
+    """Return a file's size in bytes; None where there is no such file.
+
+    :raises LumaRayRecordError: a store does not tell
+    """
+    if not isinstance(path, Path):
+        info = _info(path)
+        return None if info is None or info["type"] == "directory" else int(info["size"])
     try:
         return int(path.stat().st_size)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def is_folder(path: StoragePath) -> bool:
+    """Tell whether there is a folder, or in a store a name that others begin with.
+
+    :raises LumaRayRecordError: a store does not tell
+    """
+    if isinstance(path, Path):
+        return path.is_dir()
+    info = _info(path)
+    return info is not None and info["type"] == "directory"
+
+
+def _info(path: ObjectStoragePath) -> dict[str, Any] | None:
+    try:
+        return dict(asked_anew(path).info(path.path))
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        if is_lasting(error) and not isinstance(error, PermissionError):
+            raise LumaRayConfigurationError(
+                f"output_path {str(path)!r} is no place for a video: {error}. Nothing was bought."
+            ) from None
+        raise LumaRayRecordError(
+            f"What lies at output_path {str(path)!r} cannot be seen: {error}{permissions(error)}. Nothing new was "
+            "bought; a retry looks again."
+        ) from None
+
+
+def is_lasting(error: Exception) -> bool:
+    """Tell whether a store would say the same at a retry: no such bucket, no permission, a name that cannot be."""
+    lasting = (
+        FileNotFoundError,
+        FileExistsError,
+        PermissionError,
+        NotADirectoryError,
+        IsADirectoryError,
+        ValueError,
+    )
+    return (
+        isinstance(error, lasting) or "Validation" in type(error).__name__
+    )  # botocore's is a class of its own
+
+
+def permissions(error: Exception) -> str:
+    """Return what to do where an error is one of permission, for the end of a sentence."""
+    needed = " (the storage connection needs the permission to list, read and write there)"
+    return needed if isinstance(error, PermissionError) else ""
+
+
+def files_below(folder: StoragePath, suffix: str, since: datetime, *, deep: bool) -> Iterator[StoragePath]:
+    """Yield the files whose names end so, in a folder or anywhere below it; all that can be of interest, or an error.
+
+    :param since: in a store, a file that was last written well before is left out
+    """
+    if isinstance(folder, Path):
+        yield from folder.glob(f"**/*{suffix}" if deep else f"*{suffix}")
+        return
+
+    def tell(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    top = None
+    depth = None if deep else 1
+    for place, _, files in asked_anew(folder).walk(folder.path, maxdepth=depth, on_error=tell, detail=True):
+        top = place if top is None else top
+        for name, info in files.items():
+            written = info.get("LastModified") or info.get("last_modified") or info.get("mtime")
+            old = isinstance(written, datetime) and written.tzinfo and written < since - _CLOCKS_APART
+            if name.endswith(suffix) and not old:
+                yield folder / f"{place[len(top) :]}/{name}".lstrip("/")
+
+
+def sign(path: StoragePath) -> str | None:
+    """Return an URL by which whoever has it can fetch a file for a while; None where the store signs none."""
+    if isinstance(path, Path):
+        return None
+    signer = logging.getLogger("botocore.auth")  # logs signatures at DEBUG
+    level = signer.level
+    signer.setLevel(logging.INFO)
+    try:
+        url = path.fs.sign(path.path, expiration=int(SIGNED_FOR.total_seconds()))
+    except Exception as error:  # every store says no in its own way, be it for want of a key
+        log.info("No URL of %s can be signed (%s).", path, type(error).__name__)
+        return None
+    finally:
+        signer.setLevel(level)
+    return url if isinstance(url, str) and url.startswith(("https://", "http://")) else None

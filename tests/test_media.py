@@ -176,8 +176,8 @@ def test_an_url_is_known_without_its_signature_and_sent_with_it(url: str, plain:
     frame = read_frame(url)
     assert (frame.source, frame.identity, frame.url) == (plain, plain, url)
     assert url not in repr(frame) or url == plain
-    assert send_frame(frame, "auto", MODEL, _no_upload) == url
-    assert send_frame(frame, "url", MODEL, _no_upload) == url
+    assert send_frame(frame, "auto", MODEL, _no_upload, _reached) == url
+    assert send_frame(frame, "url", MODEL, _no_upload, _reached) == url
 
 
 @pytest.mark.parametrize(
@@ -196,6 +196,10 @@ def _no_upload(path: Any) -> str:
     raise AssertionError("nothing is to be uploaded")
 
 
+def _reached(url: str) -> bool:
+    return True
+
+
 def _frame(tmp_path: Path) -> Frame:
     path = tmp_path / "frame.png"
     path.write_bytes(image("PNG"))
@@ -211,13 +215,13 @@ def test_a_file_is_uploaded(tmp_path: Path, transfer: str) -> None:
         return "https://images.segmind.com/assets/x.png"
 
     frame = _frame(tmp_path)
-    assert send_frame(frame, transfer, MODEL, upload) == "https://images.segmind.com/assets/x.png"
+    assert send_frame(frame, transfer, MODEL, upload, _reached) == "https://images.segmind.com/assets/x.png"
     assert uploaded == [frame.path]
 
 
 def test_a_file_is_sent_inline_as_bare_base64(tmp_path: Path) -> None:
     frame = _frame(tmp_path)
-    assert send_frame(frame, "base64", MODEL, _no_upload) == base64.b64encode(image("PNG")).decode()
+    assert send_frame(frame, "base64", MODEL, _no_upload, _reached) == base64.b64encode(image("PNG")).decode()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,7 @@ def test_a_file_is_sent_inline_as_bare_base64(tmp_path: Path) -> None:
     [
         ("url", "upload", MODEL, "is for files"),
         ("url", "base64", MODEL, "is for files"),
-        ("file", "url", MODEL, r"needs an http\(s\) URL"),
+        ("file", "url", MODEL, "no URL of it can be signed"),
         ("file", "base64", describe("luma-ray-3-2"), "does not work with luma-ray-3-2"),
         ("file", "base64", describe("ray-flash-2-720p"), "does not work with ray-flash-2-720p"),
         ("gone", "auto", MODEL, "no longer there"),
@@ -240,7 +244,7 @@ def test_a_frame_that_cannot_go_that_way_is_told(
         "gone": lambda: Frame(source="/tmp/frame.png", identity="sha256:0"),
     }[frame]()
     with pytest.raises(LumaRayConfigurationError, match=problem) as caught:
-        send_frame(given, transfer, model, _no_upload)
+        send_frame(given, transfer, model, _no_upload, _reached)
     assert "secret" not in str(caught.value)
     assert "Nothing was bought" in str(caught.value)
 

@@ -137,10 +137,15 @@ class _Fetcher:
         host = (parts.host or "").strip("[]")
         if parts.scheme not in ("http", "https") or not host:
             raise LumaRayDeliveryFailed("The output URL is not an http(s) URL.")
-        if is_private(host) and not is_private(urlsplit(self._settings.api_url).hostname or ""):
+        if not is_common(host, self._settings):
             raise LumaRayDeliveryFailed(
                 f"The output URL points to {host}, an address of this network; it was not fetched."
             )
+
+
+def is_common(host: str, settings: Settings) -> bool:
+    """Tell whether this worker and the vendor mean the same by a host: a public one, or one beside the API's own."""
+    return not is_private(host) or is_private(urlsplit(settings.api_url).hostname or "")
 
 
 def is_private(host: str) -> bool:

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -21,7 +21,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayRefused,
     LumaRaySubmitUnknown,
 )
-from airflow_provider_luma.hooks.download import CHUNK_BYTES, download
+from airflow_provider_luma.hooks.download import CHUNK_BYTES, download, is_common
 from airflow_provider_luma.hooks.limiter import RateLimiter, limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
 from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport, describe
@@ -278,6 +278,10 @@ class LumaRayHook(BaseHook):
         body = {"data_urls": [data_url(path)]}
         with self._transport.post(f"{self.settings.upload_url}/upload-asset", body, paid=False) as response:
             return parse_upload(self._transport.read(response, paid=False))
+
+    def reaches(self, url: str) -> bool:
+        """Tell whether the vendor can fetch an URL, which one of a private network it cannot."""
+        return is_common(urlsplit(url).hostname or "", self.settings)
 
     def download_video(self, url: str, destination: Path) -> VideoFile:
         """Stream a video to a local file, without the key; a broken download goes on where it stopped.

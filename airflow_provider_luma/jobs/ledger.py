@@ -6,11 +6,19 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_luma.exceptions import LumaRayRecordError
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRecordError
 from airflow_provider_luma.jobs.record import Identity, JobRecord
-from airflow_provider_luma.storage import sidecar, write_text
+from airflow_provider_luma.storage import (
+    files_below,
+    is_lasting,
+    permissions,
+    read_bytes,
+    sidecar,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_luma.storage import StoragePath
@@ -51,6 +59,7 @@ class Ledger:
         self._identity = identity
         self._store = store
         self._shared = shared
+        self._output = str(output)
         self.path = sidecar(output, SUFFIX)
         #: Whether the last read found the same on both legs, as far as they are this task instance's.
         self.legs_agree = True
@@ -79,13 +88,15 @@ class Ledger:
             raw = self._store.get(STATE_KEY)
             return None if raw is None else JobRecord.from_json(raw)
         except Exception as error:
-            raise _unreadable(f"key {STATE_KEY!r} of the task state store", error) from None
+            where = f"key {STATE_KEY!r} of the task state store"
+            raise _unreadable(f"The job's record at {where} is there but cannot be read", error) from None
 
     def write(self, record: JobRecord, *, before_purchase: bool = False) -> JobRecord:
         """Write the record on both legs and return it with its new revision.
 
         :param before_purchase: both legs must take it; afterwards one is enough
         :raises LumaRayRecordError: not written, as far as it had to be
+        :raises LumaRayConfigurationError: nothing can be written beside the video, and nothing was, before a purchase
         """
         record = replace(record, revision=record.revision + 1)
         raw = record.to_json()
@@ -93,6 +104,11 @@ class Ledger:
         try:
             write_text(self.path, json.dumps(raw, indent=2) + "\n")
         except Exception as error:
+            if before_purchase and is_lasting(error):
+                raise LumaRayConfigurationError(
+                    f"output_path {self._output!r} cannot be written: {error}{permissions(error)}. Give a path in a "
+                    "bucket or folder that is there and may be written. Nothing was bought."
+                ) from None
             problems.append(f"{self.path}: {error!r}")
         legs = 1
         if self._store is not None:
@@ -111,15 +127,18 @@ class Ledger:
             log.warning("The job's record could not be written to %s; the other copy holds it.", problem)
         return record
 
-    def neighbours(self) -> Iterator[JobRecord]:
+    def neighbours(self, since: datetime) -> Iterator[JobRecord]:
         """Yield the records of other task instances whose videos lie in the same folder, or below the shared one.
 
+        :param since: what happened to a job before is of no interest
         :raises LumaRayRecordError: one of them cannot be read
         """
-        folder, pattern = (
-            (self._shared, f"**/*{SUFFIX}") if self._shared else (self.path.parent, f"*{SUFFIX}")
-        )
-        for path in folder.glob(pattern):
+        folder = self._shared or self.path.parent
+        try:
+            paths = list(files_below(folder, SUFFIX, since, deep=folder is self._shared))
+        except Exception as error:
+            raise _unreadable(f"The records below {folder} cannot be listed", error) from None
+        for path in paths:
             record = _read_file(path)
             if record and record.identity != self._identity:
                 yield record
@@ -127,23 +146,19 @@ class Ledger:
 
 def _read_file(path: StoragePath) -> JobRecord | None:
     try:
-        with path.open("rb") as file:
-            text = file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        text = read_bytes(path)
     except Exception as error:
-        raise _unreadable(str(path), error) from None
+        raise _unreadable(f"The job's record at {path} cannot be read", error) from None
     try:
-        return JobRecord.from_json(json.loads(text))
+        return None if text is None else JobRecord.from_json(json.loads(text))
     except ValueError as error:
-        raise _unreadable(str(path), error) from None
+        raise _unreadable(f"The job's record at {path} is there but cannot be read", error) from None
 
 
-def _unreadable(where: str, error: Exception) -> LumaRayRecordError:
+def _unreadable(what: str, error: Exception) -> LumaRayRecordError:
     return LumaRayRecordError(
-        f"The job's record at {where} is there but cannot be read: {error}. A job may be bought under it, so nothing "
-        "new was bought; a retry reads it again. If it is damaged for good, look the job up in Segmind's request "
-        "history, then delete the record."
+        f"{what}: {error}{permissions(error)}. A job may be bought under it, so nothing new was bought; a retry reads "
+        "it again. If it is damaged for good, look the job up in Segmind's request history, then delete the record."
     )
 
 

@@ -57,7 +57,7 @@ def find_lost_job(
         # In this order: another's intent is on record before its job can be in the history.
         claimed = record.request_ids()
         unresolved = list(record.superseded)
-        for neighbour in ledger.neighbours():
+        for neighbour in ledger.neighbours(since):
             claimed |= neighbour.request_ids()
             unresolved.extend(neighbour.history())
         rows = [row for row in rows if row.created is None or row.created <= since + _LONGEST_CALL]

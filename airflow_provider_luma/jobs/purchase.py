@@ -63,7 +63,9 @@ class Purchase:
         start_frame = None
         if spec.frame:
             model = describe(spec.request.model)
-            start_frame = send_frame(spec.frame, spec.frame_transfer, model, self._hook.upload_image)
+            start_frame = send_frame(
+                spec.frame, spec.frame_transfer, model, self._hook.upload_image, self._hook.reaches
+            )
         request = replace(spec.request, start_frame=start_frame)
         api_version = "v2" if spec.api_version == "auto" else spec.api_version
         deadline = time.monotonic() + spec.timeout.total_seconds()

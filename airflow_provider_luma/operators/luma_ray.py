@@ -324,7 +324,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             )
 
     def _output(self, identity: Identity) -> StoragePath:
-        from airflow_provider_luma.storage import open_path, safe_name
+        from airflow_provider_luma.storage import is_folder, open_path, safe_name
 
         name = self.output_path
         if name.endswith("/"):
@@ -333,7 +333,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             name += f"{safe_name(identity.dag_id)}/{safe_name(identity.run_id)}/{task}.mp4"
         path = open_path(name, self.storage_conn_id)
         _require(
-            not path.is_dir(),
+            not is_folder(path),
             "output_path",
             self.output_path,
             "a file; it is a directory, so end it with '/' for a file named after the task instance below it",

@@ -29,6 +29,7 @@ from airflow_provider_luma.segmind.models import SUCCESSOR
 _KEY = re.compile(r"SG_[0-9A-Fa-f]{16,}")
 _ASSET_URL = re.compile(r"https?://[^\s\"'<>]*/assets/[^\s\"'<>]*")
 _URL = re.compile(r"https?://\S+")
+_QUERY = re.compile(r"(https?://[^\s\"'<>?]*)\?[^\s\"'<>]*")
 
 #: An amount with more digits before the point is no amount.
 _MONEY_DIGITS = 12
@@ -37,8 +38,8 @@ _UNKNOWN_OUTCOME_4XX = (408, 499)
 
 
 def redact(text: str) -> str:
-    """Remove what looks like an API key or an uploaded asset's URL, and put the text on one short line."""
-    text = _ASSET_URL.sub("<asset url>", _KEY.sub("<api key>", text))
+    """Remove what looks like an API key, an uploaded asset's URL or a signature, and put the text on one short line."""
+    text = _QUERY.sub(r"\1", _ASSET_URL.sub("<asset url>", _KEY.sub("<api key>", text)))
     return " ".join(text.split())[:500]
 
 

@@ -214,6 +214,9 @@ class FakeHook:
     def upload_image(self, path: object) -> str:
         return self._world.step("upload", lambda: f"https://assets/{self._world.steps}-{self._world.now}.jpg")
 
+    def reaches(self, url: str) -> bool:
+        return True
+
     def reserve(self) -> None:
         """Here is no request limit."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,4 +121,4 @@ def test_neighbours_are_the_other_records_in_the_folder(output: Path) -> None:
     Ledger(ME, output, None).write(record("intent"))
     theirs = Ledger(SIBLING, output.with_name("b.mp4"), None).write(record("submitted", owner=SIBLING))
     (output.parent / "notes.json").write_text(json.dumps({}))
-    assert list(Ledger(ME, output, None).neighbours()) == [theirs]
+    assert list(Ledger(ME, output, None).neighbours(datetime.now(UTC))) == [theirs]
