@@ -325,5 +325,5 @@ def staged(target: StoragePath, tag: str) -> Iterator[Path]:
 
 
 def _bad_frame(start_frame: str, problem: str) -> LumaRayConfigurationError:
-    shown = unsigned(start_frame) if "://" in start_frame else start_frame
+    shown = unsigned(start_frame) if start_frame.startswith(("http://", "https://")) else start_frame
     return LumaRayConfigurationError(f"start_frame {shown!r} {problem}. Nothing was bought.")

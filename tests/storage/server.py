@@ -1,0 +1,193 @@
+"""A real S3 server in a process of its own, and a gate before it that sees each request and breaks what it is told."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+
+class Store:
+    """moto's server, on a port that the system chose."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start it, empty; after a kill on another port."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if found := re.search(r"Running on http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(found[1])
+                break
+        else:
+            raise RuntimeError("the S3 server did not start")
+        self._drain = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._drain.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL: what it held is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._drain.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+
+_ERROR = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+_FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%s" % (len(_ERROR), _ERROR)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The head of a request that came to the gate."""
+
+    head: str
+
+    @property
+    def line(self) -> str:
+        return self.head.partition("\r\n")[0].removesuffix(" HTTP/1.1")
+
+    @property
+    def signed_by_header(self) -> bool:
+        """Whether it is the worker's, and not made with a signed URL."""
+        return "\r\nauthorization:" in self.head.lower()
+
+
+class Gate:
+    """Passes connections on to a store.
+
+    :param store: where they go
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.seen: list[Seen] = []
+        self._trouble: tuple[re.Pattern[str], int, bool] | None = None
+        self._kills = False
+        self._refused: re.Pattern[str] | None = None
+        self._kept: re.Pattern[str] | None = None
+        self._mute: set[socket.socket] = set()
+        self.down = False
+        self.struck = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.close()
+
+    def reset(self) -> None:
+        """Let everything pass and forget what was seen."""
+        self._trouble = self._refused = self._kept = None
+        self.down = self._kills = False
+        self.struck.clear()
+        self.seen.clear()
+
+    def strike(self, line: str, *, after: int = 0, stays_down: bool = False, kills: bool = False) -> None:
+        """Reset the connection at each request whose first line matches.
+
+        :param after: so many bytes of it are let through
+        :param stays_down: from then on nothing passes
+        :param kills: the store is killed then, too
+        """
+        self._trouble, self._kills = (re.compile(line), after, stays_down), kills
+
+    def refuse(self, line: str) -> None:
+        """Answer 403 to each request whose first line matches; for GET, which has no body."""
+        self._refused = re.compile(line)
+
+    def keep_answers(self, line: str) -> None:
+        """Reset the connection instead of answering to each request whose first line matches."""
+        self._kept = re.compile(line)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                if self.down:
+                    _break(client)
+                    continue
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._store.port))
+                except OSError:
+                    _break(client)
+                    continue
+                threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._back, args=(server, client), daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        left: int | None = None
+        with suppress(OSError):
+            while chunk := client.recv(65536):
+                if self.down:
+                    break
+                if found := re.match(rb"(?:GET|HEAD|PUT|POST|DELETE) .*?\r\n\r\n", chunk, re.DOTALL):
+                    seen = Seen(found[0].decode("latin-1"))
+                    self.seen.append(seen)
+                    if self._kept and self._kept.search(seen.line):
+                        self._mute.add(server)
+                    if self._refused and self._refused.search(seen.line):
+                        client.sendall(_FORBIDDEN)
+                        continue
+                    if self._trouble and self._trouble[0].search(seen.line):
+                        left = self._trouble[1]
+                if left is not None:
+                    if left < len(chunk):
+                        server.sendall(chunk[:left])
+                        self._hit()
+                        break
+                    left -= len(chunk)
+                server.sendall(chunk)
+        _break(client)
+        _break(server)
+
+    def _hit(self) -> None:
+        if self._trouble and self._trouble[2]:
+            self.down = True
+        if self._kills:
+            self._store.kill()
+        self.struck.set()
+
+    def _back(self, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := server.recv(65536):
+                if server in self._mute:
+                    go_on = re.match(rb"HTTP/1\.1 100 .*?\r\n\r\n", chunk, re.DOTALL)
+                    client.sendall(go_on[0] if go_on else b"")
+                    if not go_on or go_on[0] != chunk:
+                        break
+                else:
+                    client.sendall(chunk)
+        _break(client)
+        _break(server)
+
+
+def _break(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()

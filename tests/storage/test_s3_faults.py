@@ -1,0 +1,206 @@
+"""A store that is killed, that breaks connections or refuses: no partial object, no second charge, no lost video."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_luma.exceptions import (
+    LumaRayDeliveryFailed,
+    LumaRayRecordError,
+    LumaRaySubmitUnknown,
+    LumaRayUnavailable,
+)
+from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.jobs.ledger import STATE_KEY
+from airflow_provider_luma.jobs.lifecycle import Job
+from airflow_provider_luma.jobs.purchase import Purchase
+from airflow_provider_luma.jobs.record import JobRecord
+from airflow_provider_luma.simulator import Simulator
+from tests.storage.conftest import Bucket
+from tests.storage.server import Gate, Store
+from tests.storage.test_s3 import attempt, video_at_vendor
+from tests.support import MemoryStore
+
+#: Single and multipart uploads differ, and so do the requests of the latter.
+PART, WHOLE = r"PUT /media/clips/v\.mp4\?.*partNumber=2", r"PUT /media/clips/v\.mp4$"
+RECORD = r"PUT /media/clips/v\.mp4\.job\.json"
+
+
+def check_delivered(bucket: Bucket, simulator: Simulator, outputs: dict[str, Any]) -> None:
+    assert bucket.get("clips/v.mp4") == video_at_vendor(simulator, outputs["request_id"])
+    assert bucket.record("clips/v.mp4")["state"] == "delivered"
+    assert simulator.charges == len(simulator.jobs) == 1
+    assert simulator.leaks == []
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_upload_breaks(bucket: Bucket, gate: Gate, large_videos: Simulator, stored: bool) -> None:
+    store = MemoryStore() if stored else None
+    gate.strike(PART, after=3_000_000)
+    with pytest.raises(
+        LumaRayDeliveryFailed, match=r"could not be stored at s3://store@media/clips/v\.mp4"
+    ) as caught:
+        attempt(store=store)
+    assert caught.value.request_id == large_videos.jobs[0].request_id
+    assert gate.struck.wait(10)
+    assert "clips/v.mp4" not in bucket.names()
+    assert bucket.uploads() == [], "what came of it is not kept"
+    assert bucket.record("clips/v.mp4")["state"] == "completed"
+
+    gate.reset()
+    check_delivered(bucket, large_videos, attempt(store=store))
+
+
+def test_the_upload_of_a_new_take_breaks_and_the_old_video_stays(
+    bucket: Bucket, gate: Gate, large_videos: Simulator
+) -> None:
+    bucket.put("clips/v.mp4", b"another's")
+    gate.strike(PART)
+    with pytest.raises(LumaRayDeliveryFailed):
+        attempt()
+    assert bucket.get("clips/v.mp4") == b"another's"
+    gate.reset()
+    check_delivered(bucket, large_videos, attempt())
+
+
+def test_the_store_goes_down_during_the_upload_and_comes_back(
+    bucket: Bucket, gate: Gate, large_videos: Simulator
+) -> None:
+    gate.strike(PART, after=3_000_000, stays_down=True)
+    with pytest.raises(LumaRayDeliveryFailed):
+        attempt()
+    assert "clips/v.mp4" not in bucket.names()
+
+    gate.reset()
+    check_delivered(bucket, large_videos, attempt())
+
+
+@pytest.mark.parametrize("line", [PART, WHOLE, RECORD], ids=["part", "whole", "record"])
+@pytest.mark.slow
+def test_the_store_is_killed_and_what_it_held_is_lost(
+    bucket: Bucket, gate: Gate, store: Store, request: pytest.FixtureRequest, line: str
+) -> None:
+    """What is left of the job is the copy in Airflow's task state store."""
+    vendor = request.getfixturevalue("large_videos" if line is PART else "simulator")
+    airflow = MemoryStore()
+    if line is RECORD:
+        outputs = attempt(store=airflow)
+        kept = airflow.values.copy()
+        assert outputs["request_id"] == vendor.jobs[0].request_id
+        bucket.delete("clips/v.mp4")
+        bucket.delete("clips/v.mp4.job.json")
+    gate.strike(line, after=0 if line is RECORD else 1000, stays_down=True, kills=True)
+    try:
+        if line is RECORD:
+            # The video was up, and the store is killed as the record is written: the other copy takes it.
+            assert attempt(store=airflow) == outputs
+            assert airflow.values != kept or airflow.get(STATE_KEY)["state"] == "delivered"
+        else:
+            with pytest.raises(LumaRayDeliveryFailed):
+                attempt(store=airflow)
+        assert gate.struck.wait(10)
+    finally:
+        store.start()
+    gate.reset()
+    bucket.create()
+    assert bucket.names() == set()
+    check_delivered(bucket, vendor, attempt(store=airflow))
+
+
+def test_the_intent_cannot_be_written(bucket: Bucket, gate: Gate, simulator: Simulator) -> None:
+    """A store that breaks connections is no wrong path: a retry passes."""
+    gate.strike(RECORD)
+    with pytest.raises(LumaRayRecordError, match="Nothing was bought"):
+        attempt()
+    assert simulator.jobs == []
+    gate.reset()
+    check_delivered(bucket, simulator, attempt())
+
+
+def test_the_intent_is_written_and_the_store_does_not_say_so(
+    bucket: Bucket, gate: Gate, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on record then does not pass for a paid call, as long as the store comes back."""
+    original = Purchase.note
+
+    def come_back_and_note(self: Purchase, record: JobRecord) -> JobRecord:
+        assert bucket.record("clips/v.mp4")["state"] == "intent"
+        gate.reset()
+        return original(self, record)
+
+    gate.keep_answers(RECORD)
+    with monkeypatch.context() as patched:
+        patched.setattr(Purchase, "note", come_back_and_note)
+        with pytest.raises(LumaRayRecordError, match="Nothing was bought"):
+            attempt()
+    assert simulator.jobs == []
+    assert bucket.record("clips/v.mp4")["state"] == "failed"
+    check_delivered(bucket, simulator, attempt())
+
+
+def test_the_store_is_away_from_the_submit_on(
+    bucket: Bucket, gate: Gate, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the intent is on record; the vendor's history has the job."""
+    original = LumaRayHook.submit
+
+    def submit_and_lose_the_store(self: LumaRayHook, request: Any) -> str:
+        request_id = original(self, request)
+        gate.down = True
+        return request_id
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LumaRayHook, "submit", submit_and_lose_the_store)
+        with pytest.raises(LumaRayDeliveryFailed, match="could not be stored"):
+            attempt(frame_transfer="upload")
+    assert bucket.record("clips/v.mp4")["state"] == "intent"
+
+    gate.reset()
+    check_delivered(bucket, simulator, attempt())
+
+
+def test_a_lost_answer_is_looked_up_by_the_body_as_it_was_sent(bucket: Bucket, simulator: Simulator) -> None:
+    simulator.fault("submit", "reset", accepted=True)
+    check_delivered(bucket, simulator, attempt())
+
+
+def test_a_neighbour_in_the_bucket_keeps_its_job(
+    bucket: Bucket, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two bodies that are the same; the task instance whose submit is lost does not take the other's job."""
+
+    def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Job, "wait", die)
+    same = {"video": "s3://store@media/clips/", "frame": "https://x.example/f.jpg"}
+    with pytest.raises(KeyboardInterrupt):
+        attempt(**same, map_index=0)
+    simulator.fault("submit", "reset", accepted=False)
+    with pytest.raises(LumaRaySubmitUnknown, match="shows no such job"):
+        attempt(**same, map_index=1)
+
+
+@pytest.mark.parametrize("line", [r"HEAD /media/clips/v\.mp4\.job", r"HEAD /media/clips/v\.mp4$"])
+def test_a_record_or_a_video_that_cannot_be_seen_is_not_absent(
+    bucket: Bucket, gate: Gate, simulator: Simulator, line: str
+) -> None:
+    attempt()
+    gate.strike(line)
+    with pytest.raises(LumaRayRecordError, match=r"nothing new was bought|Nothing new was bought"):
+        attempt()
+    gate.reset()
+    check_delivered(bucket, simulator, attempt())
+
+
+def test_a_frame_that_cannot_be_read_for_now_is_read_by_a_retry(
+    bucket: Bucket, gate: Gate, simulator: Simulator
+) -> None:
+    gate.strike(r"(HEAD|GET) /media/frames/f\.jpg")
+    with pytest.raises(LumaRayUnavailable, match=r"frames/f\.jpg' cannot be read: .* Nothing was bought"):
+        attempt()
+    assert simulator.jobs == []
+    gate.reset()
+    check_delivered(bucket, simulator, attempt())

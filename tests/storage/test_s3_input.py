@@ -1,0 +1,190 @@
+"""What is wrong with a path in a bucket is told in one sentence before anything is bought, and seen as it is now."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRecordError
+from airflow_provider_luma.jobs.ledger import Ledger
+from airflow_provider_luma.media import MAX_FRAME_BYTES, data_url, read_frame
+from airflow_provider_luma.simulator import Simulator
+from airflow_provider_luma.storage import open_path, size
+from tests.jobs.test_decision import ME, SIBLING, record
+from tests.storage.conftest import Bucket
+from tests.storage.server import Gate
+from tests.storage.test_s3 import FRAME, VIDEO, attempt
+from tests.support import MemoryStore
+
+
+def refused(simulator: Simulator, **arguments: Any) -> str:
+    """Run an attempt that is to fail for good; return its error's text."""
+    store = MemoryStore()
+    with pytest.raises(LumaRayConfigurationError) as caught:
+        attempt(store=store, **arguments)
+    assert simulator.jobs == []
+    assert store.values == {}
+    text = str(caught.value)
+    assert text.endswith("Nothing was bought.")
+    return text
+
+
+@pytest.mark.parametrize(
+    ("video", "problem"),
+    [
+        ("s3://store@no-such-bucket/v.mp4", "The specified bucket does not exist"),
+        ("s3://store@no-such-bucket/clips/", "The specified bucket does not exist"),
+        ("s3://store@no-such-bucket", "The specified bucket does not exist"),
+        ("s3://store@bad name!/v.mp4", "Invalid bucket name"),
+        ("s3://store@media", "it is a directory, so end it with '/'"),
+        ("s3://store@media/frames", "it is a directory, so end it with '/'"),
+    ],
+)
+def test_a_bad_output_path(bucket: Bucket, simulator: Simulator, video: str, problem: str) -> None:
+    text = refused(simulator, video=video)
+    assert problem in text
+    assert "output_path" in text
+    assert video.rstrip("/") in text
+
+
+def test_no_permission_to_write(bucket: Bucket, simulator: Simulator) -> None:
+    bucket.deny("s3:PutObject")
+    text = refused(simulator)
+    assert f"output_path '{VIDEO}' cannot be written" in text
+    assert "needs the permission to list, read and write there" in text
+
+
+def test_no_permission_to_read_the_record_is_not_its_absence(bucket: Bucket, simulator: Simulator) -> None:
+    attempt()
+    bucket.deny("s3:GetObject")
+    with pytest.raises(LumaRayRecordError, match="needs the permission to list, read and write"):
+        attempt()
+    assert simulator.charges == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (
+            lambda bucket: bucket.put("frames/f.jpg", b"This is text."),
+            "is not an image: it begins with b'This is '",
+        ),
+        (lambda bucket: bucket.put("frames/f.jpg", b""), "is empty"),
+        (
+            lambda bucket: bucket.put("frames/f.jpg", b"\xff\xd8\xff" + bytes(MAX_FRAME_BYTES)),
+            "is larger than 20 MB",
+        ),
+        (lambda bucket: bucket.delete("frames/f.jpg"), "does not exist"),
+        (lambda bucket: bucket.deny("s3:GetObject"), "cannot be read: .* needs the permission"),
+    ],
+    ids=["text", "empty", "large", "missing", "denied"],
+)
+def test_a_bad_frame(
+    bucket: Bucket, simulator: Simulator, make: Callable[[Bucket], None], problem: str
+) -> None:
+    make(bucket)
+    text = refused(simulator)
+    assert f"start_frame '{FRAME}'" in text
+    assert re.search(problem, text)
+
+
+@pytest.mark.parametrize("name", ["frames", "no-such-bucket/f.jpg"])
+def test_a_frame_that_is_no_object(bucket: Bucket, simulator: Simulator, name: str) -> None:
+    at = f"s3://store@{name}" if "/" in name else f"s3://store@media/{name}"
+    text = refused(simulator, frame=at)
+    assert f"start_frame '{at}'" in text
+
+
+def test_a_frame_that_vanishes_between_listing_and_reading(bucket: Bucket, simulator: Simulator) -> None:
+    """The worker has listed the folder, and its file system remembers."""
+    listed = open_path("s3://store@media/frames", None)
+    frames = [str(path) for path in listed.iterdir()]
+    assert frames == [FRAME]
+    bucket.delete("frames/f.jpg")
+    assert "does not exist" in refused(simulator, frame=frames[0])
+
+
+def test_a_frame_that_vanishes_before_its_upload(bucket: Bucket, simulator: Simulator) -> None:
+    frame = read_frame(FRAME)
+    bucket.delete("frames/f.jpg")
+    assert frame.path is not None
+    with pytest.raises(LumaRayConfigurationError, match="does not exist"):
+        data_url(frame.path)
+
+
+def test_a_frame_that_vanishes_before_the_vendor_fetches_it_costs_nothing(
+    bucket: Bucket, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_luma.exceptions import LumaRayJobFailed
+    from airflow_provider_luma.jobs.purchase import Purchase
+
+    original = Purchase._pay
+
+    def delete_and_pay(self: Purchase, *arguments: Any) -> Any:
+        bucket.delete("frames/f.jpg")
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Purchase, "_pay", delete_and_pay)
+    with pytest.raises(LumaRayJobFailed, match="not billed"):
+        attempt()
+    assert simulator.charges == 0
+
+
+def test_what_another_process_wrote_is_seen_past_the_listings(bucket: Bucket) -> None:
+    """The file system's cache says that neither a record nor a video is there."""
+    bucket.put("clips/old.txt", b"")
+    output = open_path(VIDEO)
+    ledger = Ledger(ME, output, None)
+
+    def list_folder() -> None:
+        assert "old.txt" in {path.name for path in open_path("s3://store@media/clips").iterdir()}
+
+    list_folder()
+    assert ledger.read() == (None, None)
+    list_folder()
+    assert size(output) is None
+    list_folder()
+    theirs = {**record("submitted", owner=SIBLING).to_json()}
+    bucket.put("clips/v.mp4.job.json", json.dumps(theirs).encode())
+    bucket.put("clips/v.mp4", b"12345")
+    assert size(output) == 5
+    list_folder()
+    own, other = ledger.read()
+    assert own is None
+    assert other is not None
+    assert other.request_id == "r1"
+    bucket.put("clips/w.mp4.job.json", json.dumps(theirs | {"request_id": "r2"}).encode())
+    found = ledger.neighbours(datetime.now(UTC))
+    assert {neighbour.request_id for neighbour in found} == {"r1", "r2"}
+
+
+@pytest.mark.parametrize("folder", ["clips", "clips/[x]", "clips/a*"])
+def test_the_neighbours_below_a_folder(bucket: Bucket, gate: Gate, folder: str) -> None:
+    shared = open_path(f"s3://store@media/{folder}/")
+    output = open_path(f"s3://store@media/{folder}/run/a.mp4")
+    theirs = record("submitted", owner=SIBLING).to_json()
+    for key in ("run/b.mp4", "other/deep/c.mp4", "d.mp4"):
+        bucket.put(f"{folder}/{key}.job.json", json.dumps(theirs | {"request_id": key}).encode())
+    now = datetime.now(UTC)
+    found = {neighbour.request_id for neighbour in Ledger(ME, output, None, shared=shared).neighbours(now)}
+    assert found == {"run/b.mp4", "other/deep/c.mp4", "d.mp4"}
+    assert {neighbour.request_id for neighbour in Ledger(ME, output, None).neighbours(now)} == {"run/b.mp4"}
+
+    gate.seen.clear()
+    later = now + timedelta(hours=2)
+    assert list(Ledger(ME, output, None, shared=shared).neighbours(later)) == []
+    assert not [seen.line for seen in gate.seen if ".job.json" in seen.line], "what is old is not read"
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_neighbours_that_cannot_be_listed_are_not_absent(bucket: Bucket, gate: Gate, shared: bool) -> None:
+    gate.refuse(r"GET /media\?list-type")
+    folder = open_path("s3://store@media/clips/") if shared else None
+    ledger = Ledger(ME, open_path("s3://store@media/clips/run/a.mp4"), None, shared=folder)
+    with pytest.raises(LumaRayRecordError, match=r"cannot be listed: .* needs the permission to list"):
+        list(ledger.neighbours(datetime.now(UTC)))
