@@ -37,8 +37,8 @@ _EXTRAS = {
     "abfss": "azure",
     "adl": "azure",
 }
-#: How their file systems upload without holding much of the file: left alone, s3fs would hold ten times 50 MB.
-_PIECE = 8 * 1024 * 1024
+#: How their file systems upload without holding much of the file: left alone, s3fs holds up to ten times 50 MB twice.
+_PIECE = 5 * 1024 * 1024  # the least that S3 takes as a part
 _UPLOADS: dict[str | None, dict[str, int]] = {
     "s3": {"chunksize": _PIECE, "max_concurrency": 2},
     "gcs": {"chunksize": _PIECE},

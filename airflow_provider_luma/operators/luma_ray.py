@@ -57,8 +57,9 @@ class LumaRayImageToVideoOperator(BaseOperator):
     :param loop: whether the clip ends where it began. Default False, as in the vendor's sample; always sent
     :param concepts: camera moves, such as ``["push_in"]`` (templated)
     :param extra_parameters: further body fields, passed through for what the model learns later (templated)
-    :param frame_transfer: how a file gets to the vendor: ``upload`` to its storage, ``base64`` in the request, or
-        ``auto`` (upload); an URL goes as it is
+    :param frame_transfer: how a file gets to the vendor: ``url`` signed by its store for two hours, ``upload`` to the
+        vendor's storage, ``base64`` in the request, or ``auto``: a signed URL where the store signs one that the
+        vendor reaches, else an upload; an URL goes as it is
     :param api_version: ``v2`` (submit and poll), ``v1`` (one blocking call), or ``auto``: v2, and v1 where the vendor
         refuses the slug on v2 with 404 or 405
     :param if_exists: for a video that another run left at the path: ``overwrite``, ``reuse`` or ``fail``

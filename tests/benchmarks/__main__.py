@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.benchmarks.report import Report
 from tests.benchmarks.surroundings import isolated
 
-NAMES = ("imports", "polling", "paid", "generation", "slots", "throughput", "triggerer")
+NAMES = ("imports", "polling", "paid", "generation", "slots", "throughput", "triggerer", "transfer")
 
 
 def main() -> int:

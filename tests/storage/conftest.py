@@ -151,7 +151,7 @@ def large_videos(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simula
         credits="20",
         api_key=API_KEY,
         work_dir=work,
-        video_size=20 * 1024 * 1024,
+        video_size=16 * 1024 * 1024,
     ) as running:
         connect(monkeypatch, running)
         yield running

@@ -1,0 +1,55 @@
+"""One video from the vendor to its place in a fresh process: `python -m tests.benchmarks.one_transfer WAY URL OUTPUT`.
+
+Idle is a worker that has imported what the way needs and, for a store, has put a small object there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import requests
+from airflow.sdk import DAG  # noqa: F401 - as every DAG file
+
+from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.media import staged
+from airflow_provider_luma.storage import commit, open_path, sidecar, write_text
+from tests.benchmarks.one_generation import _memory
+
+CHUNK = 1024 * 1024
+
+
+def plain(url: str, output: str) -> None:
+    """What one writes without us: no check, no digest, and nothing that brings the bytes onto the disk."""
+    with requests.get(url, stream=True, timeout=60) as response, Path(output).open("wb") as file:
+        response.raise_for_status()
+        for chunk in response.iter_content(CHUNK):
+            file.write(chunk)
+
+
+def deliver(url: str, output: str) -> None:
+    """What the operator does with a video that is ready."""
+    target = open_path(output)
+    with staged(target, "benchmark") as part:
+        commit(LumaRayHook().download_video(url, part).path, target)
+
+
+def main(way: str, url: str, output: str) -> None:
+    """Get ready, transfer, and print the figures."""
+    target = open_path(output)
+    write_text(sidecar(target, ".first"), "x")
+    idle = _memory("VmRSS")
+    if idle is not None:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    began = time.perf_counter()
+    {"plain": plain, "deliver": deliver}[way](url, output)
+    seconds = time.perf_counter() - began
+    peak = _memory("VmHWM")
+    print()
+    print(json.dumps({"seconds": seconds, "memory": None if idle is None or peak is None else peak - idle}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
