@@ -118,7 +118,7 @@ class Ledger:
             except Exception as error:
                 problems.append(f"the task state store: {error!r}")
         if problems and (before_purchase or len(problems) == legs):
-            bought = "Nothing was bought" if before_purchase else "The job goes on, but is not on record"
+            bought = "Nothing was bought" if before_purchase else "The job goes on, but this is not on record"
             raise LumaRayRecordError(
                 f"The job's record cannot be written beside output_path: {'; '.join(problems)}. {bought}.",
                 request_id=record.request_id,
