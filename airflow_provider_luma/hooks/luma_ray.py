@@ -34,6 +34,7 @@ from airflow_provider_luma.segmind.messages import (
     JobResult,
     JobStatus,
     Reply,
+    drop_frames,
     money,
     output_url,
     parse_credits,
@@ -189,6 +190,7 @@ class LumaRayHook(BaseHook):
                 problem = describe(error)
             else:
                 body = received.object() if isinstance(received, Reply) else {}
+                drop_frames(body)
                 named = body.get("request_id")
                 request_id = request_id or (named if isinstance(named, str) and named else None)
                 url_found = output_url(body)

@@ -24,10 +24,11 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.segmind.models import SUCCESSOR
+from airflow_provider_luma.segmind.models import CATALOGUE, SUCCESSOR
 
 _KEY = re.compile(r"SG_[0-9A-Fa-f]{16,}")
 _ASSET_URL = re.compile(r"https?://[^\s\"'<>]*/assets/[^\s\"'<>]*")
+_FRAME_FIELDS = {*(model.frame_field for model in CATALOGUE.values()), "end_image_url"}
 _URL = re.compile(r"https?://\S+")
 _QUERY = re.compile(r"(https?://[^\s\"'<>?]*)\?[^\s\"'<>]*")
 
@@ -277,6 +278,7 @@ def parse_result(reply: Reply, request_id: str) -> JobResult:
     :raises LumaRayUnavailable: not the result of this job
     """
     body = reply.object()
+    drop_frames(body)
     status = parse_status(reply, request_id)
     if status.state in (JobState.UNKNOWN, JobState.QUEUED, JobState.PROCESSING):
         raise unusable(reply, f"The result of {request_id}")
@@ -340,6 +342,19 @@ def parse_time(value: object) -> datetime | None:
 def _metrics(body: dict[str, Any]) -> dict[str, Any]:
     metrics = body.get("metrics")
     return metrics if isinstance(metrics, dict) else {}
+
+
+def drop_frames(body: dict[str, Any]) -> None:
+    """Take out of a reply the frames that it echoes: no URL of theirs is the video's, and it may be a signed one."""
+    pending: list[Any] = [body]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            for name in _FRAME_FIELDS & item.keys():
+                del item[name]
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
 
 
 def output_url(body: dict[str, Any]) -> str | None:

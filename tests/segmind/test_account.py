@@ -194,6 +194,8 @@ def test_a_refused_upload_says_why(status: int, kind: type[LumaRayError]) -> Non
         (f"see {ASSET_URL} and '{ASSET_URL}'", "see <asset url> and '<asset url>'"),
         (f'{{"frame":"{ASSET_URL}"}}', '{"frame":"<asset url>"}'),
         ("http://localhost:8900/assets/me@example.com/x.png?y=1#z!", "<asset url>"),
+        ("no https://b.example/f.jpg?X-Amz-Signature=0a1b&x=1 there", "no https://b.example/f.jpg there"),
+        ('{"u":"https://b.example/f.jpg?sig=a%3D\\u0026se=1"}', '{"u":"https://b.example/f.jpg"}'),
         ("a\r\nb\tc\x00", "a b c\x00"),
         ("", ""),
     ],

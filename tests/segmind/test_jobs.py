@@ -204,6 +204,17 @@ def test_the_video_is_where_the_result_says_and_nothing_of_it_is_lost(
     assert VIDEO_URL not in repr(result)
 
 
+def test_a_frame_that_the_result_echoes_is_no_video_and_is_not_kept() -> None:
+    signed = "https://b.s3.amazonaws.com/f.jpg?X-Amz-Signature=0a1b"
+    inputs = {"prompt": "a push in", "start_frame": signed, "more": [{"start_image_url": signed}]}
+    body = {"status": "COMPLETED", "output": None, "inputs": inputs, "end_image_url": signed}
+    result = parse_result(reply(body), REQUEST_ID)
+    assert result.url is None
+    assert result.body["inputs"] == {"prompt": "a push in", "more": [{}]}
+    assert "0a1b" not in str(result.body)
+    assert parse_result(reply(body | {"href": VIDEO_URL}), REQUEST_ID).url == VIDEO_URL
+
+
 @pytest.mark.parametrize("depth", [100, 900, 2_000, 20_000])
 def test_a_deeply_nested_result_ends_no_task(depth: int) -> None:
     body = b'{"status": "COMPLETED", "x": %s}' % (b"[" * depth + b"]" * depth)
