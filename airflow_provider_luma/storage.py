@@ -44,6 +44,14 @@ _UPLOADS: dict[str | None, dict[str, int]] = {
     "gcs": {"chunksize": _PIECE},
     "azure": {"max_concurrency": 2},
 }
+_LASTING = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+    ValueError,
+)
 _MADE_SAFE = re.compile(r"-[0-9a-f]{8}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 #: A record in a store is not read where it was last written this long before what is looked for: no clocks of a worker
@@ -214,17 +222,7 @@ def _info(path: ObjectStoragePath) -> dict[str, Any] | None:
 
 def is_lasting(error: Exception) -> bool:
     """Tell whether a store would say the same at a retry: no such bucket, no permission, a name that cannot be."""
-    lasting = (
-        FileNotFoundError,
-        FileExistsError,
-        PermissionError,
-        NotADirectoryError,
-        IsADirectoryError,
-        ValueError,
-    )
-    return (
-        isinstance(error, lasting) or "Validation" in type(error).__name__
-    )  # botocore's is a class of its own
+    return isinstance(error, _LASTING) or type(error).__name__ == "ParamValidationError"  # botocore's
 
 
 def permissions(error: Exception) -> str:
@@ -236,7 +234,7 @@ def permissions(error: Exception) -> str:
 def files_below(folder: StoragePath, suffix: str, since: datetime, *, deep: bool) -> Iterator[StoragePath]:
     """Yield the files whose names end so, in a folder or anywhere below it; all that can be of interest, or an error.
 
-    :param since: in a store, a file that was last written well before is left out
+    :param since: in a store of objects, one that was last written well before is left out
     """
     if isinstance(folder, Path):
         yield from folder.glob(f"**/*{suffix}" if deep else f"*{suffix}")
@@ -252,8 +250,8 @@ def files_below(folder: StoragePath, suffix: str, since: datetime, *, deep: bool
         top = place if top is None else top
         for name, info in files.items():
             written = info.get("LastModified") or info.get("last_modified") or info.get("mtime")
-            old = isinstance(written, datetime) and written.tzinfo and written < since - _CLOCKS_APART
-            if name.endswith(suffix) and not old:
+            told = folder.protocol in _EXTRAS and isinstance(written, datetime) and written.tzinfo
+            if name.endswith(suffix) and not (told and written < since - _CLOCKS_APART):
                 yield folder / f"{place[len(top) :]}/{name}".lstrip("/")
 
 

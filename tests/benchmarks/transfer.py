@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,6 +18,7 @@ from urllib.parse import urlsplit
 
 from tests.benchmarks.report import Limit, Report
 from tests.benchmarks.surroundings import API_KEY, MODEL, connection, run_fresh, server, upload
+from tests.storage.server import Store
 
 MB = 1024**2
 ROUNDS = 5
@@ -157,18 +155,9 @@ def _paced_line(url: str) -> Iterator[str]:
 @contextmanager
 def _store() -> Iterator[str]:
     """Run an S3 server in a process of its own, with the bucket ``bench``; give its URL."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-p", "0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stderr is not None
-        try:
-            found = (re.search(r"Running on (http://127\.0\.0\.1:\d+)", line) for line in process.stderr)
-            url = next(match[1] for match in found if match)
-            _request(f"{url}/bench", method="PUT")
-            yield url
-        finally:
-            process.kill()
+    store = Store()
+    try:
+        _request(f"{store.url}/bench", method="PUT")
+        yield store.url
+    finally:
+        store.kill()
