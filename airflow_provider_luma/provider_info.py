@@ -38,6 +38,9 @@ def get_provider_info() -> dict[str, Any]:
         "operators": modules("operators"),
         "sensors": modules("sensors"),
         "triggers": modules("triggers"),
+        "task-decorators": [
+            {"name": "luma_ray", "class-name": "airflow_provider_luma.decorators.luma_ray.luma_ray_task"}
+        ],
         "connection-types": [
             {
                 "connection-type": "luma_ray",

@@ -19,7 +19,7 @@ class Action(Enum):
     REATTACH = "re-attach"
     #: The recorded video is in its place.
     RETURN = "return"
-    #: Take the video that another run left, as ``if_exists="reuse"`` says.
+    #: Take the video that another task instance left, as ``if_exists="reuse"`` says.
     REUSE = "reuse"
 
 
@@ -52,6 +52,9 @@ def decide(
         if own.state is not RecordState.FAILED:
             return Action.REATTACH
     if other:
+        same = (other.fingerprint, other.bytes) == (fingerprint, size)
+        if if_exists == "reuse" and other.state is RecordState.DELIVERED and same and size is not None:
+            return Action.REUSE  # a mapping that is expanded anew may give a clip another index
         _refuse_shared_path(other, identity, output_path)
     if size is not None and not _is_ours(own, output_path, size):
         if if_exists == "reuse":

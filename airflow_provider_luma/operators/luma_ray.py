@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
+from airflow_provider_luma.operators.checks import check_arguments, check_rendered, require, seconds
 from airflow_provider_luma.segmind.messages import money
-from airflow_provider_luma.segmind.models import DEFAULT_MODEL, describe
+from airflow_provider_luma.segmind.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
@@ -24,13 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_luma.media import Frame
     from airflow_provider_luma.segmind.generation import GenerationRequest
     from airflow_provider_luma.storage import StoragePath
-
-_CHOICES = {
-    "frame_transfer": ("auto", "url", "upload", "base64"),
-    "api_version": ("auto", "v2", "v1"),
-    "if_exists": ("overwrite", "reuse", "fail"),
-    "on_unknown_submit": ("fail", "resubmit"),
-}
 
 
 class LumaRayImageToVideoOperator(BaseOperator):
@@ -43,6 +38,9 @@ class LumaRayImageToVideoOperator(BaseOperator):
     XComs, each a key of its own and together the returned dict: ``video_path`` (str), ``remaining_credits`` (US
     dollars as float, None where the vendor did not tell), ``credits_used`` (the same), ``request_id`` (str or None),
     ``model`` (str).
+
+    An ``Asset`` or ``AssetAlias`` among the ``outlets`` gets an event with the video's path and what it cost; see
+    ``airflow_provider_luma.outlets``.
 
     Facts of the vendor's from https://www.segmind.com/models/luma-ray-img-2-video/api.
 
@@ -142,33 +140,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
         self.storage_conn_id = storage_conn_id
         self.deferrable = deferrable
         self._stopped: SimpleQueue[None] | None = None
-        self._check_arguments()
-
-    def _check_arguments(self) -> None:
-        for name, choices in _CHOICES.items():
-            _require(
-                getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}"
-            )
-        timeout: object = self.timeout
-        interval, least = self.poll_interval, self.min_remaining_credits
-        _require(
-            isinstance(timeout, timedelta) and timeout > timedelta(0),
-            "timeout",
-            timeout,
-            "a positive timedelta",
-        )
-        _require(
-            interval is None or ((seconds := _seconds(interval)) is not None and seconds > 0),
-            "poll_interval",
-            interval,
-            "a positive number of seconds, a timedelta, or None",
-        )
-        _require(
-            least is None or ((floor := money(least)) is not None and floor >= 0),
-            "min_remaining_credits",
-            least,
-            "US dollars as a number that is not negative, or None",
-        )
+        self._delivered: JobRecord | None = None
+        check_arguments(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy the video or re-attach to it, wait, and return the XComs."""
@@ -176,7 +149,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         record = job.ensure_submitted()
         if self.deferrable and record.state == "submitted":
             self._defer(record, job.output_path)
-        return self._outputs(job.deliver(job.wait(record)), hook)
+        return self._outputs(job.deliver(job.wait(record)), hook, context)
 
     def execute_complete(
         self, context: Context, event: Any, output_path: str | None = None
@@ -195,7 +168,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             )
         job, hook = self._job(context, resuming=True)
         record = job.recorded(event["request_id"])
-        return self._outputs(job.deliver(job.wait(record)), hook)
+        return self._outputs(job.deliver(job.wait(record)), hook, context)
 
     def _defer(self, record: JobRecord, output_path: str) -> None:
         from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger
@@ -207,7 +180,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 model=record.model,
                 submitted_at=record.started.isoformat(),
                 timeout=self.timeout.total_seconds(),
-                poll_interval=_seconds(self.poll_interval),
+                poll_interval=seconds(self.poll_interval),
             ),
             method_name="execute_complete",
             kwargs={"output_path": output_path},
@@ -229,16 +202,16 @@ class LumaRayImageToVideoOperator(BaseOperator):
         from airflow_provider_luma.jobs.spec import JobSpec
         from airflow_provider_luma.storage import open_path
 
-        self._check_rendered()
+        if not resuming:
+            check_rendered(self)
         identity = Identity.of(context)
         output = self._output(identity)
         folder = open_path(self.output_path, self.storage_conn_id) if self.output_path.endswith("/") else None
         ledger = Ledger(identity, output, context.get("task_state_store"), shared=folder)
-        request = self._request()
         spec = JobSpec(
             identity=identity,
             luma_ray_conn_id=self.luma_ray_conn_id,
-            request=request,
+            request=self._request(),
             frame=None if resuming else self._frame(ledger),
             frame_transfer=self.frame_transfer,
             generation_tag=self.generation_tag,
@@ -248,7 +221,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             on_unknown_submit=self.on_unknown_submit,
             min_remaining_credits=money(self.min_remaining_credits),
             timeout=self.timeout,
-            poll_interval=_seconds(self.poll_interval),
+            poll_interval=seconds(self.poll_interval),
         )
         hook = LumaRayHook(self.luma_ray_conn_id)
         self._stopped = SimpleQueue()
@@ -288,42 +261,6 @@ class LumaRayImageToVideoOperator(BaseOperator):
             self.log.warning("%s Going by the record of job %s.", error, record.request_id)
             return Frame(source=source, identity=record.frame_identity)
 
-    def _check_rendered(self) -> None:
-        for name in ("prompt", "output_path", "model", "resolution", "aspect_ratio", "luma_ray_conn_id"):
-            value = getattr(self, name)
-            _require(isinstance(value, str) and value.strip() != "", name, value, "a text that is not empty")
-        _require(isinstance(self.loop, bool), "loop", self.loop, "True or False, not a text")
-        concepts: object = self.concepts
-        extra: object = self.extra_parameters
-        _require(
-            concepts is None
-            or (isinstance(concepts, list | tuple) and all(isinstance(item, str) for item in concepts)),
-            "concepts",
-            concepts,
-            "a list of camera moves such as ['push_in']",
-        )
-        _require(
-            extra is None or isinstance(extra, Mapping),
-            "extra_parameters",
-            extra,
-            "a dict of further body fields",
-        )
-        if self.start_frame is None:
-            _require(
-                not describe(self.model).frame_required,
-                "start_frame",
-                None,
-                f"an image, for {self.model} would animate the vendor's own sample picture and charge for it",
-            )
-        else:
-            start_frame: object = self.start_frame
-            _require(
-                isinstance(start_frame, str) and start_frame.strip() != "",
-                "start_frame",
-                start_frame,
-                "an image file or an http(s) URL",
-            )
-
     def _output(self, identity: Identity) -> StoragePath:
         from airflow_provider_luma.storage import is_folder, open_path, safe_name
 
@@ -333,7 +270,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             task = safe_name(f"{identity.task_id}{mapped}")
             name += f"{safe_name(identity.dag_id)}/{safe_name(identity.run_id)}/{task}.mp4"
         path = open_path(name, self.storage_conn_id)
-        _require(
+        require(
             not is_folder(path),
             "output_path",
             self.output_path,
@@ -341,28 +278,28 @@ class LumaRayImageToVideoOperator(BaseOperator):
         )
         return path
 
-    def _outputs(self, record: JobRecord, hook: LumaRayHook) -> dict[str, Any]:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Return the lineage of the delivered video, for Airflow's OpenLineage provider."""
+        from airflow_provider_luma.outlets import lineage
+
+        return None if self._delivered is None else lineage(self._delivered)
+
+    def _outputs(self, record: JobRecord, hook: LumaRayHook, context: Context) -> dict[str, Any]:
+        from airflow_provider_luma.outlets import announce
+
         remaining = record.remaining_credits
         if remaining is None:
             try:
                 remaining = hook.get_credits().total
             except LumaRayError as error:
                 self.log.warning("The balance after the job is unknown: %s", error)
-        return {
+        outputs = {
             "video_path": record.output_path,
             "remaining_credits": None if remaining is None else float(remaining),
             "credits_used": None if record.cost is None else float(record.cost),
             "request_id": record.request_id,
             "model": record.model,
         }
-
-
-def _require(holds: bool, name: str, value: object, right: str) -> None:
-    if not holds:
-        raise LumaRayConfigurationError(f"{name}={value!r} is wrong: give {right}. Nothing was bought.")
-
-
-def _seconds(interval: float | timedelta | None) -> float | None:
-    if isinstance(interval, timedelta):
-        return interval.total_seconds()
-    return float(interval) if isinstance(interval, int | float) and not isinstance(interval, bool) else None
+        self._delivered = record
+        announce(context, self.outlets, outputs)
+        return outputs

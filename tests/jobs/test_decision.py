@@ -106,9 +106,28 @@ def test_a_path_with_anothers_job_in_flight_is_refused_naming_both(state: str, o
     assert str(ME) in str(refused.value)
 
 
-def test_two_mapped_indices_of_one_run_may_not_share_a_path() -> None:
+@pytest.mark.parametrize(
+    ("if_exists", "fingerprint"),
+    [("overwrite", "same"), ("fail", "same"), ("overwrite", "another"), ("reuse", "another")],
+)
+def test_two_mapped_indices_of_one_run_may_not_share_a_path(if_exists: str, fingerprint: str) -> None:
     with pytest.raises(LumaRayConfigurationError, match="in the same run"):
-        decision(None, record("delivered", owner=SIBLING, size=9), 9, "reuse")
+        decision(
+            None, record("delivered", owner=SIBLING, fingerprint=fingerprint, size=9), 9, if_exists=if_exists
+        )
+
+
+@pytest.mark.parametrize("own", [None, record("delivered", fingerprint="old", size=9), record("failed")])
+def test_the_same_clip_under_another_index_is_reused(own: JobRecord | None) -> None:
+    assert decision(own, record("delivered", owner=SIBLING, size=9), 9, "reuse") is Action.REUSE
+
+
+@pytest.mark.parametrize(("size", "recorded"), [(None, 9), (4, 9), (None, None)])
+def test_the_same_clip_under_another_index_is_refused_where_its_video_is_not_whole(
+    size: int | None, recorded: int | None
+) -> None:
+    with pytest.raises(LumaRayConfigurationError, match="in the same run"):
+        decision(None, record("delivered", owner=SIBLING, size=recorded), size, "reuse")
 
 
 def test_an_identity_does_not_depend_on_the_attempt() -> None:

@@ -1,0 +1,132 @@
+"""``@task.luma_ray``: a function says what to render, the operator does the rest.
+
+@task.luma_ray(output_path="s3://clips/", aspect_ratio="16:9", retries=2)
+def clip(product: dict) -> dict:
+    return {"prompt": f"Slow orbit around {product['name']}", "start_frame": product["photo"]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    DecoratedOperator,
+    context_merge,
+    determine_kwargs,
+    task_decorator_factory,
+)
+from airflow.sdk.definitions._internal.types import SET_DURING_EXECUTION
+
+from airflow_provider_luma.exceptions import LumaRayConfigurationError
+from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.bases.decorator import TaskDecorator
+
+_REQUIRED = ("prompt", "start_frame", "output_path")
+#: What a callable may return. A connection is not an input: a task's retries need the account that has paid.
+_INPUTS = tuple(name for name in LumaRayImageToVideoOperator.template_fields if not name.endswith("conn_id"))
+
+
+class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
+    """``LumaRayImageToVideoOperator`` whose inputs a callable returns.
+
+    The callable returns a dict of the operator's inputs (``prompt``, ``start_frame``, ``output_path``, ``model``,
+    ``resolution``, ``aspect_ratio``, ``concepts``, ``extra_parameters``, ``generation_tag``). What it leaves out is
+    the decorator's; what both name is the callable's. Its texts are taken as they are: no template is rendered in
+    them, as none is in the values of a mapped task.
+
+    The callable runs once in each attempt, so it must return the same for the same arguments: another prompt is
+    another video and another purchase. A deferred task does not run it again when it resumes.
+
+    :param python_callable: returns the inputs
+    :param op_args: its positional arguments (templated)
+    :param op_kwargs: its keyword arguments (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *LumaRayImageToVideoOperator.template_fields,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **LumaRayImageToVideoOperator.template_fields_renderers,
+    }
+    custom_operator_name = "@task.luma_ray"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        prompt: Any = SET_DURING_EXECUTION,
+        start_frame: Any = SET_DURING_EXECUTION,
+        output_path: Any = SET_DURING_EXECUTION,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            python_callable=python_callable,
+            op_args=op_args,
+            op_kwargs=op_kwargs,
+            prompt=prompt,
+            start_frame=start_frame,
+            output_path=output_path,
+            **kwargs,
+        )
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Take the inputs from the callable, then do as the operator does."""
+        self._take_inputs(context)
+        outputs: dict[str, Any] = super().execute(context)
+        return outputs
+
+    def execute_complete(
+        self, context: Context, event: Any, output_path: str | None = None
+    ) -> dict[str, Any]:
+        """Go on as the operator does; the callable runs again only where ``dag.test()`` drops the path."""
+        if output_path is None:
+            self._take_inputs(context)
+        return super().execute_complete(context, event, output_path)
+
+    def _take_inputs(self, context: Context) -> None:
+        context_merge(context, self.op_kwargs)
+        arguments = determine_kwargs(self.python_callable, self.op_args, context)
+        returned = self.python_callable(*self.op_args, **arguments)
+        function = f"{self.python_callable.__name__}()"
+        if not isinstance(returned, Mapping):
+            raise LumaRayConfigurationError(
+                f"{function} returned {type(returned).__name__}, and @task.luma_ray needs a dict of inputs such as "
+                '{"prompt": ..., "start_frame": ..., "output_path": ...}. Nothing was bought.'
+            )
+        if strange := [name for name in returned if name not in _INPUTS]:
+            raise LumaRayConfigurationError(
+                f"{function} returned {', '.join(map(repr, strange))}, which is no input: a callable returns some of "
+                f"{', '.join(_INPUTS)}; all else is an argument of @task.luma_ray. Nothing was bought."
+            )
+        for name, value in returned.items():
+            setattr(self, name, value)
+        if missing := [name for name in _REQUIRED if getattr(self, name) is SET_DURING_EXECUTION]:
+            raise LumaRayConfigurationError(
+                f"{', '.join(missing)} came neither from {function} nor from @task.luma_ray: give each of "
+                f"{', '.join(_REQUIRED)} in one of the two. Nothing was bought."
+            )
+
+
+def luma_ray_task(
+    python_callable: Callable[..., Any] | None = None, multiple_outputs: bool = True, **kwargs: Any
+) -> TaskDecorator:
+    """Make an image-to-video task of a function that returns its inputs.
+
+    :param python_callable: the function
+    :param multiple_outputs: whether each output is an XCom of its own, as the operator's are
+    :param kwargs: the operator's arguments
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        multiple_outputs=multiple_outputs,
+        decorated_operator_class=_LumaRayDecoratedOperator,
+        **kwargs,
+    )
