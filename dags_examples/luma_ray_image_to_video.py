@@ -9,7 +9,7 @@ import logging
 from datetime import timedelta
 from pathlib import Path
 
-from airflow.sdk import ObjectStoragePath, dag, task
+from airflow.sdk import Asset, ObjectStoragePath, dag, task
 
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 from airflow_provider_luma.sensors.luma_ray import LumaRayCreditSensor
@@ -45,6 +45,7 @@ def luma_ray_image_to_video() -> None:
         output_path="{{ params.videos }}",
         aspect_ratio="16:9",
         resolution="720p",
+        outlets=[Asset("luma_ray_clips")],  # starts luma_ray_clip_consumer
     )
 
     @task

@@ -87,15 +87,3 @@ def test_the_example_runs_as_it_is(airflow: Airflow, simulator: Simulator, tmp_p
         stream = video.streams.video[0]
         assert (stream.width, stream.height) == (1280, 720)
     assert run["xcoms"]["remaining_credits"] == 18.4
-
-
-def test_a_folder_of_photos_becomes_a_folder_of_clips(
-    airflow: Airflow, simulator: Simulator, tmp_path: Path
-) -> None:
-    pool = airflow.cli("pools", "set", "luma_ray", "8", "jobs at Segmind", "--include-deferred")
-    assert pool.returncode == 0, pool.stderr
-    example = REPO / "dags_examples" / "luma_ray_mapped.py"
-    run = airflow.run_dag(str(example), "luma_ray_mapped", "generate", videos=f"{tmp_path}/out/")
-    assert run["state"] == "success", run["log"][-3000:]
-    photos = len(list((REPO / "dags_examples" / "frames").glob("*.jpg")))
-    assert (len(list((tmp_path / "out").rglob("*.mp4"))), simulator.charges) == (photos, photos)

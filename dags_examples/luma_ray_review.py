@@ -1,0 +1,58 @@
+"""A clip is published when a person has approved it; without an answer within half a day it is not.
+
+Needs the connection ``luma_ray_default``. The person answers under "Required Actions" in Airflow's UI.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import ObjectStoragePath, dag, task
+
+from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
+
+
+@dag(
+    schedule=None,
+    tags=["luma-ray"],
+    params={
+        "photo": str(Path(__file__).parent / "frames" / "coffee.jpg"),
+        "prompt": "Slow push-in on the espresso, steam rising, warm morning light",
+        # Folders, or buckets such as s3://aws_default@drafts/
+        "drafts": f"{Path.home() / 'luma-ray-videos' / 'drafts'}/",
+        "published": f"{Path.home() / 'luma-ray-videos' / 'published'}/",
+    },
+)
+def luma_ray_review() -> None:
+    generate = LumaRayImageToVideoOperator(
+        task_id="generate",
+        prompt="{{ params.prompt }}",
+        start_frame="{{ params.photo }}",
+        output_path="{{ params.drafts }}",
+        aspect_ratio="16:9",
+        retries=2,
+    )
+
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Publish this clip?",
+        body="{{ ti.xcom_pull(task_ids='generate', key='video_path') }}: {{ params.prompt }}",
+        defaults="Reject",
+        response_timeout=timedelta(hours=12),
+    )
+
+    @task
+    def publish(video_path: str, params: Any = None) -> str:
+        draft, folder = ObjectStoragePath(video_path), ObjectStoragePath(params["published"])
+        folder.mkdir(parents=True, exist_ok=True)
+        published = folder / f"{draft.parent.name}.mp4"  # the run's id, made safe for files
+        draft.copy(published)
+        return str(published)
+
+    generate >> approve >> publish(generate.output["video_path"])
+
+
+luma_ray_review()

@@ -1,0 +1,121 @@
+"""The examples as they are, on real Airflow and the simulator; the nightly batch from a bucket to a bucket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from airflow_provider_luma.simulator import Simulator
+from tests.airflow.conftest import REPO, Airflow
+
+pytestmark = pytest.mark.airflow
+EXAMPLES = REPO / "dags_examples"
+
+
+def run_example(airflow: Airflow, name: str, xcoms_of: str, **conf: Any) -> dict[str, Any]:
+    return airflow.run_dag(str(EXAMPLES / f"{name}.py"), name, xcoms_of, **conf)
+
+
+@pytest.fixture
+def s3(airflow: Airflow) -> Iterator[Any]:
+    """An S3 server of the test's own, which Airflow's ``aws_default`` leads to; a client of it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    connection = {
+        "conn_type": "aws",
+        "login": "AKIAINTHETESTS",
+        "password": "secretinthetests",
+        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
+    }
+    airflow.env["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps(connection)
+    yield boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id="AKIAINTHETESTS",
+        aws_secret_access_key="secretinthetests",
+        region_name="us-east-1",
+    )
+    server.stop()
+
+
+def keys(s3: Any, bucket: str) -> list[str]:
+    return [item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", ())]
+
+
+def test_a_nightly_batch_buys_what_is_missing_from_a_bucket_to_a_bucket(
+    airflow: Airflow, simulator: Simulator, s3: Any, frame: Path
+) -> None:
+    pool = airflow.cli("pools", "set", "luma_ray", "8", "jobs at Segmind", "--include-deferred")
+    assert pool.returncode == 0, pool.stderr
+    for bucket in ("photos", "clips"):
+        s3.create_bucket(Bucket=bucket)
+    for name in ("new/shoe.jpg", "new/shoe.png", "new/bag one.jpg"):
+        s3.upload_file(str(frame), "photos", name)
+    s3.put_object(Bucket="photos", Key="new/broken.jpg", Body=b"no image")
+    s3.put_object(Bucket="photos", Key="new/notes.txt", Body=b"not a frame")
+
+    def night(**conf: Any) -> dict[str, Any]:
+        folders = {"photos": "s3://aws_default@photos/new/", "videos": "s3://aws_default@clips/"}
+        return run_example(airflow, "luma_ray_nightly_batch", "report", **folders, **conf)
+
+    first = night(max_credits=8)
+    assert first["state"] == "success", first["log"][
+        -3000:
+    ]  # the broken frame's task failed, and only that one
+    assert first["errors"] != []
+    assert "broken.jpg' is not an image" in first["errors"][0]
+    videos = [key for key in keys(s3, "clips") if key.endswith(".mp4")]
+    assert len(videos) == 3
+    assert {"shoe.jpg.mp4", "shoe.png.mp4"} < set(videos)
+    assert (first["xcoms"]["return_value"], simulator.charges) == (4.8, 3)
+
+    s3.delete_object(Bucket="clips", Key="shoe.png.mp4")
+    s3.delete_object(Bucket="photos", Key="new/broken.jpg")
+    second = night(max_credits=1.6)
+    assert second["state"] == "success", second["log"][-3000:]
+    assert (second["xcoms"]["return_value"], simulator.charges) == (1.6, 4)
+    assert [key for key in keys(s3, "clips") if key.endswith(".mp4")] == videos
+    assert "secretinthetests" not in first["log"] + second["log"]
+
+    s3.upload_file(str(frame), "photos", "new/hat.jpg")
+    third = night(max_credits=1.5)
+    assert third["state"] == "failed"
+    assert "1 clips to buy at up to 1.60 USD each are 1.60 USD" in third["errors"][0]
+    assert simulator.charges == 4
+
+
+def test_a_product_photo_becomes_a_clip(airflow: Airflow, simulator: Simulator, tmp_path: Path) -> None:
+    run = run_example(airflow, "luma_ray_image_to_video", "generate", videos=f"{tmp_path}/out/")
+    assert run["state"] == "success", run["log"][-3000:]
+    with av.open(run["xcoms"]["video_path"]) as video:
+        stream = video.streams.video[0]
+        assert (stream.width, stream.height) == (1280, 720)
+    assert run["xcoms"]["remaining_credits"] == 18.4
+
+
+@pytest.mark.parametrize(("answer", "published"), [("Approve", 1), ("Reject", 0), (None, 0)])
+def test_a_person_or_the_time_out_decides_what_is_published(
+    airflow: Airflow, simulator: Simulator, tmp_path: Path, answer: str | None, published: int
+) -> None:
+    script = Path(__file__).with_name("answer.py")
+    command = [sys.executable, str(script), "luma_ray_review", "approve", *([answer] if answer else [])]
+    folders = {"drafts": f"{tmp_path}/drafts/", "published": f"{tmp_path}/published/"}
+    with subprocess.Popen(command, env=airflow.env) as person:
+        try:
+            run = run_example(airflow, "luma_ray_review", "publish", **folders)
+        finally:
+            person.terminate()
+    assert run["state"] == "success", run["log"][-3000:]
+    assert len(list((tmp_path / "published").glob("*.mp4"))) == published
+    assert simulator.charges == 1
