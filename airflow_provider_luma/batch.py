@@ -92,17 +92,20 @@ def plan_batch(
     spent = sum(charged.values(), Decimal(0))
     in_flight = len(pending - charged.keys()) * price
     cost = missing * price
-    clips = f"{missing} clips to buy at up to {price} USD each"
-    log.info("%d frames in %s; %s.", len(plan), frames, clips)
+    standing = (
+        f"{missing} of {len(plan)} clips are to be bought at up to {price} USD each, and this run has spent "
+        f"{spent + in_flight} USD on them before"
+    )
+    log.info("%s.", standing)
     if spent + in_flight + cost > budget:
         raise LumaRayConfigurationError(
-            f"{clips} are {cost} USD, with {spent + in_flight} USD that this run has spent on them before: more than "
-            f"max_credits={budget}. Nothing was bought; raise max_credits, or take frames out of {frames!r}."
+            f"max_credits={budget} does not cover the batch: {standing}. Nothing was bought; raise it, or take "
+            f"frames out of {frames!r}."
         )
     balance = LumaRayHook(luma_ray_conn_id).get_credits().total
     if in_flight + cost > balance:
         raise LumaRayInsufficientCredits(
-            f"{clips} need {in_flight + cost} USD, and the balance is {balance} USD. Nothing was bought; top up the "
+            f"The balance of {balance} USD does not cover the batch: {standing}. Nothing was bought; top up the "
             "account, then clear the task."
         )
     return [

@@ -91,7 +91,7 @@ def test_a_nightly_batch_buys_what_is_missing_from_a_bucket_to_a_bucket(
     s3.upload_file(str(frame), "photos", "new/hat.jpg")
     third = night(max_credits=1.5)
     assert third["state"] == "failed"
-    assert "1 clips to buy at up to 1.60 USD each are 1.60 USD" in third["errors"][0]
+    assert "max_credits=1.5 does not cover the batch: 1 of 4 clips" in third["errors"][0]
     assert simulator.charges == 4
 
 

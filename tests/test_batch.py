@@ -1,0 +1,212 @@
+"""The plan of a batch: names, order, and the budget over real HTTP; a run that is cleared, shifted or repeated."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk.execution_time.context import set_current_context
+
+from airflow_provider_luma.batch import plan_batch
+from airflow_provider_luma.exceptions import (
+    LumaRayConfigurationError,
+    LumaRayError,
+    LumaRayInsufficientCredits,
+    LumaRayTimeout,
+)
+from airflow_provider_luma.jobs.lifecycle import Job
+from airflow_provider_luma.simulator import Simulator
+from tests.support import MemoryStore, make_operator, task_context
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, frame: Path) -> Callable[..., Path]:
+    """Put frames into the folder of frames."""
+
+    def put(*names: str) -> Path:
+        for name in names:
+            path = tmp_path / "frames" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(frame, path)
+            with path.open("ab") as file:
+                file.write(name.encode())  # each a picture of its own
+        return tmp_path / "frames"
+
+    return put
+
+
+def plan(frames: Path | str, *, run_id: str = "run_1", max_credits: Any = 100, **arguments: Any) -> Any:
+    videos = arguments.pop("videos", f"{Path(frames).parent}/videos/")
+    with set_current_context(task_context("plan", run_id=run_id)):
+        return plan_batch(str(frames), videos, max_credits=max_credits, **arguments)
+
+
+class Run:
+    """A run's mapped tasks, each with the state store that Airflow keeps for its index."""
+
+    def __init__(self, run_id: str = "run_1") -> None:
+        self.run_id = run_id
+        self._stores: dict[int, MemoryStore] = {}
+
+    def generate(
+        self, planned: list[dict[str, Any]], **arguments: Any
+    ) -> list[dict[str, Any] | LumaRayError]:
+        """Run them one after the other; what one raises does not keep the next from running."""
+        done: list[dict[str, Any] | LumaRayError] = []
+        for index, given in enumerate(planned):
+            store = self._stores.setdefault(index, MemoryStore())
+            context = task_context(run_id=self.run_id, map_index=index, store=store)
+            operator = make_operator(**given, **arguments)
+            try:
+                done.append(operator.execute(context))
+            except LumaRayError as error:
+                done.append(error)
+        return done
+
+
+def test_every_frame_gets_a_clip_of_its_own_in_a_stable_order(folder: Callable[..., Path]) -> None:
+    names = ["b.PNG", "a.jpg", "a.png", "sub/a.jpg", "sub/x y.jpg", "sub/x-y.jpg", "sub/x+y.jpg", "ä.webp"]
+    frames = folder(*names, "notes.txt", "clip.mp4", "noextension")
+    planned = plan(frames)
+    assert [Path(item["start_frame"]).relative_to(frames).as_posix() for item in planned] == sorted(names)
+    outputs = [Path(item["output_path"]).relative_to(frames.parent / "videos") for item in planned]
+    assert len(set(outputs)) == len(names)
+    assert {"a.jpg.mp4", "a.png.mp4", "sub/a.jpg.mp4"} < {path.as_posix() for path in outputs}
+    assert all(part.isascii() and " " not in part for path in outputs for part in path.parts)
+    assert planned == plan(frames)
+
+
+def test_the_plan_fits_the_operator(folder: Callable[..., Path]) -> None:
+    planned = plan(folder("a.jpg"), max_credits=8, storage_conn_id="shelf")
+    assert {name: value for name, value in planned[0].items() if not name.endswith(("frame", "path"))} == {
+        "model": "luma-ray-img-2-video",
+        "if_exists": "reuse",
+        "min_remaining_credits": 12.0,
+        "luma_ray_conn_id": "luma_ray_default",
+        "storage_conn_id": "shelf",
+    }
+    make_operator(**planned[0])
+
+
+def test_an_empty_folder_is_an_empty_plan(folder: Callable[..., Path]) -> None:
+    assert plan(folder("notes.txt")) == []
+
+
+@pytest.mark.parametrize(
+    ("balance", "max_credits", "kind", "sentence"),
+    [
+        ("20", 3.19, LumaRayConfigurationError, r"^max_credits=3\.19 does not cover the batch: 2 of 2 clips"),
+        ("3.1", 8, LumaRayInsufficientCredits, r"^The balance of 3\.1 USD does not cover .* 1\.60 USD each"),
+        ("20", "much", LumaRayConfigurationError, r"max_credits='much' is wrong: give US dollars"),
+        ("20", -1, LumaRayConfigurationError, r"max_credits=-1 is wrong"),
+    ],
+)  # fmt: skip
+def test_too_little_money_is_told_before_the_first_purchase(
+    simulator: Simulator,
+    folder: Callable[..., Path],
+    balance: str,
+    max_credits: Any,
+    kind: type,
+    sentence: str,
+) -> None:
+    simulator.set_credits(balance)
+    with pytest.raises(kind, match=sentence) as refused:
+        plan(folder("a.jpg", "b.jpg"), max_credits=max_credits)
+    assert isinstance(refused.value, AirflowFailException)
+    assert simulator.jobs == []
+
+
+def test_bad_folders_and_models_are_one_sentence(folder: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        LumaRayConfigurationError, match="frames='/nowhere' is wrong: give a folder that exists"
+    ):
+        plan("/nowhere", videos=str(tmp_path))
+    with pytest.raises(LumaRayConfigurationError, match="model='luma-ray-9' is wrong: give one whose price"):
+        plan(folder("a.jpg"), model="luma-ray-9")
+
+
+def test_the_cap_holds_before_each_purchase_too(simulator: Simulator, folder: Callable[..., Path]) -> None:
+    planned = plan(folder("a.jpg", "b.jpg", "c.jpg"), max_credits=4.8)
+    simulator.set_credits("18.4")  # somebody else spends meanwhile
+    done = Run().generate(planned)
+    assert [isinstance(item, LumaRayInsufficientCredits) for item in done] == [False, False, True]
+    assert simulator.charges == 2
+
+
+def test_a_partial_failure_does_not_sink_the_rest(simulator: Simulator, folder: Callable[..., Path]) -> None:
+    frames = folder("a.jpg", "b.jpg", "c.jpg")
+    (frames / "b.jpg").write_text("no image")
+    planned = plan(frames)
+    (frames / "c.jpg").unlink()  # vanishes between listing and reading
+    done = Run().generate(planned)
+    assert [isinstance(item, LumaRayConfigurationError) for item in done] == [False, True, True]
+    assert simulator.charges == 1
+
+
+def test_another_night_buys_what_is_missing(simulator: Simulator, folder: Callable[..., Path]) -> None:
+    Run("monday").generate(plan(folder("a.jpg", "b.jpg"), run_id="monday"))
+    planned = plan(folder("c.jpg"), run_id="tuesday", max_credits=1.6)
+    done = Run("tuesday").generate(planned)
+    assert [item["credits_used"] for item in done if isinstance(item, dict)] == [0.0, 0.0, 1.6]
+    assert simulator.charges == 3
+
+
+def test_a_frame_that_comes_first_is_all_that_a_cleared_run_buys(
+    simulator: Simulator, folder: Callable[..., Path]
+) -> None:
+    run = Run()
+    first = run.generate(plan(folder("b.jpg", "c.jpg")))
+    done = run.generate(plan(folder("a.jpg")))
+    bought = [item for item in done if isinstance(item, dict)]
+    assert [item["credits_used"] for item in bought] == [1.6, 0.0, 0.0]
+    assert [item["request_id"] for item in bought][1:] == [
+        item["request_id"] for item in first if isinstance(item, dict)
+    ]
+    assert simulator.charges == 3
+    assert [item["video_path"] for item in bought] == [
+        item["video_path"] for item in run.generate(plan(folder())) if isinstance(item, dict)
+    ]
+    assert simulator.charges == 3
+
+
+def test_clearing_the_plan_does_not_renew_the_cap(simulator: Simulator, folder: Callable[..., Path]) -> None:
+    run = Run()
+    run.generate(plan(folder("a.jpg", "b.jpg"), max_credits=3.2))
+    assert len(plan(folder(), max_credits=3.2)) == 2
+    with pytest.raises(LumaRayConfigurationError, match=r"this run has spent 3\.20 USD on them before"):
+        plan(folder("c.jpg"), max_credits=3.2)
+    assert len(plan(folder(), max_credits=1.6, run_id="run_2")) == 3
+    (planned, *_) = plan(folder(), max_credits=4.8)
+    assert planned["min_remaining_credits"] == pytest.approx(20 - 4.8)
+
+
+def test_a_plan_counts_a_shifted_clip_once(simulator: Simulator, folder: Callable[..., Path]) -> None:
+    run = Run()
+    run.generate(plan(folder("b.jpg"), max_credits=3.2))
+    run.generate(plan(folder("a.jpg"), max_credits=3.2))
+    assert simulator.charges == 2
+    assert len(plan(folder(), max_credits=3.2)) == 2
+
+
+def test_what_is_in_flight_is_neither_bought_again_nor_forgotten(
+    simulator: Simulator, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object) -> None:
+        raise LumaRayTimeout("stopped")
+
+    run = Run()
+    frames = folder("a.jpg", "b.jpg")
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "wait", stop)
+        run.generate(plan(frames, max_credits=3.2)[:1])
+    planned = plan(frames, max_credits=3.2)
+    with pytest.raises(LumaRayConfigurationError, match=r"this run has spent 1\.60 USD"):
+        plan(frames, max_credits=3.1)
+    assert [isinstance(item, dict) for item in run.generate(planned)] == [True, True]
+    assert simulator.charges == 2
