@@ -1,4 +1,7 @@
-"""The record of one paid job: who asked for what, and how far it got. Pure."""
+"""The record of one paid job: who asked for what, and how far it got. Pure.
+
+Its JSON form is described by ``record.schema.json`` beside this module.
+"""
 
 from __future__ import annotations
 
