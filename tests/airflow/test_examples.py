@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -39,7 +39,7 @@ def s3(airflow: Airflow) -> Iterator[Any]:
         "extra": {"endpoint_url": url, "region_name": "us-east-1"},
     }
     airflow.env["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps(connection)
-    yield boto3.client(
+    yield importlib.import_module("boto3").client(
         "s3",
         endpoint_url=url,
         aws_access_key_id="AKIAINTHETESTS",
