@@ -39,7 +39,8 @@ class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
     them, as none is in the values of a mapped task.
 
     The callable runs once in each attempt, so it must return the same for the same arguments: another prompt is
-    another video and another purchase. A deferred task does not run it again when it resumes.
+    another video and another purchase. A deferred task does not run it again when it resumes, so a
+    ``map_index_template`` goes by ``task.op_kwargs``.
 
     :param python_callable: returns the inputs
     :param op_args: its positional arguments (templated)

@@ -60,7 +60,9 @@ class LumaRayImageToVideoOperator(BaseOperator):
         vendor reaches, else an upload; an URL goes as it is
     :param api_version: ``v2`` (submit and poll), ``v1`` (one blocking call), or ``auto``: v2, and v1 where the vendor
         refuses the slug on v2 with 404 or 405
-    :param if_exists: for a video that another run left at the path: ``overwrite``, ``reuse`` or ``fail``
+    :param if_exists: for a video that another run left at the path: ``overwrite``, ``reuse`` or ``fail``. Within a run
+        two task instances never share a path, but for ``reuse`` of the very same clip: a mapping that is expanded anew
+        may have given it another index
     :param on_unknown_submit: when a paid call's outcome is unknown and the vendor's history gave no answer: ``fail``,
         for a person to decide, or ``resubmit``, which may pay twice
     :param min_remaining_credits: refuse to start when the balance less the expected cost falls below it, in US

@@ -42,6 +42,13 @@ def test_every_module_that_is_named_can_be_imported(kind: str) -> None:
             importlib.import_module(name)
 
 
+def test_the_task_decorator_that_is_named_can_be_imported() -> None:
+    (decorator,) = INFO["task-decorators"]
+    module, _, function = decorator["class-name"].rpartition(".")
+    assert decorator["name"] == "luma_ray"
+    assert callable(getattr(importlib.import_module(module), function))
+
+
 def test_the_hook_and_the_metadata_agree() -> None:
     assert CONNECTION["connection-type"] == LumaRayHook.conn_type
     assert CONNECTION["hook-name"] == LumaRayHook.hook_name
