@@ -20,6 +20,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.jobs.lifecycle import Job
 from airflow_provider_luma.simulator import Simulator
+from tests.buckets import s3_server
 from tests.support import MemoryStore, make_operator, task_context
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -129,6 +130,38 @@ def test_bad_folders_and_models_are_one_sentence(folder: Callable[..., Path], tm
         plan("/nowhere", videos=str(tmp_path))
     with pytest.raises(LumaRayConfigurationError, match="model='luma-ray-9' is wrong: give one whose price"):
         plan(folder("a.jpg"), model="luma-ray-9")
+
+
+def test_frames_of_a_bucket(
+    monkeypatch: pytest.MonkeyPatch, simulator: Simulator, frame: Path, tmp_path: Path
+) -> None:
+    with s3_server() as (connection, s3):
+        monkeypatch.setenv("AIRFLOW_CONN_SHELF", connection)
+        for bucket in ("photos", "clips"):
+            s3.create_bucket(Bucket=bucket)
+        for name in ("new/b.jpg", "new/sub/a b.jpg", "new/notes.txt", "newer/c.jpg", "new/"):
+            s3.put_object(Bucket="photos", Key=name, Body=frame.read_bytes())
+        s3.put_object(Bucket="clips", Key="2026/b.jpg.mp4", Body=b"there")
+        folders = {"videos": "s3://clips/2026/", "storage_conn_id": "shelf"}
+        planned = plan("s3://photos/new", max_credits=1.6, **folders)
+        assert [(item["start_frame"], item["output_path"]) for item in planned] == [
+            ("s3://photos/new/b.jpg", "s3://clips/2026/b.jpg.mp4"),
+            ("s3://photos/new/sub/a b.jpg", "s3://clips/2026/sub/a-b.jpg-1f97f74b.mp4"),
+        ]
+        assert plan("s3://shelf@photos/new/", videos="s3://shelf@clips/2026", max_credits=1.6) == [
+            item
+            | {"storage_conn_id": None}
+            | {name: item[name].replace("s3://", "s3://shelf@") for name in ("start_frame", "output_path")}
+            for item in planned
+        ]
+        with pytest.raises(
+            LumaRayConfigurationError, match=r"frames='s3://nowhere/new' is wrong: give a folder"
+        ):
+            plan("s3://nowhere/new", **folders)
+        with pytest.raises(
+            LumaRayConfigurationError, match=r"videos='s3://nowhere/' is wrong: give a folder"
+        ):
+            plan("s3://photos/new", **folders | {"videos": "s3://nowhere/"})
 
 
 def test_the_cap_holds_before_each_purchase_too(simulator: Simulator, folder: Callable[..., Path]) -> None:

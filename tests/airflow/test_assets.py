@@ -52,12 +52,24 @@ def test_an_example_run_leaves_an_asset_event(airflow: Airflow, simulator: Simul
     )
 
 
+def test_a_function_gives_the_inputs_of_mapped_clips(
+    airflow: Airflow, simulator: Simulator, frame: Path, tmp_path: Path
+) -> None:
+    run = airflow.run_dag(
+        str(DECORATED), "decorated_kwargs", "clip", frame=str(frame), videos=f"{tmp_path}/kwargs/"
+    )
+    assert run["state"] == "success", run["log"][-3000:]
+    assert sorted(job.body["prompt"] for job in simulator.jobs) == ["bag at night", "shoe at dawn"]
+    assert sorted(path.name for path in (tmp_path / "kwargs").glob("*.mp4")) == ["bag.mp4", "shoe.mp4"]
+    assert simulator.charges == 2
+
+
 def test_a_consumer_starts_from_clips_and_lineage_names_frame_and_video(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     dags, home, lineage = tmp_path / "dags", tmp_path / "airflow", tmp_path / "lineage.jsonl"
     dags.mkdir()
-    for file in (DECORATED, PRODUCER, CONSUMER):
+    for file in (DECORATED, CONSUMER):
         shutil.copy(file, dags)
     connection = {"conn_type": "luma_ray", "password": API_KEY, "host": simulator.url}
     transport = {"type": "file", "log_file_path": str(lineage), "append": True}

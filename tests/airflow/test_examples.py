@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +10,10 @@ from typing import Any
 
 import av
 import pytest
-from moto.server import ThreadedMotoServer
 
 from airflow_provider_luma.simulator import Simulator
 from tests.airflow.conftest import REPO, Airflow
+from tests.buckets import SECRET_KEY, s3_server
 
 pytestmark = pytest.mark.airflow
 EXAMPLES = REPO / "dags_examples"
@@ -28,25 +26,9 @@ def run_example(airflow: Airflow, name: str, xcoms_of: str, **conf: Any) -> dict
 @pytest.fixture
 def s3(airflow: Airflow) -> Iterator[Any]:
     """An S3 server of the test's own, which Airflow's ``aws_default`` leads to; a client of it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    connection = {
-        "conn_type": "aws",
-        "login": "AKIAINTHETESTS",
-        "password": "secretinthetests",
-        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
-    }
-    airflow.env["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps(connection)
-    yield importlib.import_module("boto3").client(
-        "s3",
-        endpoint_url=url,
-        aws_access_key_id="AKIAINTHETESTS",
-        aws_secret_access_key="secretinthetests",
-        region_name="us-east-1",
-    )
-    server.stop()
+    with s3_server() as (connection, client):
+        airflow.env["AIRFLOW_CONN_AWS_DEFAULT"] = connection
+        yield client
 
 
 def keys(s3: Any, bucket: str) -> list[str]:
@@ -86,7 +68,7 @@ def test_a_nightly_batch_buys_what_is_missing_from_a_bucket_to_a_bucket(
     assert second["state"] == "success", second["log"][-3000:]
     assert (second["xcoms"]["return_value"], simulator.charges) == (1.6, 4)
     assert [key for key in keys(s3, "clips") if key.endswith(".mp4")] == videos
-    assert "secretinthetests" not in first["log"] + second["log"]
+    assert SECRET_KEY not in first["log"] + second["log"]
 
     s3.upload_file(str(frame), "photos", "new/hat.jpg")
     third = night(max_credits=1.5)

@@ -26,3 +26,17 @@ with DAG("decorated", schedule=None, params={"frame": "", "videos": "", "calls":
         return {"prompt": f"{subject} {{{{ ds }}}}", "start_frame": params["frame"]}
 
     generate.expand(subject=["shoe", "bag"])
+
+with DAG("decorated_kwargs", schedule=None, params={"frame": "", "videos": ""}):
+
+    @task.luma_ray(resolution="540p", poll_interval=0.1, deferrable=True)
+    def clip(subject: str, folder: str, scene: str, params: Any = None) -> dict[str, str]:
+        return {
+            "prompt": f"{subject} {scene}",
+            "start_frame": params["frame"],
+            "output_path": f"{folder}{subject}.mp4",
+        }
+
+    clip.partial(folder="{{ params.videos }}").expand_kwargs(
+        [{"subject": "shoe", "scene": "at dawn"}, {"subject": "bag", "scene": "at night"}]
+    )
