@@ -52,6 +52,12 @@ def test_an_example_run_leaves_an_asset_event(airflow: Airflow, simulator: Simul
     )
 
 
+def test_a_consumer_that_a_person_starts_has_nothing_to_do(airflow: Airflow) -> None:
+    run = airflow.run_dag(str(CONSUMER), CONSUMER.stem, "catalogue")
+    assert run["state"] == "success", run["log"][-3000:]
+    assert run["xcoms"]["return_value"] == []
+
+
 def test_a_function_gives_the_inputs_of_mapped_clips(
     airflow: Airflow, simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
