@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from airflow_provider_luma.simulator import Simulator
@@ -36,9 +37,14 @@ def events(home: str | Path, dag_id: str) -> list[tuple[str, int, dict[str, Any]
     return [(uri, index, json.loads(extra)) for uri, index, extra in rows(home, query)]
 
 
-def test_an_example_run_leaves_an_asset_event(airflow: Airflow, simulator: Simulator, tmp_path: Path) -> None:
+def test_the_first_example_runs_as_it_is_and_leaves_an_asset_event(
+    airflow: Airflow, simulator: Simulator, tmp_path: Path
+) -> None:
     run = airflow.run_dag(str(PRODUCER), "luma_ray_image_to_video", "generate", videos=f"{tmp_path}/asset/")
     assert run["state"] == "success", run["log"][-3000:]
+    with av.open(run["xcoms"]["video_path"]) as video:
+        stream = video.streams.video[0]
+        assert (stream.width, stream.height) == (1280, 720)
     told = events(airflow.env["AIRFLOW_HOME"], "luma_ray_image_to_video")
     assert told[-1] == (
         "luma_ray_clips",

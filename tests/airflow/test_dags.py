@@ -77,13 +77,3 @@ def test_the_key_is_in_no_log_of_a_run(
     assert [line for line in lines if simulator.api_key in line] == []
     for path in (tmp_path / "out").rglob("*.json"):
         assert simulator.api_key not in path.read_text()
-
-
-def test_the_example_runs_as_it_is(airflow: Airflow, simulator: Simulator, tmp_path: Path) -> None:
-    example = REPO / "dags_examples" / "luma_ray_image_to_video.py"
-    run = airflow.run_dag(str(example), "luma_ray_image_to_video", "generate", videos=f"{tmp_path}/out/")
-    assert run["state"] == "success", run["log"][-3000:]
-    with av.open(run["xcoms"]["video_path"]) as video:
-        stream = video.streams.video[0]
-        assert (stream.width, stream.height) == (1280, 720)
-    assert run["xcoms"]["remaining_credits"] == 18.4

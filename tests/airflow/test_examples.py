@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import pytest
 
 from airflow_provider_luma.simulator import Simulator
@@ -75,15 +74,6 @@ def test_a_nightly_batch_buys_what_is_missing_from_a_bucket_to_a_bucket(
     assert third["state"] == "failed"
     assert "max_credits=1.5 does not cover the batch: 1 of 4 clips" in third["errors"][0]
     assert simulator.charges == 4
-
-
-def test_a_product_photo_becomes_a_clip(airflow: Airflow, simulator: Simulator, tmp_path: Path) -> None:
-    run = run_example(airflow, "luma_ray_image_to_video", "generate", videos=f"{tmp_path}/out/")
-    assert run["state"] == "success", run["log"][-3000:]
-    with av.open(run["xcoms"]["video_path"]) as video:
-        stream = video.streams.video[0]
-        assert (stream.width, stream.height) == (1280, 720)
-    assert run["xcoms"]["remaining_credits"] == 18.4
 
 
 @pytest.mark.parametrize(("answer", "published"), [("Approve", 1), ("Reject", 0), (None, 0)])
