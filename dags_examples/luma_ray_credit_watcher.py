@@ -26,10 +26,11 @@ low_credits = Asset(
 
 @dag(schedule=[low_credits], tags=["luma-ray"])
 def luma_ray_credit_watcher() -> None:
-    @task(inlets=[low_credits])
-    def remind(inlet_events: Any = None) -> None:
-        balance = inlet_events[low_credits][-1].extra["payload"]["balance"]
-        log.warning("Only %s USD are left at Segmind: top up before tonight's batch", balance)
+    @task
+    def remind(triggering_asset_events: Any = None) -> None:
+        for event in triggering_asset_events[low_credits]:
+            balance = event.extra["payload"]["balance"]
+            log.warning("Only %s USD are left at Segmind: top up before tonight's batch", balance)
 
     remind()
 
