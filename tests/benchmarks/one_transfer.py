@@ -16,7 +16,7 @@ from airflow.sdk import DAG  # noqa: F401 - as every DAG file
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.media import staged
 from airflow_provider_luma.storage import commit, open_path, sidecar, write_text
-from tests.benchmarks.one_generation import _memory
+from tests.benchmarks.one_generation import memory
 
 CHUNK = 1024 * 1024
 
@@ -40,13 +40,13 @@ def main(way: str, url: str, output: str) -> None:
     """Get ready, transfer, and print the figures."""
     target = open_path(output)
     write_text(sidecar(target, ".first"), "x")
-    idle = _memory("VmRSS")
+    idle = memory("VmRSS")
     if idle is not None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
     began = time.perf_counter()
     {"plain": plain, "deliver": deliver}[way](url, output)
     seconds = time.perf_counter() - began
-    peak = _memory("VmHWM")
+    peak = memory("VmHWM")
     print()
     print(json.dumps({"seconds": seconds, "memory": None if idle is None or peak is None else peak - idle}))
 
