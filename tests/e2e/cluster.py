@@ -117,9 +117,12 @@ class Cluster:
         return bool(process and scheduler and process.session == scheduler.pid)
 
     def connect(self, conn_id: str, host: str, key: str) -> None:
+        """Store a connection to the vendor."""
+        self.store_connection(conn_id, conn_type="luma_ray", host=host, password=key)
+
+    def store_connection(self, conn_id: str, **fields: str) -> None:
         """Store a connection in Airflow's database, encrypted, as its connection page does."""
-        connection = {"connection_id": conn_id, "conn_type": "luma_ray", "host": host, "password": key}
-        self._call("POST", "connections", json=connection)
+        self._call("POST", "connections", json={"connection_id": conn_id, **fields})
 
     def trigger(self, dag_id: str, run_id: str, **conf: Any) -> None:
         """Start a DAG run."""
@@ -128,6 +131,11 @@ class Cluster:
             f"dags/{dag_id}/dagRuns",
             json={"dag_run_id": run_id, "logical_date": None, "conf": conf},
         )
+
+    def clear(self, dag_id: str, run_id: str, task_id: str = "generate") -> None:
+        """Clear a task, all its instances."""
+        options = {"dag_run_id": run_id, "task_ids": [task_id], "only_failed": False, "reset_dag_runs": True}
+        self._call("POST", f"dags/{dag_id}/clearTaskInstances", json={"dry_run": False, **options})
 
     def run_states(self, dag_id: str) -> dict[str, str]:
         """Return the states of a DAG's runs."""
@@ -199,7 +207,7 @@ class Cluster:
     def _ready(self) -> bool:
         health = self._call("GET", "monitor/health")
         healthy = all(part["status"] == "healthy" for part in health.values())
-        return healthy and self._call("GET", "dags")["total_entries"] == 5
+        return healthy and self._call("GET", "dags")["total_entries"] == 6
 
     def _pages(self, path: str, name: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

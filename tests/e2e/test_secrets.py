@@ -49,9 +49,10 @@ def test_the_key_is_in_no_row_and_no_log(cluster: Cluster, vendor: Callable[...,
 
 
 def trigger_arguments(cluster: Cluster) -> list[dict[str, object]]:
-    """Return the arguments of all triggers; Airflow 3.3 encrypts those of a task's only where the task did so."""
+    """Return the arguments of all job triggers; Airflow 3.3 encrypts those of a task's only where the task did so."""
     with closing(sqlite3.connect(f"file:{cluster.database}?mode=ro", uri=True)) as database:
-        rows = database.execute("SELECT kwargs FROM trigger").fetchall()
+        query = "SELECT kwargs FROM trigger WHERE classpath LIKE '%.LumaRayJobTrigger'"
+        rows = database.execute(query).fetchall()
     fernet = Fernet(cluster.fernet_key)
     return [json.loads(text if text.startswith("{") else fernet.decrypt(text)) for (text,) in rows]
 
