@@ -91,11 +91,10 @@ def test_a_consumer_starts_from_clips_and_lineage_names_frame_and_video(
     connection = {"conn_type": "luma_ray", "password": API_KEY, "host": simulator.url}
     transport = {"type": "file", "log_file_path": str(lineage), "append": True}
     settings = {
-        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
         "AIRFLOW_CONN_LUMA_RAY_DEFAULT": json.dumps(connection),
     }
-    with Cluster(home, settings=settings) as cluster:
+    with Cluster(home, dags=dags, amount=3, settings=settings) as cluster:
         folders = {"videos": f"{tmp_path}/my clips/", "calls": f"{tmp_path}/calls"}
         cluster.trigger("decorated", "evening", frame=str(frame), **folders)
         cluster.wait(

@@ -32,20 +32,29 @@ class Cluster:
     Each component runs in a process session of its own, so that it can be killed alone or with all that it forked.
 
     :param home: the AIRFLOW_HOME to be, empty
+    :param dags: the folder of the DAG files
+    :param amount: how many DAGs they hold
     :param parallelism: how many tasks run at once
     :param settings: further environment variables
     """
 
     def __init__(
-        self, home: Path, *, parallelism: int = 6, settings: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        *,
+        dags: Path = DAGS,
+        amount: int = 6,
+        parallelism: int = 6,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.home = home
+        self._amount = amount
         self.fernet_key = urlsafe_b64encode(secrets.token_bytes(32)).decode()
         self.database = home / "airflow.db"
         self.logs = home / "logs"
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._env = _environment(home, port, self.fernet_key, parallelism) | dict(settings or {})
+        self._env = _environment(home, dags, port, self.fernet_key, parallelism) | dict(settings or {})
         self._output = home / "components"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._warden: subprocess.Popen[str]
@@ -207,7 +216,7 @@ class Cluster:
     def _ready(self) -> bool:
         health = self._call("GET", "monitor/health")
         healthy = all(part["status"] == "healthy" for part in health.values())
-        return healthy and self._call("GET", "dags")["total_entries"] == 6
+        return healthy and self._call("GET", "dags")["total_entries"] == self._amount
 
     def _pages(self, path: str, name: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -238,13 +247,13 @@ class Cluster:
         self._warden.stdin.flush()
 
 
-def _environment(home: Path, port: int, fernet_key: str, parallelism: int) -> dict[str, str]:
+def _environment(home: Path, dags: Path, port: int, fernet_key: str, parallelism: int) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     options: dict[str, dict[str, object]] = {
         "core": {
             "executor": "LocalExecutor",
             "parallelism": parallelism,
-            "dags_folder": DAGS,
+            "dags_folder": dags,
             "load_examples": False,
             "dags_are_paused_at_creation": False,
             "simple_auth_manager_all_admins": True,
