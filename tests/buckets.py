@@ -8,18 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from moto.server import ThreadedMotoServer
+from tests.storage.server import Store
 
 SECRET_KEY = "secretinthetests"
 
 
 @contextmanager
 def s3_server() -> Iterator[tuple[str, Any]]:
-    """Run a server; give the connection as JSON, and a client."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url, key_id, region = f"http://{host}:{port}", "AKIAINTHETESTS", "us-east-1"
+    """Run a server, empty; give the connection as JSON, and a client."""
+    store = Store()
+    url, key_id, region = store.url, "AKIAINTHETESTS", "us-east-1"
     connection = {
         "conn_type": "aws",
         "login": key_id,
@@ -36,4 +34,4 @@ def s3_server() -> Iterator[tuple[str, Any]]:
     try:
         yield json.dumps(connection), client
     finally:
-        server.stop()
+        store.kill()
