@@ -30,10 +30,10 @@ def durations(count: int, centre: float, spread: float, kind: str = "lognormal")
 def main(*, spread: float = 0.0, **options: Any) -> None:
     """Serve until stdin closes."""
     open_job = Account.open_job
-    times = iter(durations(100_000, options.get("latency", 2.0), spread))
+    times = iter(durations(100_000, options["latency"], spread) if spread else ())
 
     def open_drawn_job(account: Account, *arguments: Any) -> Job:
-        account.latency = next(times)
+        account.latency = next(times, account.latency)
         return open_job(account, *arguments)
 
     with mock.patch.object(Account, "open_job", open_drawn_job), Simulator(**options) as simulator:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.benchmarks import paid, polling, slots, throughput, triggerer
+from tests.benchmarks import paid, polling, slots, throughput, transfer, triggerer
 from tests.benchmarks.report import Limit, Report
 from tests.benchmarks.server import durations
 
@@ -115,3 +115,7 @@ def test_a_deferred_job_holds_its_worker_for_less() -> None:
 
     assert blocked == deferred == 1
     assert held > held_deferred  # type: ignore[operator]
+
+
+def test_a_video_is_transferred_every_way() -> None:
+    assert transfer._measure(4, rounds=1).keys() == transfer.LABELS.keys()
