@@ -137,9 +137,11 @@ def _files(folder: StoragePath, name: str, given: str) -> Iterable[str]:
     """Return the files in a folder and below it, by their paths from there."""
     if isinstance(folder, Path):
         return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    from airflow_provider_luma.storage import asked_anew
+
     root = folder.path.rstrip("/") + "/"
     try:
-        return [path.removeprefix(root) for path in folder.fs.find(root)]
+        return [path.removeprefix(root) for path in asked_anew(folder).find(root)]
     except OSError as error:
         raise _wrong(f"{name}={given!r}", f"a folder that can be listed ({error})") from None
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_luma.storage import StoragePath
 
 MAX_FRAME_BYTES = 20 * 1024 * 1024
-FRAME_TRANSFERS = ("auto", "url", "upload", "base64")
 
 _IMAGES = (
     (b"\xff\xd8\xff", 0, "image/jpeg"),

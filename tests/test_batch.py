@@ -154,6 +154,11 @@ def test_frames_of_a_bucket(
             | {name: item[name].replace("s3://", "s3://shelf@") for name in ("start_frame", "output_path")}
             for item in planned
         ]
+        # What others change meanwhile is seen, whatever this process has listed before.
+        s3.put_object(Bucket="photos", Key="new/c.jpg", Body=frame.read_bytes())
+        s3.delete_object(Bucket="clips", Key="2026/b.jpg.mp4")
+        with pytest.raises(LumaRayConfigurationError, match="3 of 3 clips are to be bought"):
+            plan("s3://photos/new", max_credits=1.6, **folders)
         with pytest.raises(
             LumaRayConfigurationError, match=r"frames='s3://nowhere/new' is wrong: give a folder"
         ):
