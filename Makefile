@@ -39,7 +39,7 @@ build: $(READY) ## wheel and sdist in dist/, checked
 	$(BIN)/python scripts/check_dist.py dist
 
 bench: $(READY) ## what the provider costs, beside its peers (ARGS=... for the benchmarks)
-	@$(BIN)/python -m tests.benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove all that make made, but never a video
 	rm -rf .venv .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayInsufficientCredits
 from airflow_provider_luma.jobs.record import Identity, RecordState
-from airflow_provider_luma.segmind.messages import money
-from airflow_provider_luma.segmind.models import CATALOGUE, DEFAULT_MODEL, describe
+from airflow_provider_luma.segmind.models import CATALOGUE, DEFAULT_MODEL, model_info
+from airflow_provider_luma.segmind.replies import money
 
 if TYPE_CHECKING:
     from airflow_provider_luma.jobs.ledger import Ledger
@@ -62,7 +62,7 @@ def plan_batch(
     from airflow_provider_luma.jobs.ledger import SUFFIX, Ledger
     from airflow_provider_luma.storage import open_path, safe_name
 
-    budget, price = money(max_credits), describe(model).price
+    budget, price = money(max_credits), model_info(model).price
     if budget is None or budget < 0:
         raise _wrong(f"max_credits={max_credits!r}", "US dollars as a number that is not negative")
     if price is None:

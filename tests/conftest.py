@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from airflow_provider_luma.hooks.limiter import limiter_of
-from airflow_provider_luma.jobs import lookup
+from airflow_provider_luma.jobs import recovery
 from airflow_provider_luma.jobs.waiting import experience_of
 from airflow_provider_luma.segmind import polling
 from airflow_provider_luma.simulator import Simulator
@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     limiter_of.cache_clear()
     experience_of.cache_clear()
     luma_ray._hook_of_period.cache_clear()
-    monkeypatch.setattr(lookup, "LOOK_DELAYS", (0.0, 0.05, 0.05, 0.1))
+    monkeypatch.setattr(recovery, "LOOK_DELAYS", (0.0, 0.05, 0.05, 0.1))
 
 
 @pytest.fixture

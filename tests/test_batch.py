@@ -18,7 +18,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayInsufficientCredits,
     LumaRayTimeout,
 )
-from airflow_provider_luma.jobs.lifecycle import Job
+from airflow_provider_luma.jobs.job import Job
 from airflow_provider_luma.simulator import Simulator
 from tests.buckets import s3_server
 from tests.support import MemoryStore, make_operator, task_context

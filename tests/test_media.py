@@ -28,10 +28,10 @@ from airflow_provider_luma.media import (
     staged,
     unsigned,
 )
-from airflow_provider_luma.segmind.models import describe
+from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.storage import open_path
 
-MODEL = describe("luma-ray-img-2-video")
+MODEL = model_info("luma-ray-img-2-video")
 
 
 def image(kind: str) -> bytes:
@@ -230,8 +230,8 @@ def test_a_file_is_sent_inline_as_bare_base64(tmp_path: Path) -> None:
         ("url", "upload", MODEL, "is for files"),
         ("url", "base64", MODEL, "is for files"),
         ("file", "url", MODEL, "no URL of it can be signed"),
-        ("file", "base64", describe("luma-ray-3-2"), "does not work with luma-ray-3-2"),
-        ("file", "base64", describe("ray-flash-2-720p"), "does not work with ray-flash-2-720p"),
+        ("file", "base64", model_info("luma-ray-3-2"), "does not work with luma-ray-3-2"),
+        ("file", "base64", model_info("ray-flash-2-720p"), "does not work with ray-flash-2-720p"),
         ("gone", "auto", MODEL, "no longer there"),
     ],
 )

@@ -17,9 +17,14 @@ import urllib3
 
 from airflow_provider_luma.exceptions import LumaRayDeliveryFailed
 from airflow_provider_luma.hooks.settings import Settings
-from airflow_provider_luma.hooks.transport import CONNECT_TIMEOUT, RETRIED_STATUSES, describe, open_session
+from airflow_provider_luma.hooks.transport import (
+    CONNECT_TIMEOUT,
+    RETRIED_STATUSES,
+    error_summary,
+    open_session,
+)
 from airflow_provider_luma.media import VideoFile, VideoSink, ends_whole
-from airflow_provider_luma.segmind.polling import retry_delay
+from airflow_provider_luma.segmind.polling import backoff
 
 CHUNK_BYTES = 1024 * 1024
 _MAX_REDIRECTS = 5
@@ -41,7 +46,7 @@ def download(url: str, destination: Path, settings: Settings) -> VideoFile:
             problem = fetcher.fetch()
             if problem is None:
                 return fetcher.sink.finish(destination)
-            delay = retry_delay(attempt)
+            delay = backoff(attempt)
             if delay is None:
                 raise LumaRayDeliveryFailed(f"The download broke {attempt} times: {problem}.")
             log.warning("The download broke at byte %d: %s. It goes on.", fetcher.sink.size, problem)
@@ -76,7 +81,7 @@ class _Fetcher:
                 for chunk in response.iter_content(CHUNK_BYTES):
                     self.sink.write(chunk)
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-            return describe(error)
+            return error_summary(error)
         if expected is not None and self.sink.size != expected:
             return f"{self.sink.size} of {expected} bytes came"
         if expected is None and not ends_whole(self._file):
@@ -137,13 +142,13 @@ class _Fetcher:
         host = (parts.host or "").strip("[]")
         if parts.scheme not in ("http", "https") or not host:
             raise LumaRayDeliveryFailed("The output URL is not an http(s) URL.")
-        if not is_common(host, self._settings):
+        if not vendor_can_reach(host, self._settings):
             raise LumaRayDeliveryFailed(
                 f"The output URL points to {host}, an address of this network; it was not fetched."
             )
 
 
-def is_common(host: str, settings: Settings) -> bool:
+def vendor_can_reach(host: str, settings: Settings) -> bool:
     """Tell whether this worker and the vendor mean the same by a host: a public one, or one beside the API's own."""
     return not is_private(host) or is_private(urlsplit(settings.api_url).hostname or "")
 

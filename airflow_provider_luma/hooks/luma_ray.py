@@ -21,15 +21,14 @@ from airflow_provider_luma.exceptions import (
     LumaRayRefused,
     LumaRaySubmitUnknown,
 )
-from airflow_provider_luma.hooks.download import CHUNK_BYTES, download, is_common
+from airflow_provider_luma.hooks.download import CHUNK_BYTES, download, vendor_can_reach
 from airflow_provider_luma.hooks.limiter import RateLimiter, limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
-from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport, describe
+from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport, error_summary
 from airflow_provider_luma.media import VideoFile, VideoSink, data_url, ends_whole, is_mp4_head
 from airflow_provider_luma.provider_info import UI_FIELD_BEHAVIOUR
-from airflow_provider_luma.segmind.generation import GenerationRequest
-from airflow_provider_luma.segmind.history import JobRecordRow, parse_one, parse_rows
-from airflow_provider_luma.segmind.messages import (
+from airflow_provider_luma.segmind.history import HistoryEntry, parse_one, parse_rows
+from airflow_provider_luma.segmind.replies import (
     Credits,
     JobResult,
     JobStatus,
@@ -44,6 +43,7 @@ from airflow_provider_luma.segmind.messages import (
     parse_upload,
     submit_error,
 )
+from airflow_provider_luma.segmind.request import GenerationRequest
 
 if TYPE_CHECKING:
     from airflow_provider_luma.storage import StoragePath
@@ -187,7 +187,7 @@ class LumaRayHook(BaseHook):
             try:
                 received = _receive(response, destination, self._transport)
             except NETWORK_ERRORS as error:
-                problem = describe(error)
+                problem = error_summary(error)
             else:
                 body = received.object() if isinstance(received, Reply) else {}
                 drop_frames(body)
@@ -231,7 +231,7 @@ class LumaRayHook(BaseHook):
     def _request_url(self, request_id: str) -> str:
         return f"{self.settings.api_url}/v2/requests/{quote(request_id, safe='')}"
 
-    def find_job(self, request_id: str) -> JobRecordRow | None:
+    def find_job(self, request_id: str) -> HistoryEntry | None:
         """Return a job of any age from the request history; None where the history does not have it.
 
         :raises LumaRayUnavailable: the history gives no usable answer
@@ -239,14 +239,14 @@ class LumaRayHook(BaseHook):
         url = f"{self._history_url}/{quote(request_id, safe='')}"
         return parse_one(self._transport.get(url), request_id)
 
-    def find_jobs(self, model: str, since: datetime) -> list[JobRecordRow]:
+    def find_jobs(self, model: str, since: datetime) -> list[HistoryEntry]:
         """Return a model's jobs of the last days, newest first, in-flight and failed ones included.
 
         :param model: the model's slug
         :param since: UTC; the vendor counts in whole days and keeps a window of at most 31
         :raises LumaRayUnavailable: the history gives no usable answer
         """
-        rows: dict[str, JobRecordRow] = {}
+        rows: dict[str, HistoryEntry] = {}
         for page in self._history_pages(model, since):
             new = {row.request_id: row for row in page if row.request_id not in rows}
             if not new:
@@ -254,7 +254,7 @@ class LumaRayHook(BaseHook):
             rows |= new
         return list(rows.values())
 
-    def _history_pages(self, model: str, since: datetime) -> Iterator[list[JobRecordRow]]:
+    def _history_pages(self, model: str, since: datetime) -> Iterator[list[HistoryEntry]]:
         first_day = max(since - timedelta(days=1), datetime.now(UTC) - timedelta(days=30))
         query = {
             "per_page": "100",
@@ -283,7 +283,7 @@ class LumaRayHook(BaseHook):
 
     def reaches(self, url: str) -> bool:
         """Tell whether the vendor can fetch an URL, which one of a private network it cannot."""
-        return is_common(urlsplit(url).hostname or "", self.settings)
+        return vendor_can_reach(urlsplit(url).hostname or "", self.settings)
 
     def download_video(self, url: str, destination: Path) -> VideoFile:
         """Stream a video to a local file, without the key; a broken download goes on where it stopped.

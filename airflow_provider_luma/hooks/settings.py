@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from airflow_provider_luma.segmind.messages import redact
+from airflow_provider_luma.segmind.replies import redact
 
 API_URL = "https://api.segmind.com"
 UPLOAD_URL = "https://workflows-api.segmind.com"

@@ -22,8 +22,8 @@ from airflow_provider_luma import __version__
 from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRaySubmitUnknown, LumaRayUnavailable
 from airflow_provider_luma.hooks.limiter import RateLimiter
 from airflow_provider_luma.hooks.settings import Settings, origin
-from airflow_provider_luma.segmind.messages import Reply, rate_limited, redact
-from airflow_provider_luma.segmind.polling import retry_delay
+from airflow_provider_luma.segmind.polling import backoff
+from airflow_provider_luma.segmind.replies import Reply, rate_limited, redact
 
 CONNECT_TIMEOUT = 10.0
 #: How many threads may use one session without closing each other's connections.
@@ -121,12 +121,12 @@ class Transport:
                     reply = self.read(response, paid=False)
                 problem = f"HTTP {reply.status}"
             except NETWORK_ERRORS as error:
-                problem = describe(error)
+                problem = error_summary(error)
             except LumaRayUnavailable as error:
                 problem = str(error)
             if reply is not None and reply.status not in RETRIED_STATUSES:
                 return reply
-            delay = retry_delay(attempt)
+            delay = backoff(attempt)
             if reply is not None and reply.status == 429:
                 self._close_limit(reply)
                 if poll:
@@ -173,14 +173,14 @@ class Transport:
                         allow_redirects=False,
                     )
                 except NETWORK_ERRORS as error:
-                    problem = describe(error)
+                    problem = error_summary(error)
                 else:
                     with response:
                         if response.status_code == 429:
                             self._close_limit(Reply(429, response.headers, b""))
                         yield response
                     return
-            delay = None if body.taken else retry_delay(attempt)
+            delay = None if body.taken else backoff(attempt)
             if delay is not None:
                 time.sleep(delay)
             elif body.taken and paid:
@@ -206,7 +206,7 @@ class Transport:
                     problem = "it is too long or too slow"
                     break
         except NETWORK_ERRORS as error:
-            problem = describe(error)
+            problem = error_summary(error)
         if not problem:
             return self.reply(response, bytes(body))
         if not paid:
@@ -252,6 +252,6 @@ class Transport:
         return CONNECT_TIMEOUT, read or self._settings.timeout
 
 
-def describe(error: Exception) -> str:
+def error_summary(error: Exception) -> str:
     """Name a transport error without the URL it happened at."""
     return redact(f"{type(error).__name__}: {_URL.sub('', str(error))}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState, fingerprint, now
 from airflow_provider_luma.media import Frame
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 
 if TYPE_CHECKING:
     from airflow_provider_luma.storage import StoragePath

@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRayUnavailable
-from airflow_provider_luma.segmind.messages import JobState, JobStatus
-from airflow_provider_luma.segmind.models import describe
+from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.segmind.polling import Verdict, judge, next_delay, real_time, typical_time
+from airflow_provider_luma.segmind.replies import JobStatus, VendorStatus
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
@@ -48,7 +48,7 @@ class Experience:
     """
 
     def __init__(self, model: str) -> None:
-        self._catalogued = describe(model).typical_seconds
+        self._catalogued = model_info(model).typical_seconds
         self._times: deque[float] = deque(maxlen=_REMEMBERED_JOBS)
         self._waits: deque[Wait] = deque()
         self._lock = threading.Lock()
@@ -156,9 +156,9 @@ class Watch:
         status = self._ask(hook)
         self._looked_at = waited = self._waited()
         self._luck = random.random()
-        if status.state in (JobState.QUEUED, JobState.PROCESSING):
+        if status.state in (VendorStatus.QUEUED, VendorStatus.PROCESSING):
             self._seen_running = waited
-        elif status.state is JobState.COMPLETED and self._wait:
+        elif status.state is VendorStatus.COMPLETED and self._wait:
             self._wait.took = real_time(status.seconds, self._seen_running, waited)
         return status, judge(status.state, waited, self._timeout)
 
@@ -169,12 +169,12 @@ class Watch:
         """
         try:
             status = hook.get_status(self._request_id)
-            if status.state is not JobState.NOT_FOUND:
+            if status.state is not VendorStatus.NOT_FOUND:
                 return status
             row = hook.find_job(self._request_id)
         except LumaRayRateLimited as error:
             self._room_at = self._waited() + max(error.seconds_to_reset(), 0.1)
-            return JobStatus(JobState.UNKNOWN)
+            return JobStatus(VendorStatus.UNKNOWN)
         except LumaRayUnavailable:
-            return JobStatus(JobState.UNKNOWN)
+            return JobStatus(VendorStatus.UNKNOWN)
         return status if row is None else row.status()

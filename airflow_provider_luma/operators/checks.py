@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
-from airflow_provider_luma.segmind.messages import money
-from airflow_provider_luma.segmind.models import describe
+from airflow_provider_luma.segmind.models import model_info
+from airflow_provider_luma.segmind.replies import money
 
 if TYPE_CHECKING:
     from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
@@ -83,7 +83,7 @@ def check_rendered(operator: LumaRayImageToVideoOperator) -> None:
     start_frame: object = operator.start_frame
     if start_frame is None:
         require(
-            not describe(operator.model).frame_required,
+            not model_info(operator.model).frame_required,
             "start_frame",
             None,
             f"an image, for {operator.model} would animate the vendor's own sample picture and charge for it",

@@ -12,19 +12,19 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
 from airflow_provider_luma.operators.checks import check_arguments, check_rendered, require, seconds
-from airflow_provider_luma.segmind.messages import money
 from airflow_provider_luma.segmind.models import DEFAULT_MODEL
+from airflow_provider_luma.segmind.replies import money
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+    from airflow_provider_luma.jobs.job import Job
     from airflow_provider_luma.jobs.ledger import Ledger
-    from airflow_provider_luma.jobs.lifecycle import Job
     from airflow_provider_luma.jobs.record import Identity, JobRecord
     from airflow_provider_luma.media import Frame
-    from airflow_provider_luma.segmind.generation import GenerationRequest
+    from airflow_provider_luma.segmind.request import GenerationRequest
     from airflow_provider_luma.storage import StoragePath
 
 
@@ -198,8 +198,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
     def _job(self, context: Context, *, resuming: bool) -> tuple[Job, LumaRayHook]:
         from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+        from airflow_provider_luma.jobs.job import Job
         from airflow_provider_luma.jobs.ledger import Ledger
-        from airflow_provider_luma.jobs.lifecycle import Job
         from airflow_provider_luma.jobs.record import Identity
         from airflow_provider_luma.jobs.spec import JobSpec
         from airflow_provider_luma.storage import open_path
@@ -230,7 +230,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         return Job(spec, hook, ledger, self._stopped), hook
 
     def _request(self) -> GenerationRequest:
-        from airflow_provider_luma.segmind.generation import GenerationRequest
+        from airflow_provider_luma.segmind.request import GenerationRequest
 
         request = GenerationRequest(
             model=self.model,

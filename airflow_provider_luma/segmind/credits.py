@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Self
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
-from airflow_provider_luma.segmind.messages import Credits, money
+from airflow_provider_luma.segmind.replies import Credits, money
 
 DIRECTIONS = ("above", "below")
 

@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from airflow_provider_luma.segmind.messages import (
-    JobState,
+from airflow_provider_luma.segmind.replies import (
     JobStatus,
     Reply,
+    VendorStatus,
     money,
     parse_time,
     redact,
@@ -29,11 +29,15 @@ from airflow_provider_luma.segmind.messages import (
 #: How far the vendor's clock may lag behind the worker's.
 CLOCK_SKEW = timedelta(minutes=2)
 
-_STATES = {"COMPLETED": JobState.COMPLETED, "FAILED": JobState.FAILED, "PENDING": JobState.PROCESSING}
+_STATES = {
+    "COMPLETED": VendorStatus.COMPLETED,
+    "FAILED": VendorStatus.FAILED,
+    "PENDING": VendorStatus.PROCESSING,
+}
 
 
 @dataclass(frozen=True)
-class JobRecordRow:
+class HistoryEntry:
     """One request in the vendor's history.
 
     :param request_id: the job's id
@@ -48,7 +52,7 @@ class JobRecordRow:
 
     request_id: str
     model: str
-    state: JobState
+    state: VendorStatus
     body_sha256: str | None
     created: datetime | None
     cost: Decimal | None
@@ -66,7 +70,7 @@ def body_digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()
 
 
-def parse_rows(reply: Reply) -> list[JobRecordRow]:
+def parse_rows(reply: Reply) -> list[HistoryEntry]:
     """Return the rows of a history page, one for each request id.
 
     :raises LumaRayUnavailable: the reply holds no list, so nothing can be said of what it lacks
@@ -78,7 +82,7 @@ def parse_rows(reply: Reply) -> list[JobRecordRow]:
     return list({row.request_id: row for row in found if row}.values())
 
 
-def parse_one(reply: Reply, request_id: str) -> JobRecordRow | None:
+def parse_one(reply: Reply, request_id: str) -> HistoryEntry | None:
     """Return the row of one request; None where the history does not have it.
 
     :raises LumaRayUnavailable: neither the row nor a clear not-found
@@ -98,8 +102,8 @@ def parse_one(reply: Reply, request_id: str) -> JobRecordRow | None:
 
 
 def matches(
-    rows: Iterable[JobRecordRow], *, model: str, body_sha256: str, since: datetime, claimed: Iterable[str]
-) -> list[JobRecordRow]:
+    rows: Iterable[HistoryEntry], *, model: str, body_sha256: str, since: datetime, claimed: Iterable[str]
+) -> list[HistoryEntry]:
     """Return the rows that can be the job: same model and inputs, no older than the intent, nobody else's."""
     taken = set(claimed)
     return [
@@ -134,7 +138,7 @@ def _find_rows(value: object) -> list[Any] | None:
     return None if strange else empty
 
 
-def _row(row: dict[str, Any]) -> JobRecordRow | None:
+def _row(row: dict[str, Any]) -> HistoryEntry | None:
     request_id, body = row.get("request_id"), row.get("request_body")
     if not isinstance(request_id, str) or not request_id:
         return None
@@ -145,10 +149,10 @@ def _row(row: dict[str, Any]) -> JobRecordRow | None:
             body = None
     created = next((row[name] for name in ("model_created", "created_at", "created") if row.get(name)), None)
     error = row.get("error")
-    return JobRecordRow(
+    return HistoryEntry(
         request_id=request_id,
         model=str(row.get("model_name")),
-        state=_STATES.get(str(row.get("model_status")).upper(), JobState.UNKNOWN),
+        state=_STATES.get(str(row.get("model_status")).upper(), VendorStatus.UNKNOWN),
         body_sha256=body_digest(body) if isinstance(body, dict) else None,
         created=parse_time(created),
         cost=money(row.get("credits_deduction")),

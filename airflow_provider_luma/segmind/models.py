@@ -76,7 +76,7 @@ CATALOGUE = {
 }
 
 
-def describe(slug: str) -> Model:
+def model_info(slug: str) -> Model:
     """Return the catalogue's entry, or for an unknown slug one that is taken to work like the default model."""
     default = CATALOGUE[DEFAULT_MODEL]
     return CATALOGUE.get(slug) or Model(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import Enum
 from statistics import median
 
-from airflow_provider_luma.segmind.messages import JobState
+from airflow_provider_luma.segmind.replies import VendorStatus
 
 #: How long the vendor keeps status and result, in seconds since the submission.
 RECORD_LIFETIME = 3600.0
@@ -99,7 +99,7 @@ def real_time(told: float | None, seen_running: float | None, seen_done: float) 
     return min(max(seen_done if told is None else told, seen_running or 0.0), seen_done)
 
 
-def retry_delay(attempt: int) -> float | None:
+def backoff(attempt: int) -> float | None:
     """Return the seconds before a free call is made again; None when it should be given up.
 
     :param attempt: how many times the call was made
@@ -121,16 +121,16 @@ class Verdict(Enum):
     GONE = "gone"
 
 
-def judge(state: JobState, waited: float, timeout: float) -> Verdict:
+def judge(state: VendorStatus, waited: float, timeout: float) -> Verdict:
     """Return what to do after a poll; doubt never ends a wait before its deadline.
 
     :param waited: seconds since the submission
     :param timeout: seconds from the submission to the deadline
     """
-    if state is JobState.COMPLETED:
+    if state is VendorStatus.COMPLETED:
         return Verdict.READY
-    if state is JobState.FAILED:
+    if state is VendorStatus.FAILED:
         return Verdict.FAILED
-    if state is JobState.NOT_FOUND and waited > RECORD_LIFETIME:
+    if state is VendorStatus.NOT_FOUND and waited > RECORD_LIFETIME:
         return Verdict.GONE
     return Verdict.LATE if waited >= timeout else Verdict.WAIT

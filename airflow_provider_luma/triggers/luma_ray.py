@@ -19,8 +19,8 @@ from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, L
 from airflow_provider_luma.jobs.record import read_time
 from airflow_provider_luma.jobs.waiting import Watch
 from airflow_provider_luma.segmind.credits import CreditThreshold
-from airflow_provider_luma.segmind.messages import Credits
 from airflow_provider_luma.segmind.polling import Verdict
+from airflow_provider_luma.segmind.replies import Credits
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook

@@ -12,7 +12,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_luma.decorators.luma_ray import luma_ray_task
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayTimeout
-from airflow_provider_luma.jobs.lifecycle import Job
+from airflow_provider_luma.jobs.job import Job
 from airflow_provider_luma.simulator import Simulator
 from tests.support import task_context
 

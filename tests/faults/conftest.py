@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_luma.hooks import luma_ray
-from airflow_provider_luma.jobs import lookup
+from airflow_provider_luma.jobs import recovery
 from airflow_provider_luma.segmind import polling
 from airflow_provider_luma.simulator import Simulator
 from tests.support import API_KEY, set_connection
@@ -40,5 +40,5 @@ def connect(monkeypatch: pytest.MonkeyPatch, simulator: Simulator, timeout: floa
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tries and two looks into the history, and v1 is waited for no longer than other calls."""
     monkeypatch.setattr(polling, "_MAX_TRIES", 2)
-    monkeypatch.setattr(lookup, "LOOK_DELAYS", (0.0, 0.02))
+    monkeypatch.setattr(recovery, "LOOK_DELAYS", (0.0, 0.02))
     monkeypatch.setattr(luma_ray, "_GENERATE_TIMEOUT", 0.5)

@@ -20,7 +20,7 @@ from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayR
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.hooks.transport import Transport
 from airflow_provider_luma.jobs import ledger
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.faults.conftest import connect
 from tests.faults.harness import Task, settle
@@ -183,7 +183,7 @@ def test_a_task_that_is_stopped_while_it_looks_for_a_lost_job_names_the_record(
     task: Task, simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The only trace of what is perhaps bought."""
-    monkeypatch.setattr("airflow_provider_luma.jobs.lookup.LOOK_DELAYS", (0.0, 30.0))
+    monkeypatch.setattr("airflow_provider_luma.jobs.recovery.LOOK_DELAYS", (0.0, 30.0))
     simulator.fault("submit", "reset")
     simulator.fault("history", "wrong_shape", times=99)
     operator = make_operator(frame, task.video)

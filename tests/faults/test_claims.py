@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_luma.exceptions import LumaRaySubmitUnknown
 from airflow_provider_luma.hooks.luma_ray import GeneratedVideo, LumaRayHook
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.faults.conftest import connect
 from tests.faults.harness import Outcome, Task, settle

@@ -31,7 +31,8 @@ from hypothesis.stateful import (
 
 from airflow_provider_luma.exceptions import LumaRayError, LumaRaySubmitUnknown
 from airflow_provider_luma.hooks import luma_ray as hook_module
-from airflow_provider_luma.jobs import ledger, lifecycle, purchase
+from airflow_provider_luma.jobs import job as job_module
+from airflow_provider_luma.jobs import ledger, submit
 from airflow_provider_luma.jobs.ledger import STATE_KEY
 from airflow_provider_luma.operators import luma_ray as operator_module
 from tests.faults.vendor import (
@@ -399,15 +400,15 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     through(ledger, "write_text", "write")
     through(ledger, "_read_file", "read")
-    through(lifecycle, "commit", "commit")
-    through(purchase, "commit", "commit")
+    through(job_module, "commit", "commit")
+    through(submit, "commit", "commit")
     monkeypatch.setattr(hook_module, "LumaRayHook", lambda conn_id: FakeHook(world))
     monkeypatch.setattr(operator_module, "SimpleQueue", lambda: FakeQueue(world))
     monkeypatch.setattr(pendulum, "now", lambda tz=None: pendulum.from_timestamp(world.now, "UTC"))
-    monkeypatch.setattr(purchase, "time", SimpleNamespace(monotonic=lambda: world.now), raising=False)
+    monkeypatch.setattr(submit, "time", SimpleNamespace(monotonic=lambda: world.now), raising=False)
     # The real ones, for the time that passes is not real.
     monkeypatch.setattr(
-        "airflow_provider_luma.jobs.lookup.LOOK_DELAYS", (0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
+        "airflow_provider_luma.jobs.recovery.LOOK_DELAYS", (0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
     )
     logging.disable(logging.CRITICAL)
     yield

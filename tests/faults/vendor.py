@@ -27,9 +27,9 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.hooks.luma_ray import GeneratedVideo
 from airflow_provider_luma.media import VideoFile
-from airflow_provider_luma.segmind.generation import GenerationRequest
-from airflow_provider_luma.segmind.history import JobRecordRow, body_digest
-from airflow_provider_luma.segmind.messages import Credits, JobResult, JobState, JobStatus
+from airflow_provider_luma.segmind.history import HistoryEntry, body_digest
+from airflow_provider_luma.segmind.replies import Credits, JobResult, JobStatus, VendorStatus
+from airflow_provider_luma.segmind.request import GenerationRequest
 
 T = TypeVar("T")
 
@@ -78,10 +78,10 @@ class Job:
         number = int(self.request_id.rpartition("-")[2])
         return b"\0\0\0\x18ftypisom" + self.request_id.encode() + bytes(number)
 
-    def state(self, now: float) -> JobState:
+    def state(self, now: float) -> VendorStatus:
         if now < self.ready:
-            return JobState.PROCESSING
-        return JobState.FAILED if self.doomed else JobState.COMPLETED
+            return VendorStatus.PROCESSING
+        return VendorStatus.FAILED if self.doomed else VendorStatus.COMPLETED
 
 
 @dataclass
@@ -149,10 +149,12 @@ class World:
             )
         if failure in (NOT_FOUND, BROKEN_AFTER):
             harmless: dict[tuple[str, str], Any] = {
-                ("status", NOT_FOUND): JobStatus(JobState.NOT_FOUND),
-                ("status", BROKEN_AFTER): JobStatus(JobState.UNKNOWN),
-                ("result", NOT_FOUND): JobResult(JobState.NOT_FOUND, None, None, None, {}),
-                ("result", BROKEN_AFTER): JobResult(JobState.COMPLETED, None, None, None, {"output": "?"}),
+                ("status", NOT_FOUND): JobStatus(VendorStatus.NOT_FOUND),
+                ("status", BROKEN_AFTER): JobStatus(VendorStatus.UNKNOWN),
+                ("result", NOT_FOUND): JobResult(VendorStatus.NOT_FOUND, None, None, None, {}),
+                ("result", BROKEN_AFTER): JobResult(
+                    VendorStatus.COMPLETED, None, None, None, {"output": "?"}
+                ),
                 ("find one", NOT_FOUND): None,
                 ("find", NOT_FOUND): [],
             }
@@ -187,10 +189,10 @@ class World:
         """The jobs that the history shows."""
         return [job for job in self.jobs.values() if self.now >= job.created + self.lag]
 
-    def row(self, job: Job) -> JobRecordRow:
+    def row(self, job: Job) -> HistoryEntry:
         state = job.state(self.now)
-        done = state is JobState.COMPLETED
-        return JobRecordRow(
+        done = state is VendorStatus.COMPLETED
+        return HistoryEntry(
             request_id=job.request_id,
             model="luma-ray-img-2-video",
             state=state,
@@ -198,7 +200,7 @@ class World:
             created=datetime.fromtimestamp(job.created, UTC),
             cost=PRICE if done else None,
             output_url=job.url if done else None,
-            error="doomed" if state is JobState.FAILED else None,
+            error="doomed" if state is VendorStatus.FAILED else None,
         )
 
 
@@ -246,7 +248,7 @@ class FakeHook:
     def _status(self, request_id: str) -> JobStatus:
         job = self._recent(request_id)
         return (
-            JobStatus(JobState.NOT_FOUND)
+            JobStatus(VendorStatus.NOT_FOUND)
             if job is None
             else JobStatus(job.state(self._world.now), cost=PRICE)
         )
@@ -257,28 +259,28 @@ class FakeHook:
     def _result(self, request_id: str) -> JobResult:
         job = self._recent(request_id)
         if job is None:
-            return JobResult(JobState.NOT_FOUND, None, None, None, {})
+            return JobResult(VendorStatus.NOT_FOUND, None, None, None, {})
         state = job.state(self._world.now)
-        if state is JobState.PROCESSING:
+        if state is VendorStatus.PROCESSING:
             raise LumaRayUnavailable("The result is not there yet.")
-        return JobResult(state, job.url if state is JobState.COMPLETED else None, PRICE, Decimal(50), {})
+        return JobResult(state, job.url if state is VendorStatus.COMPLETED else None, PRICE, Decimal(50), {})
 
     def _recent(self, request_id: str) -> Job | None:
         job = self._world.jobs[request_id]
         return job if self._world.now < job.created + RECORD_LIFETIME else None
 
-    def find_job(self, request_id: str) -> JobRecordRow | None:
+    def find_job(self, request_id: str) -> HistoryEntry | None:
         return self._world.step("find one", lambda: self._find_job(request_id))
 
-    def _find_job(self, request_id: str) -> JobRecordRow | None:
+    def _find_job(self, request_id: str) -> HistoryEntry | None:
         return next(
             (self._world.row(job) for job in self._world.seen() if job.request_id == request_id), None
         )
 
-    def find_jobs(self, model: str, since: datetime) -> list[JobRecordRow]:
+    def find_jobs(self, model: str, since: datetime) -> list[HistoryEntry]:
         return self._world.step("find", lambda: self._find_jobs(since))
 
-    def _find_jobs(self, since: datetime) -> list[JobRecordRow]:
+    def _find_jobs(self, since: datetime) -> list[HistoryEntry]:
         now = self._world.now
         first = max((since - timedelta(days=1)).timestamp(), now - HISTORY_LIFETIME)
         return [self._world.row(job) for job in self._world.seen() if job.created >= first]

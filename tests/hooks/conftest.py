@@ -18,7 +18,7 @@ from PIL import Image
 from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.segmind import polling
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.hooks.peer import Answer, Peer
 from tests.support import API_KEY, set_connection

@@ -16,7 +16,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.segmind.messages import Credits
+from airflow_provider_luma.segmind.replies import Credits
 from airflow_provider_luma.simulator import Simulator
 from tests.hooks.peer import HANG_UP, RESET, Peer, chunked, http, to_json
 from tests.support import set_connection

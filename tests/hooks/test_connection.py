@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 from tests.hooks.peer import Peer, to_json
 from tests.support import API_KEY, set_connection
 

@@ -16,7 +16,7 @@ import requests
 from airflow_provider_luma.exceptions import LumaRayDeliveryFailed
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.media import VideoFile
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.hooks.peer import HANG_UP, RESET, Peer, Seen, chunked, http
 from tests.support import API_KEY, set_connection

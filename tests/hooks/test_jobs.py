@@ -17,9 +17,9 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.segmind.generation import GenerationRequest
 from airflow_provider_luma.segmind.history import body_digest, matches
-from airflow_provider_luma.segmind.messages import JobState
+from airflow_provider_luma.segmind.replies import VendorStatus
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.hooks.peer import HANG_UP, RESET, Peer, http, to_json
 from tests.support import set_connection
@@ -39,16 +39,20 @@ def test_a_job_from_its_submit_to_its_video(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest
 ) -> None:
     request_id = hook.submit(request_)
-    assert hook.get_status(request_id).state in (JobState.QUEUED, JobState.PROCESSING, JobState.COMPLETED)
+    assert hook.get_status(request_id).state in (
+        VendorStatus.QUEUED,
+        VendorStatus.PROCESSING,
+        VendorStatus.COMPLETED,
+    )
     simulator.advance(60)
     status, result = hook.get_status(request_id), hook.get_result(request_id)
     assert (status.state, status.cost, status.remaining_credits) == (
-        JobState.COMPLETED,
+        VendorStatus.COMPLETED,
         Decimal("1.6"),
         Decimal("18.4"),
     )
     assert (result.state, result.cost, result.remaining_credits) == (
-        JobState.COMPLETED,
+        VendorStatus.COMPLETED,
         Decimal("1.6"),
         Decimal("18.4"),
     )
@@ -63,12 +67,12 @@ def test_a_job_that_failed(simulator: Simulator, hook: LumaRayHook, request_: Ge
     request_id = hook.submit(request_)
     simulator.advance(60)
     status = hook.get_status(request_id)
-    assert (status.state, status.error) == (JobState.FAILED, "The frame shows a person")
+    assert (status.state, status.error) == (VendorStatus.FAILED, "The frame shows a person")
     result = hook.get_result(request_id)
-    assert (result.state, result.url) == (JobState.FAILED, None)
+    assert (result.state, result.url) == (VendorStatus.FAILED, None)
     row = hook.find_job(request_id)
     assert row is not None
-    assert (row.state, row.error, row.output_url) == (JobState.FAILED, "The frame shows a person", None)
+    assert (row.state, row.error, row.output_url) == (VendorStatus.FAILED, "The frame shows a person", None)
     assert simulator.charges == 0
 
 
@@ -79,17 +83,17 @@ def test_the_history_knows_a_job_when_its_record_has_expired(
     simulator.advance(60)
     url = hook.get_result(request_id).url
     simulator.advance(3601)
-    assert hook.get_status(request_id).state is JobState.NOT_FOUND
-    assert hook.get_result(request_id).state is JobState.NOT_FOUND
+    assert hook.get_status(request_id).state is VendorStatus.NOT_FOUND
+    assert hook.get_result(request_id).state is VendorStatus.NOT_FOUND
     row = hook.find_job(request_id)
     assert row is not None
-    assert (row.request_id, row.model, row.state) == (request_id, request_.model, JobState.COMPLETED)
+    assert (row.request_id, row.model, row.state) == (request_id, request_.model, VendorStatus.COMPLETED)
     assert (row.cost, row.output_url, row.body_sha256) == (Decimal("1.6"), url, body_digest(request_.body()))
 
 
 def test_an_id_that_never_was_is_not_found_anywhere(hook: LumaRayHook) -> None:
-    assert hook.get_status("never").state is JobState.NOT_FOUND
-    assert hook.get_result("never").state is JobState.NOT_FOUND
+    assert hook.get_status("never").state is VendorStatus.NOT_FOUND
+    assert hook.get_result("never").state is VendorStatus.NOT_FOUND
     assert hook.find_job("never") is None
 
 
@@ -141,7 +145,7 @@ def test_a_poll_that_tells_nothing_means_still_running(
     simulator: Simulator, hook: LumaRayHook, status: int
 ) -> None:
     simulator.fault("status", "html", status=status, times=9)
-    assert hook.get_status("r1").state is JobState.UNKNOWN
+    assert hook.get_status("r1").state is VendorStatus.UNKNOWN
 
 
 @each_question
@@ -162,7 +166,7 @@ def test_an_id_cannot_lead_elsewhere(hook_at: HookAt, call: str, ask: Ask, reque
 def test_a_redirected_poll_is_not_followed(hook_at: HookAt, peer: Callable[..., Peer]) -> None:
     elsewhere = peer(to_json({"status": "FAILED", "request_id": "r1"}))
     hook, host = hook_at(http(302, Location=f"{elsewhere.url}/v2/requests/r1/status"))
-    assert hook.get_status("r1").state is JobState.UNKNOWN
+    assert hook.get_status("r1").state is VendorStatus.UNKNOWN
     assert len(host.seen) == 1
     assert elsewhere.seen == []
 

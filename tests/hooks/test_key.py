@@ -20,7 +20,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.hooks.peer import HANG_UP, RESET, Peer, http, to_json
 from tests.support import API_KEY, set_connection

@@ -11,7 +11,7 @@ from airflow_provider_luma.exceptions import LumaRayRateLimited
 from airflow_provider_luma.hooks.limiter import _WINDOW as WINDOW
 from airflow_provider_luma.hooks.limiter import RateLimiter, limiter_of
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.support import API_KEY, make_operator, set_connection, task_context
 

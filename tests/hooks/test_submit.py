@@ -24,7 +24,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.hooks import luma_ray, transport
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.hooks.peer import HANG_UP, RESET, Peer, chunked, http, to_json
 from tests.support import set_connection
@@ -207,7 +207,7 @@ def test_the_call_is_made_again_as_long_as_no_byte_had_left(
         )
         return 0.001
 
-    monkeypatch.setattr(transport, "retry_delay", open_the_port)
+    monkeypatch.setattr(transport, "backoff", open_the_port)
     set_connection(monkeypatch, f"http://127.0.0.1:{closed_port}", timeout=5)
     buy(LumaRayHook(), request_)
     (host,) = hosts

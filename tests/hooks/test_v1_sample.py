@@ -24,7 +24,7 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
 )
 from airflow_provider_luma.hooks.luma_ray import GeneratedVideo, LumaRayHook
-from airflow_provider_luma.segmind.generation import GenerationRequest
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.hooks.conftest import box
 from tests.hooks.peer import Peer, chunked, http, to_json

@@ -11,11 +11,11 @@ import pytest
 
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs.waiting import Experience, Watch, experience_of
-from airflow_provider_luma.segmind.generation import GenerationRequest
-from airflow_provider_luma.segmind.messages import JobState
 from airflow_provider_luma.segmind.polling import Verdict
+from airflow_provider_luma.segmind.replies import VendorStatus
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
-from tests.benchmarks.server import durations
+from benchmarks.server import durations
 from tests.support import API_KEY, set_connection
 
 MODEL = "luma-ray-img-2-video"
@@ -139,7 +139,10 @@ def test_where_there_is_no_room_the_wait_comes_back_when_there_is(
     for _ in range(20):
         delays.append(watch.delay())
         status, verdict = watch.look(LumaRayHook())
-        assert (status.state in (JobState.NOT_FOUND, JobState.UNKNOWN), verdict) == (True, Verdict.WAIT)
+        assert (status.state in (VendorStatus.NOT_FOUND, VendorStatus.UNKNOWN), verdict) == (
+            True,
+            Verdict.WAIT,
+        )
     assert delays[:3] == pytest.approx([0.05] * 3)
     assert all(delay > 10 for delay in delays[3:])
     assert simulator.calls["status"] + simulator.calls["history_one"] == 4

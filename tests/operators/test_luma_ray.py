@@ -23,7 +23,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayResultExpired,
     LumaRayTimeout,
 )
-from airflow_provider_luma.jobs.lifecycle import Job
+from airflow_provider_luma.jobs.job import Job
 from airflow_provider_luma.simulator import Simulator
 from tests.support import MemoryStore, make_operator, set_connection, task_context
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from airflow_provider_luma.exceptions import LumaRayError
-from airflow_provider_luma.segmind.messages import Reply
+from airflow_provider_luma.segmind.replies import Reply
 
 REQUEST_ID = "3f2b8c1e-9a4d-4f5e-8b7a-0c1d2e3f4a5b"
 VIDEO_URL = "https://images.segmind.com/outputs/clip.mp4"

@@ -16,7 +16,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayRefused,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.segmind.messages import (
+from airflow_provider_luma.segmind.replies import (
     Credits,
     Reply,
     money,

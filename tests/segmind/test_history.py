@@ -18,13 +18,13 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.segmind.history import (
-    JobRecordRow,
+    HistoryEntry,
     body_digest,
     matches,
     parse_one,
     parse_rows,
 )
-from airflow_provider_luma.segmind.messages import JobState, Reply
+from airflow_provider_luma.segmind.replies import Reply, VendorStatus
 from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, VIDEO_URL, anyhow, anything, outcome, reply
 
 BODY = {"prompt": "a road", "loop": False, "resolution": "720p", "start_frame": "https://x.example/f.jpg"}
@@ -98,10 +98,10 @@ def test_a_refused_look_says_so(status: int, kind: type[LumaRayError]) -> None:
 
 def test_a_row_is_read_whole() -> None:
     (found,) = parse_rows(reply([row(credits_deduction=0.0184921035)]))
-    assert found == JobRecordRow(
+    assert found == HistoryEntry(
         request_id="r1",
         model=MODEL,
-        state=JobState.COMPLETED,
+        state=VendorStatus.COMPLETED,
         body_sha256=body_digest(BODY),
         created=NOON,
         cost=Decimal("0.0184921035"),
@@ -109,7 +109,7 @@ def test_a_row_is_read_whole() -> None:
         error=None,
     )
     assert VIDEO_URL not in repr(found)
-    assert found.status().state is JobState.COMPLETED
+    assert found.status().state is VendorStatus.COMPLETED
     assert found.status().output_url == VIDEO_URL
 
 
@@ -128,18 +128,18 @@ def test_a_row_without_an_id_is_no_request(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("word", "state"),
     [
-        ("COMPLETED", JobState.COMPLETED),
-        ("completed", JobState.COMPLETED),
-        ("FAILED", JobState.FAILED),
-        ("PENDING", JobState.PROCESSING),
-        ("ARCHIVED", JobState.UNKNOWN),
-        ("", JobState.UNKNOWN),
-        (None, JobState.UNKNOWN),
-        (1, JobState.UNKNOWN),
-        (["COMPLETED"], JobState.UNKNOWN),
+        ("COMPLETED", VendorStatus.COMPLETED),
+        ("completed", VendorStatus.COMPLETED),
+        ("FAILED", VendorStatus.FAILED),
+        ("PENDING", VendorStatus.PROCESSING),
+        ("ARCHIVED", VendorStatus.UNKNOWN),
+        ("", VendorStatus.UNKNOWN),
+        (None, VendorStatus.UNKNOWN),
+        (1, VendorStatus.UNKNOWN),
+        (["COMPLETED"], VendorStatus.UNKNOWN),
     ],
 )
-def test_state_of_a_row(word: object, state: JobState) -> None:
+def test_state_of_a_row(word: object, state: VendorStatus) -> None:
     (found,) = parse_rows(reply([row(model_status=word)]))
     assert found.state is state
     assert found.status().state is state
@@ -242,26 +242,26 @@ def test_only_404_says_that_the_history_does_not_have_a_request() -> None:
             parse_one(answer, "r1")
 
 
-def candidate(**changes: Any) -> JobRecordRow:
+def candidate(**changes: Any) -> HistoryEntry:
     values: dict[str, Any] = {
         "request_id": "r1",
         "model": MODEL,
-        "state": JobState.PROCESSING,
+        "state": VendorStatus.PROCESSING,
         "body_sha256": body_digest(BODY),
         "created": NOON,
         "cost": None,
         "output_url": None,
         "error": None,
     }
-    return JobRecordRow(**values | changes)
+    return HistoryEntry(**values | changes)
 
 
 @pytest.mark.parametrize(
     ("found", "can_be"),
     [
         pytest.param(candidate(), True, id="the same in every way"),
-        pytest.param(candidate(state=JobState.FAILED), True, id="failed since"),
-        pytest.param(candidate(state=JobState.UNKNOWN), True, id="in an unknown state"),
+        pytest.param(candidate(state=VendorStatus.FAILED), True, id="failed since"),
+        pytest.param(candidate(state=VendorStatus.UNKNOWN), True, id="in an unknown state"),
         pytest.param(candidate(created=NOON + timedelta(hours=3)), True, id="later"),
         pytest.param(
             candidate(created=NOON - timedelta(seconds=119)), True, id="earlier, within the clocks' skew"
@@ -275,7 +275,7 @@ def candidate(**changes: Any) -> JobRecordRow:
         pytest.param(candidate(request_id="mine"), False, id="claimed by another record"),
     ],
 )
-def test_a_row_can_be_the_lost_job(found: JobRecordRow, can_be: bool) -> None:
+def test_a_row_can_be_the_lost_job(found: HistoryEntry, can_be: bool) -> None:
     rows = matches(
         [candidate(request_id="other", model="other"), found],
         model=MODEL,

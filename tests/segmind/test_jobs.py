@@ -13,11 +13,11 @@ from airflow_provider_luma.exceptions import (
     LumaRayRateLimited,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.segmind.messages import (
+from airflow_provider_luma.segmind.replies import (
     JobResult,
-    JobState,
     JobStatus,
     Reply,
+    VendorStatus,
     parse_result,
     parse_status,
     urls_in,
@@ -51,53 +51,53 @@ def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        (reply({"status": "QUEUED", "request_id": REQUEST_ID, "metrics": {}}), JobState.QUEUED),
-        (reply({"status": "PROCESSING", "request_id": REQUEST_ID, "metrics": {}}), JobState.PROCESSING),
-        (reply({"status": "PROCESSING"}), JobState.PROCESSING),
-        (reply(COMPLETED), JobState.COMPLETED),
-        (reply(without(COMPLETED, "metrics", "request_id")), JobState.COMPLETED),
-        (reply(COMPLETED | {"request_id": None}), JobState.COMPLETED),
-        (reply(FAILED, 422), JobState.FAILED),
-        (reply(FAILED, 200), JobState.FAILED),
+        (reply({"status": "QUEUED", "request_id": REQUEST_ID, "metrics": {}}), VendorStatus.QUEUED),
+        (reply({"status": "PROCESSING", "request_id": REQUEST_ID, "metrics": {}}), VendorStatus.PROCESSING),
+        (reply({"status": "PROCESSING"}), VendorStatus.PROCESSING),
+        (reply(COMPLETED), VendorStatus.COMPLETED),
+        (reply(without(COMPLETED, "metrics", "request_id")), VendorStatus.COMPLETED),
+        (reply(COMPLETED | {"request_id": None}), VendorStatus.COMPLETED),
+        (reply(FAILED, 422), VendorStatus.FAILED),
+        (reply(FAILED, 200), VendorStatus.FAILED),
         # a terminal state outranks the code
         *(
-            (reply(COMPLETED, status), JobState.COMPLETED)
+            (reply(COMPLETED, status), VendorStatus.COMPLETED)
             for status in (201, 401, 404, 422, 429, 500, 502, 504)
         ),
-        *((reply(FAILED, status), JobState.FAILED) for status in (400, 401, 404, 429, 500, 502, 504)),
+        *((reply(FAILED, status), VendorStatus.FAILED) for status in (400, 401, 404, 429, 500, 502, 504)),
         # not found proves nothing
-        (reply({"error": f"Request {REQUEST_ID} not found"}, 404), JobState.NOT_FOUND),
-        (reply(HOSTILE["html"], 404), JobState.NOT_FOUND),
-        (reply(b"", 404), JobState.NOT_FOUND),
+        (reply({"error": f"Request {REQUEST_ID} not found"}, 404), VendorStatus.NOT_FOUND),
+        (reply(HOSTILE["html"], 404), VendorStatus.NOT_FOUND),
+        (reply(b"", 404), VendorStatus.NOT_FOUND),
         # another job's state is not this one's
         *(
-            (reply(body | {"request_id": "another"}, status), JobState.UNKNOWN)
+            (reply(body | {"request_id": "another"}, status), VendorStatus.UNKNOWN)
             for body in (COMPLETED, FAILED)
             for status in (200, 404, 422)
         ),
-        (reply(COMPLETED | {"request_id": [REQUEST_ID]}), JobState.UNKNOWN),
+        (reply(COMPLETED | {"request_id": [REQUEST_ID]}), VendorStatus.UNKNOWN),
         # no usable word
-        *((reply({"status": word}), JobState.UNKNOWN) for word in NO_STATES),
-        (reply({"status": ["COMPLETED"]}), JobState.UNKNOWN),
-        (reply({"status": {"COMPLETED": 1}}), JobState.UNKNOWN),
-        (reply({"error": "Something went wrong"}), JobState.UNKNOWN),
-        (reply({"error": "Validation failed"}, 422), JobState.UNKNOWN),
+        *((reply({"status": word}), VendorStatus.UNKNOWN) for word in NO_STATES),
+        (reply({"status": ["COMPLETED"]}), VendorStatus.UNKNOWN),
+        (reply({"status": {"COMPLETED": 1}}), VendorStatus.UNKNOWN),
+        (reply({"error": "Something went wrong"}), VendorStatus.UNKNOWN),
+        (reply({"error": "Validation failed"}, 422), VendorStatus.UNKNOWN),
         *(
-            (reply({"error": "oops"}, status), JobState.UNKNOWN)
+            (reply({"error": "oops"}, status), VendorStatus.UNKNOWN)
             for status in (302, 400, 402, 405, 406, 408, 410)
         ),
-        *((reply({"error": "oops"}, status), JobState.UNKNOWN) for status in (500, 502, 503, 504, 524)),
-        *((reply(HOSTILE["html"], status), JobState.UNKNOWN) for status in (200, 405, 502)),
+        *((reply({"error": "oops"}, status), VendorStatus.UNKNOWN) for status in (500, 502, 503, 504, 524)),
+        *((reply(HOSTILE["html"], status), VendorStatus.UNKNOWN) for status in (200, 405, 502)),
     ],
 )
-def test_state(answer: Reply, state: JobState) -> None:
+def test_state(answer: Reply, state: VendorStatus) -> None:
     assert parse_status(answer, REQUEST_ID).state is state
 
 
 @pytest.mark.parametrize("status", [200, 202, 302, 422, 500])
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 def test_a_poll_that_cannot_be_read_means_still_running(body: bytes, status: int) -> None:
-    assert parse_status(reply(body, status), REQUEST_ID).state is JobState.UNKNOWN
+    assert parse_status(reply(body, status), REQUEST_ID).state is VendorStatus.UNKNOWN
     with pytest.raises(LumaRayUnavailable):
         parse_result(reply(body, status), REQUEST_ID)
 
@@ -198,7 +198,7 @@ def test_the_video_is_where_the_result_says_and_nothing_of_it_is_lost(
     body: dict[str, Any], url: str | None
 ) -> None:
     result = parse_result(reply(body), REQUEST_ID)
-    assert result.state is JobState.COMPLETED
+    assert result.state is VendorStatus.COMPLETED
     assert result.url == url
     assert result.body == body | ({"metrics": result.body["metrics"]} if "metrics" in body else {})
     assert VIDEO_URL not in repr(result)
@@ -238,12 +238,12 @@ def test_urls_are_found_in_order_and_at_any_depth() -> None:
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        (reply({"error": f"Request {REQUEST_ID} not found"}, 404), JobState.NOT_FOUND),
-        (reply(FAILED | {"output": VIDEO_URL}, 422), JobState.FAILED),
-        (reply(FAILED), JobState.FAILED),
+        (reply({"error": f"Request {REQUEST_ID} not found"}, 404), VendorStatus.NOT_FOUND),
+        (reply(FAILED | {"output": VIDEO_URL}, 422), VendorStatus.FAILED),
+        (reply(FAILED), VendorStatus.FAILED),
     ],
 )
-def test_only_a_completed_job_has_a_video(answer: Reply, state: JobState) -> None:
+def test_only_a_completed_job_has_a_video(answer: Reply, state: VendorStatus) -> None:
     result = parse_result(answer, REQUEST_ID)
     assert (result.state, result.url) == (state, None)
 
@@ -270,8 +270,8 @@ def test_no_reply_brings_an_error_of_another_kind(answer: Reply) -> None:
     for read in (parse_status, parse_result):
         found = outcome(read, answer, REQUEST_ID)
         if isinstance(found, JobStatus | JobResult):
-            assert found.state not in (JobState.COMPLETED, JobState.FAILED) or found.state == said
-            assert answer.status == 404 or found.state is not JobState.NOT_FOUND
+            assert found.state not in (VendorStatus.COMPLETED, VendorStatus.FAILED) or found.state == said
+            assert answer.status == 404 or found.state is not VendorStatus.NOT_FOUND
         else:
             assert isinstance(found, LumaRayAuthenticationError | LumaRayRateLimited | LumaRayUnavailable)
             assert KEY not in str(found)

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_luma.segmind.messages import JobState
 from airflow_provider_luma.segmind.polling import (
     Verdict,
+    backoff,
     judge,
     next_delay,
     real_time,
-    retry_delay,
     typical_time,
 )
+from airflow_provider_luma.segmind.replies import VendorStatus
 
 HOUR = 3600.0
 MINUTES = 900.0
 seconds = st.floats(0, 1e6)
 positive = st.floats(0.01, 1e5)
 doubtful = st.sampled_from(
-    [state for state in JobState if state not in (JobState.COMPLETED, JobState.FAILED)]
+    [state for state in VendorStatus if state not in (VendorStatus.COMPLETED, VendorStatus.FAILED)]
 )
 
 
@@ -45,7 +45,7 @@ def test_a_fixed_interval_is_kept_exactly(
 
 def test_the_jitter_tells_jobs_apart() -> None:
     assert len({next_delay(0, 125) for _ in range(50)}) > 25
-    assert len({retry_delay(1) for _ in range(50)}) > 25
+    assert len({backoff(1) for _ in range(50)}) > 25
 
 
 @pytest.mark.parametrize(
@@ -144,54 +144,56 @@ def test_what_a_job_took(told: float | None, running: float | None, done: float,
 @pytest.mark.parametrize(("attempt", "low"), [(1, 0.5), (2, 1.0), (3, 2.0)])
 def test_a_free_call_is_made_again_after_longer_and_longer(attempt: int, low: float) -> None:
     for _ in range(50):
-        delay = retry_delay(attempt)
+        delay = backoff(attempt)
         assert delay is not None
         assert low <= delay <= low * 1.1
 
 
 @pytest.mark.parametrize("attempt", [4, 5, 100])
 def test_four_tries_are_enough(attempt: int) -> None:
-    assert retry_delay(attempt) is None
+    assert backoff(attempt) is None
 
 
 @pytest.mark.parametrize(
     ("state", "waited", "timeout", "verdict"),
     [
-        (JobState.COMPLETED, 10, MINUTES, Verdict.READY),
-        (JobState.COMPLETED, MINUTES + 1, MINUTES, Verdict.READY),
-        (JobState.COMPLETED, HOUR + 1, MINUTES, Verdict.READY),
-        (JobState.FAILED, 10, MINUTES, Verdict.FAILED),
-        (JobState.FAILED, MINUTES + 1, MINUTES, Verdict.FAILED),
-        (JobState.QUEUED, 10, MINUTES, Verdict.WAIT),
-        (JobState.PROCESSING, MINUTES - 0.1, MINUTES, Verdict.WAIT),
-        (JobState.PROCESSING, MINUTES, MINUTES, Verdict.LATE),
-        (JobState.UNKNOWN, 10, MINUTES, Verdict.WAIT),
-        (JobState.UNKNOWN, MINUTES, MINUTES, Verdict.LATE),
-        (JobState.UNKNOWN, HOUR + 1, 2 * HOUR, Verdict.WAIT),
-        (JobState.NOT_FOUND, 10, MINUTES, Verdict.WAIT),
-        (JobState.NOT_FOUND, MINUTES, MINUTES, Verdict.LATE),
-        (JobState.NOT_FOUND, HOUR, MINUTES, Verdict.LATE),
-        (JobState.NOT_FOUND, HOUR, 2 * HOUR, Verdict.WAIT),
-        (JobState.NOT_FOUND, HOUR + 1, MINUTES, Verdict.GONE),
-        (JobState.NOT_FOUND, HOUR + 1, 2 * HOUR, Verdict.GONE),
+        (VendorStatus.COMPLETED, 10, MINUTES, Verdict.READY),
+        (VendorStatus.COMPLETED, MINUTES + 1, MINUTES, Verdict.READY),
+        (VendorStatus.COMPLETED, HOUR + 1, MINUTES, Verdict.READY),
+        (VendorStatus.FAILED, 10, MINUTES, Verdict.FAILED),
+        (VendorStatus.FAILED, MINUTES + 1, MINUTES, Verdict.FAILED),
+        (VendorStatus.QUEUED, 10, MINUTES, Verdict.WAIT),
+        (VendorStatus.PROCESSING, MINUTES - 0.1, MINUTES, Verdict.WAIT),
+        (VendorStatus.PROCESSING, MINUTES, MINUTES, Verdict.LATE),
+        (VendorStatus.UNKNOWN, 10, MINUTES, Verdict.WAIT),
+        (VendorStatus.UNKNOWN, MINUTES, MINUTES, Verdict.LATE),
+        (VendorStatus.UNKNOWN, HOUR + 1, 2 * HOUR, Verdict.WAIT),
+        (VendorStatus.NOT_FOUND, 10, MINUTES, Verdict.WAIT),
+        (VendorStatus.NOT_FOUND, MINUTES, MINUTES, Verdict.LATE),
+        (VendorStatus.NOT_FOUND, HOUR, MINUTES, Verdict.LATE),
+        (VendorStatus.NOT_FOUND, HOUR, 2 * HOUR, Verdict.WAIT),
+        (VendorStatus.NOT_FOUND, HOUR + 1, MINUTES, Verdict.GONE),
+        (VendorStatus.NOT_FOUND, HOUR + 1, 2 * HOUR, Verdict.GONE),
     ],
 )
-def test_verdict(state: JobState, waited: float, timeout: float, verdict: Verdict) -> None:
+def test_verdict(state: VendorStatus, waited: float, timeout: float, verdict: Verdict) -> None:
     assert judge(state, waited, timeout) is verdict
 
 
 @settings(deadline=None)
-@given(st.sampled_from(list(JobState)), st.floats(-600, 1e6), positive)
-def test_only_the_vendors_word_is_final(state: JobState, waited: float, timeout: float) -> None:
+@given(st.sampled_from(list(VendorStatus)), st.floats(-600, 1e6), positive)
+def test_only_the_vendors_word_is_final(state: VendorStatus, waited: float, timeout: float) -> None:
     verdict = judge(state, waited, timeout)
-    assert (verdict is Verdict.READY) == (state is JobState.COMPLETED)
-    assert (verdict is Verdict.FAILED) == (state is JobState.FAILED)
-    assert verdict is not Verdict.GONE or (state is JobState.NOT_FOUND and waited > HOUR)
+    assert (verdict is Verdict.READY) == (state is VendorStatus.COMPLETED)
+    assert (verdict is Verdict.FAILED) == (state is VendorStatus.FAILED)
+    assert verdict is not Verdict.GONE or (state is VendorStatus.NOT_FOUND and waited > HOUR)
     assert verdict is not Verdict.LATE or waited >= timeout
 
 
 @settings(deadline=None)
 @given(doubtful, st.floats(0, 1), st.floats(0.01, HOUR))
-def test_doubt_never_ends_a_wait_before_its_deadline(state: JobState, share: float, timeout: float) -> None:
+def test_doubt_never_ends_a_wait_before_its_deadline(
+    state: VendorStatus, share: float, timeout: float
+) -> None:
     waited = share * timeout
     assert judge(state, waited, timeout) is (Verdict.WAIT if waited < timeout else Verdict.LATE)

@@ -16,7 +16,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayRefused,
     LumaRaySubmitUnknown,
 )
-from airflow_provider_luma.segmind.messages import Reply, parse_submit
+from airflow_provider_luma.segmind.replies import Reply, parse_submit
 from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, REQUEST_ID, anyhow, outcome, reply
 
 NO_IDS: list[object] = [None, "", "  ", [], {}, True]

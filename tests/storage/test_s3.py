@@ -14,11 +14,11 @@ import requests
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.jobs.job import Job
 from airflow_provider_luma.jobs.ledger import STATE_KEY
-from airflow_provider_luma.jobs.lifecycle import Job
 from airflow_provider_luma.media import data_url, read_frame, send_frame
 from airflow_provider_luma.segmind.history import body_digest
-from airflow_provider_luma.segmind.models import describe
+from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage import SIGNED_FOR
 from tests.storage.conftest import SECRET, Bucket
@@ -26,7 +26,7 @@ from tests.storage.server import Gate
 from tests.support import API_KEY, MemoryStore, make_operator, task_context
 
 FRAME, VIDEO = "s3://store@media/frames/f.jpg", "s3://store@media/clips/v.mp4"
-MODEL = describe("luma-ray-img-2-video")
+MODEL = model_info("luma-ray-img-2-video")
 
 
 def attempt(frame: str = FRAME, video: str = VIDEO, **arguments: Any) -> dict[str, Any]:

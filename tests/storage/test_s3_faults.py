@@ -14,10 +14,10 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.jobs import lifecycle
-from airflow_provider_luma.jobs.lifecycle import Job
-from airflow_provider_luma.jobs.purchase import Purchase
+from airflow_provider_luma.jobs import job as job_module
+from airflow_provider_luma.jobs.job import Job
 from airflow_provider_luma.jobs.record import JobRecord
+from airflow_provider_luma.jobs.submit import Purchase
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage import StoragePath, commit
 from tests.storage.conftest import Bucket
@@ -117,7 +117,7 @@ def test_the_store_goes_before_the_last_record_is_written(
         gate.strike(RECORD, stays_down=True, kills=kills)
 
     with monkeypatch.context() as patched:
-        patched.setattr(lifecycle, "commit", commit_and_strike)
+        patched.setattr(job_module, "commit", commit_and_strike)
         if kills:
             outputs = attempt(store=airflow)
             assert outputs["request_id"] == simulator.jobs[0].request_id

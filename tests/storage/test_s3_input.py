@@ -121,7 +121,7 @@ def test_a_frame_that_vanishes_before_the_vendor_fetches_it_costs_nothing(
     bucket: Bucket, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_luma.exceptions import LumaRayJobFailed
-    from airflow_provider_luma.jobs.purchase import Purchase
+    from airflow_provider_luma.jobs.submit import Purchase
 
     original = Purchase._pay
 

@@ -18,8 +18,8 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.segmind.generation import GenerationRequest
-from airflow_provider_luma.segmind.messages import Credits
+from airflow_provider_luma.segmind.replies import Credits
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.triggers.luma_ray import LumaRayCreditTrigger, LumaRayJobTrigger
 from tests.support import API_KEY, set_connection

@@ -16,8 +16,8 @@ from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.benchmarks.report import Limit, Report
-from tests.benchmarks.surroundings import API_KEY, MODEL, connection, run_fresh, server, upload
+from benchmarks.report import Limit, Report
+from benchmarks.surroundings import API_KEY, MODEL, connection, run_fresh, server, upload
 from tests.storage.server import Store
 
 MB = 1024**2
@@ -95,9 +95,7 @@ def _measure(size: int, rounds: int) -> dict[str, list[dict[str, Any]]]:
                 output = f"s3://store@bench/{number}.mp4" if way == "s3" else f"{folder}/{way}-{number}.mp4"
                 does = "plain" if way.startswith("plain") else "deliver"
                 url = urls["plain, paced" if way.endswith("paced") else "plain"]
-                found[way].append(
-                    run_fresh("-m", "tests.benchmarks.one_transfer", does, url, output, env=env)
-                )
+                found[way].append(run_fresh("-m", "benchmarks.one_transfer", does, url, output, env=env))
                 if way != "s3":
                     got = Path(output).stat().st_size
                     if got != size * MB:

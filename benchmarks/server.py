@@ -1,4 +1,4 @@
-"""A simulator until stdin closes: `python -m tests.benchmarks.server '{"latency": 5}'`.
+"""A simulator until stdin closes: `python -m benchmarks.server '{"latency": 5}'`.
 
 With `spread`, each job's time is drawn around the latency, with this relative standard deviation.
 """

@@ -14,8 +14,8 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, read_time
-from airflow_provider_luma.segmind.history import JobRecordRow, matches
-from airflow_provider_luma.segmind.messages import JobState
+from airflow_provider_luma.segmind.history import HistoryEntry, matches
+from airflow_provider_luma.segmind.replies import VendorStatus
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 def find_lost_job(
     hook: LumaRayHook, ledger: Ledger, record: JobRecord, cause: str, pause: Callable[[float], None]
-) -> JobRecordRow:
+) -> HistoryEntry:
     """Return the one job in the history that an intent can have bought.
 
     :param record: the intent
@@ -86,7 +86,7 @@ def find_lost_job(
     )
 
 
-def _may_own(take: Mapping[str, Any], row: JobRecordRow, record: JobRecord, since: datetime) -> bool:
+def _may_own(take: Mapping[str, Any], row: HistoryEntry, record: JobRecord, since: datetime) -> bool:
     """Tell whether a job is perhaps that of another paid call of the same inputs which does not know its job's id.
 
     A call that is known to have failed can own a FAILED job only.
@@ -94,6 +94,6 @@ def _may_own(take: Mapping[str, Any], row: JobRecordRow, record: JobRecord, sinc
     return (
         take["body_sha256"] == record.body_sha256
         and not take.get("request_id")
-        and (take["state"] != RecordState.FAILED or row.state is JobState.FAILED)
+        and (take["state"] != RecordState.FAILED or row.state is VendorStatus.FAILED)
         and read_time(take["intent_at"]) >= since - _LONGEST_CALL
     )

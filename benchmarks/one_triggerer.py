@@ -1,4 +1,4 @@
-"""A triggerer's event loop in a fresh process: `python -m tests.benchmarks.one_triggerer JOBS POLL_INTERVAL`.
+"""A triggerer's event loop in a fresh process: `python -m benchmarks.one_triggerer JOBS POLL_INTERVAL`.
 
 It says that it is ready, takes jobs from its input (a line each: the request id, and when it was submitted), runs
 LumaRayJobTrigger for each until all have fired, and prints what that took.
@@ -15,9 +15,9 @@ from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
-from tests.benchmarks.crowd import fire
-from tests.benchmarks.one_generation import memory
-from tests.benchmarks.surroundings import MODEL
+from benchmarks.crowd import fire
+from benchmarks.one_generation import memory
+from benchmarks.surroundings import MODEL
 
 _BEAT = 0.02
 _IMPORTS = (

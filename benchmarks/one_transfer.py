@@ -1,4 +1,4 @@
-"""One video from the vendor to its place in a fresh process: `python -m tests.benchmarks.one_transfer WAY URL OUTPUT`.
+"""One video from the vendor to its place in a fresh process: `python -m benchmarks.one_transfer WAY URL OUTPUT`.
 
 Idle is a worker that has imported what the way needs and, for a store, has put a small object there.
 """
@@ -16,7 +16,7 @@ from airflow.sdk import DAG  # noqa: F401 - as every DAG file
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.media import staged
 from airflow_provider_luma.storage import commit, open_path, sidecar, write_text
-from tests.benchmarks.one_generation import memory
+from benchmarks.one_generation import memory
 
 CHUNK = 1024 * 1024
 

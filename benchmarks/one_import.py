@@ -1,4 +1,4 @@
-"""One import in a fresh process: `python -m tests.benchmarks.one_import MODULE` tells its time and what came along."""
+"""One import in a fresh process: `python -m benchmarks.one_import MODULE` tells its time and what came along."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
-from airflow_provider_luma.segmind.generation import GenerationRequest
-from airflow_provider_luma.segmind.models import CATALOGUE, describe
+from airflow_provider_luma.segmind.models import CATALOGUE, model_info
+from airflow_provider_luma.segmind.request import GenerationRequest
 
 FRAME = "https://x.example/f.jpg"
 
@@ -195,7 +195,7 @@ def test_a_request_does_not_show_its_frame() -> None:
 
 @pytest.mark.parametrize("slug", CATALOGUE)
 def test_the_catalogue_describes_each_model(slug: str) -> None:
-    model = describe(slug)
+    model = model_info(slug)
     assert model.slug == slug
     assert model.price
     assert model.typical_seconds > 0
@@ -212,6 +212,6 @@ def test_prices_and_times_are_the_vendors() -> None:
 
 
 def test_an_unknown_model_has_no_price_and_is_taken_to_work_like_the_default() -> None:
-    model = describe("luma-ray-9")
+    model = model_info("luma-ray-9")
     assert (model.slug, model.price, model.frame_field) == ("luma-ray-9", None, "start_frame")
     assert model.typical_seconds > 0

@@ -21,8 +21,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from tests.benchmarks.report import Limit, Report
-from tests.benchmarks.surroundings import API_KEY, MODEL, connection, upload
+from benchmarks.report import Limit, Report
+from benchmarks.surroundings import API_KEY, MODEL, connection, upload
 
 FAULTS = 200
 SEED = 3
@@ -306,7 +306,7 @@ def _is_whole(output: Path) -> bool:
 @contextmanager
 def _quick(url: str) -> Iterator[None]:
     """Connect the operator, and shorten its waits between tries; how many there are stays as it is."""
-    from airflow_provider_luma.jobs import lookup
+    from airflow_provider_luma.jobs import recovery
     from airflow_provider_luma.segmind import polling
 
     variables = {
@@ -314,7 +314,7 @@ def _quick(url: str) -> Iterator[None]:
     }
     with (
         mock.patch.dict(os.environ, variables),
-        mock.patch.object(lookup, "LOOK_DELAYS", LOOK_DELAYS),
+        mock.patch.object(recovery, "LOOK_DELAYS", LOOK_DELAYS),
         mock.patch.object(polling, "_FIRST_RETRY", 0.005),
     ):
         yield

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [NAME ...] [--json PATH]`, of NAMES; fails where a limit is missed."""
+"""`python -m benchmarks [NAME ...] [--json PATH]`, of NAMES; fails where a limit is missed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from tests.benchmarks.report import Report
-from tests.benchmarks.surroundings import isolated
+from benchmarks.report import Report
+from benchmarks.surroundings import isolated
 
 NAMES = ("imports", "polling", "paid", "generation", "slots", "throughput", "triggerer", "transfer")
 
 
 def main() -> int:
     """Run what was named, all of it by default; return 1 where one of our numbers misses its limit."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none: all")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there too")
     options = parser.parse_args()
@@ -27,7 +27,7 @@ def main() -> int:
     reports: list[Report] = []
     with isolated():
         for name in options.names or NAMES:
-            found = import_module(f"tests.benchmarks.{name}").run()
+            found = import_module(f"benchmarks.{name}").run()
             for report in found if isinstance(found, list) else [found]:
                 print(f"{report}\n", flush=True)
                 reports.append(report)

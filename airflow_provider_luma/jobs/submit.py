@@ -18,12 +18,12 @@ from airflow_provider_luma.exceptions import (
     LumaRayTimeout,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.jobs.lookup import find_lost_job
 from airflow_provider_luma.jobs.record import IN_FLIGHT, JobRecord, RecordState, now
+from airflow_provider_luma.jobs.recovery import find_lost_job
 from airflow_provider_luma.media import VideoFile, send_frame, staged
-from airflow_provider_luma.segmind.generation import GenerationRequest
 from airflow_provider_luma.segmind.history import body_digest
-from airflow_provider_luma.segmind.models import describe
+from airflow_provider_luma.segmind.models import model_info
+from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.storage import commit
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Purchase:
         self._check_balance()
         start_frame = None
         if spec.frame:
-            model = describe(spec.request.model)
+            model = model_info(spec.request.model)
             start_frame = send_frame(
                 spec.frame, spec.frame_transfer, model, self._hook.upload_image, self._hook.reaches
             )
@@ -133,7 +133,7 @@ class Purchase:
             return record
 
     def _check_balance(self) -> None:
-        least, price = self._spec.min_remaining_credits, describe(self._spec.request.model).price
+        least, price = self._spec.min_remaining_credits, model_info(self._spec.request.model).price
         cost = f"{price} USD" if price is not None else "unknown"
         try:
             balance = self._hook.get_credits().total

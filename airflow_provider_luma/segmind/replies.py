@@ -98,7 +98,7 @@ class Reply:
         return parse_time(self.headers.get("x-rate-limit-reset-at-utc"))
 
 
-class JobState(StrEnum):
+class VendorStatus(StrEnum):
     """A job's state in the vendor's words, and two for what the vendor did not say."""
 
     QUEUED = "QUEUED"
@@ -123,7 +123,7 @@ class JobStatus:
     :param seconds: how long the job took, from the submission on
     """
 
-    state: JobState
+    state: VendorStatus
     error: str | None = None
     cost: Decimal | None = None
     remaining_credits: Decimal | None = None
@@ -142,7 +142,7 @@ class JobResult:
     :param body: the whole reply, for the record
     """
 
-    state: JobState
+    state: VendorStatus
     url: str | None = field(repr=False)
     cost: Decimal | None
     remaining_credits: Decimal | None
@@ -248,14 +248,14 @@ def parse_status(reply: Reply, request_id: str) -> JobStatus:
     body = reply.object()
     word = body.get("status")
     if body.get("request_id") not in (None, request_id):
-        return JobStatus(JobState.UNKNOWN)
-    if word in (JobState.COMPLETED, JobState.FAILED):
+        return JobStatus(VendorStatus.UNKNOWN)
+    if word in (VendorStatus.COMPLETED, VendorStatus.FAILED):
         cost, remaining, seconds = (
             money(_metrics(body).get(name)) for name in ("cost", "remaining_credits", "total_time")
         )
-        error = redact(str(body.get("error") or "no reason given")) if word == JobState.FAILED else None
+        error = redact(str(body.get("error") or "no reason given")) if word == VendorStatus.FAILED else None
         return JobStatus(
-            JobState(word),
+            VendorStatus(word),
             error=error,
             cost=cost,
             remaining_credits=remaining,
@@ -264,10 +264,10 @@ def parse_status(reply: Reply, request_id: str) -> JobStatus:
     if reply.status in (401, 403, 429):
         raise unusable(reply, "The status call")
     if reply.status == 404:
-        return JobStatus(JobState.NOT_FOUND)
-    if reply.status == 200 and word in (JobState.QUEUED, JobState.PROCESSING):
-        return JobStatus(JobState(word))
-    return JobStatus(JobState.UNKNOWN)
+        return JobStatus(VendorStatus.NOT_FOUND)
+    if reply.status == 200 and word in (VendorStatus.QUEUED, VendorStatus.PROCESSING):
+        return JobStatus(VendorStatus(word))
+    return JobStatus(VendorStatus.UNKNOWN)
 
 
 def parse_result(reply: Reply, request_id: str) -> JobResult:
@@ -280,9 +280,9 @@ def parse_result(reply: Reply, request_id: str) -> JobResult:
     body = reply.object()
     drop_frames(body)
     status = parse_status(reply, request_id)
-    if status.state in (JobState.UNKNOWN, JobState.QUEUED, JobState.PROCESSING):
+    if status.state in (VendorStatus.UNKNOWN, VendorStatus.QUEUED, VendorStatus.PROCESSING):
         raise unusable(reply, f"The result of {request_id}")
-    url = output_url(body) if status.state is JobState.COMPLETED else None
+    url = output_url(body) if status.state is VendorStatus.COMPLETED else None
     return JobResult(status.state, url, status.cost, status.remaining_credits, body)
 
 

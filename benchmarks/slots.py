@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import fmean
 from unittest import mock
 
-from tests.benchmarks.crowd import Ending, run_task, triggerer
-from tests.benchmarks.report import Limit, Report
-from tests.benchmarks.surroundings import connection, server, upload
+from benchmarks.crowd import Ending, run_task, triggerer
+from benchmarks.report import Limit, Report
+from benchmarks.surroundings import connection, server, upload
 
 JOBS = 4
 LATENCY = 125.0

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from tests.benchmarks import paid, polling, slots, throughput, transfer, triggerer
-from tests.benchmarks.report import Limit, Report
-from tests.benchmarks.server import durations
+from benchmarks import paid, polling, slots, throughput, transfer, triggerer
+from benchmarks.report import Limit, Report
+from benchmarks.server import durations
 
 
 def test_a_report_is_a_table_and_says_what_missed() -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks.report import Limit, Report
-from tests.benchmarks.surroundings import connection, run_fresh, server, upload
+from benchmarks.report import Limit, Report
+from benchmarks.surroundings import connection, run_fresh, server, upload
 
 LATENCY = 5
 VIDEO_BYTES = 100 * 1024**2
@@ -44,9 +44,7 @@ def run(rounds: int = ROUNDS, latency: float = LATENCY, video_bytes: int = VIDEO
             for way in LABELS:
                 output = Path(folder) / f"{way}-{number}.mp4"
                 figures = Figures(
-                    **run_fresh(
-                        "-m", "tests.benchmarks.one_generation", way, url, frame, str(output), env=env
-                    )
+                    **run_fresh("-m", "benchmarks.one_generation", way, url, frame, str(output), env=env)
                 )
                 size = output.stat().st_size
                 if size != video_bytes:

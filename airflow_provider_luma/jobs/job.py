@@ -24,12 +24,12 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.jobs.decision import Action, decide
-from airflow_provider_luma.jobs.purchase import Purchase, delivered
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, now
+from airflow_provider_luma.jobs.submit import Purchase, delivered
 from airflow_provider_luma.jobs.waiting import Watch
 from airflow_provider_luma.media import VideoFile, staged
-from airflow_provider_luma.segmind.messages import JobState, JobStatus
-from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict, retry_delay
+from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict, backoff
+from airflow_provider_luma.segmind.replies import JobStatus, VendorStatus
 from airflow_provider_luma.storage import commit, size
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Job:
         if not result.url:
             return record
         status = JobStatus(
-            JobState.COMPLETED,
+            VendorStatus.COMPLETED,
             cost=result.cost,
             remaining_credits=result.remaining_credits,
             output_url=result.url,
@@ -261,11 +261,11 @@ class Job:
                     remaining_credits=record.remaining_credits or result.remaining_credits,
                 )
                 return self._purchase.note(moved), not may_be_known
-            if result.state is not JobState.NOT_FOUND:
+            if result.state is not VendorStatus.NOT_FOUND:
                 break
             if not may_be_known:
                 raise self._expired(record, "neither its result nor its history is there")
-            delay = retry_delay(attempt)
+            delay = backoff(attempt)
             if delay is None:
                 raise LumaRayDeliveryFailed(
                     "Segmind says COMPLETED, but neither its result nor its history is there at the moment."

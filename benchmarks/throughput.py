@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.benchmarks.crowd import Ending, run_task, triggerer
-from tests.benchmarks.report import Limit, Report
-from tests.benchmarks.server import durations
-from tests.benchmarks.surroundings import API_KEY, FRAME, MODEL, connection, server, upload
+from benchmarks.crowd import Ending, run_task, triggerer
+from benchmarks.report import Limit, Report
+from benchmarks.server import durations
+from benchmarks.surroundings import API_KEY, FRAME, MODEL, connection, server, upload
 
 JOBS = 24
 LATENCY = 125.0

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.benchmarks.report import Limit, Report
-from tests.benchmarks.surroundings import API_KEY, MODEL, ROOT, connection, server, upload
+from benchmarks.report import Limit, Report
+from benchmarks.surroundings import API_KEY, MODEL, ROOT, connection, server, upload
 
 JOBS = 1000
 LATENCY = 125.0
@@ -80,7 +80,7 @@ def _wait(url: str, jobs: int, poll_interval: float | None) -> dict[str, Any]:
     variables = {"AIRFLOW_CONN_LUMA_RAY_DEFAULT": connection(url, requests_per_minute=PER_MINUTE)}
     frame = upload(url)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.one_triggerer", str(jobs), json.dumps(poll_interval)],
+        [sys.executable, "-m", "benchmarks.one_triggerer", str(jobs), json.dumps(poll_interval)],
         cwd=ROOT,
         env=os.environ | variables,
         stdin=subprocess.PIPE,

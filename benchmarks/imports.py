@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.benchmarks.report import Limit, Report
-from tests.benchmarks.surroundings import run_fresh
+from benchmarks.report import Limit, Report
+from benchmarks.surroundings import run_fresh
 
 ROUNDS = 7
 OURS = "airflow_provider_luma.operators.luma_ray"
@@ -21,7 +21,7 @@ def run(rounds: int = ROUNDS) -> Report:
     found: dict[str, list[dict[str, Any]]] = {module: [] for module in MODULES}
     for number in range(-1, rounds):  # the first is not counted: it fills the caches
         for module in MODULES:
-            figures = run_fresh("-m", "tests.benchmarks.one_import", module)
+            figures = run_fresh("-m", "benchmarks.one_import", module)
             if number >= 0:
                 found[module].append(figures)
     report = Report(

@@ -20,9 +20,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from tests.benchmarks.report import Limit, Report
-from tests.benchmarks.server import SEED, durations
-from tests.benchmarks.surroundings import API_KEY, FRAME, MODEL, connection
+from benchmarks.report import Limit, Report
+from benchmarks.server import SEED, durations
+from benchmarks.surroundings import API_KEY, FRAME, MODEL, connection
 
 TYPICAL = 125.0
 SPREAD = 0.2
@@ -184,7 +184,7 @@ def _moving_clock(simulator: Any) -> Iterator[None]:
     """Give the operator's wait the simulator's time, and let its pauses move that on."""
     import pendulum
 
-    from airflow_provider_luma.jobs import lifecycle
+    from airflow_provider_luma.jobs import job as job_module
     from airflow_provider_luma.operators import luma_ray
 
     class Pauses:
@@ -193,7 +193,7 @@ def _moving_clock(simulator: Any) -> Iterator[None]:
             raise Empty
 
     clock = SimpleNamespace(now=lambda zone: pendulum.from_timestamp(simulator.now(), zone))
-    with mock.patch.object(lifecycle, "pendulum", clock), mock.patch.object(luma_ray, "SimpleQueue", Pauses):
+    with mock.patch.object(job_module, "pendulum", clock), mock.patch.object(luma_ray, "SimpleQueue", Pauses):
         yield
 
 

@@ -1,4 +1,4 @@
-"""One generation in a fresh process, measured: `python -m tests.benchmarks.one_generation WAY URL FRAME OUTPUT`.
+"""One generation in a fresh process, measured: `python -m benchmarks.one_generation WAY URL FRAME OUTPUT`.
 
 Every way starts where an Airflow task does, with the DAG file's imports done. What it imports from then on counts, in
 time and in memory, and the time is told apart as well.
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.benchmarks.surroundings import API_KEY, MODEL
+from benchmarks.surroundings import API_KEY, MODEL
 
 STATUS = Path("/proc/self/status")
 PROMPT = "a slow push in"
@@ -85,7 +85,7 @@ class Way:
 _OPERATOR = partial(
     Way,
     "airflow_provider_luma.operators.luma_ray",
-    tuple(f"airflow_provider_luma.{name}" for name in ("hooks.luma_ray", "jobs.ledger", "jobs.lifecycle")),
+    tuple(f"airflow_provider_luma.{name}" for name in ("hooks.luma_ray", "jobs.ledger", "jobs.job")),
 )
 WAYS = {
     "operator": _OPERATOR(partial(operator, poll_interval=1)),

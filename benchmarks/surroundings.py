@@ -57,7 +57,7 @@ def run_fresh(*arguments: str, env: dict[str, str] | None = None) -> Any:
 def server(**options: Any) -> Iterator[str]:
     """Run a simulator in a process of its own, so that its time and memory are nobody else's; give its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.server", json.dumps(options)],
+        [sys.executable, "-m", "benchmarks.server", json.dumps(options)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
-from airflow_provider_luma.segmind.models import describe
+from airflow_provider_luma.segmind.models import model_info
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class GenerationRequest:
 
     def parameters(self) -> dict[str, Any]:
         """Return the body without the frame; a default of a field that the model does not list is left out."""
-        model = describe(self.model)
+        model = model_info(self.model)
         ours: dict[str, Any] = {"prompt": self.prompt}
         for name, default in (("loop", False), ("resolution", "720p"), ("aspect_ratio", "1:1")):
             value = getattr(self, name)
@@ -65,12 +65,12 @@ class GenerationRequest:
         """Return the JSON body of the submit."""
         body = self.parameters()
         if self.start_frame is not None:
-            body[describe(self.model).frame_field] = self.start_frame
+            body[model_info(self.model).frame_field] = self.start_frame
         return body
 
     def doubts(self) -> list[str]:
         """Name what the vendor does not document; it has the last word, so these are warnings."""
-        model = describe(self.model)
+        model = model_info(self.model)
         if not model.values:
             return [f"model {self.model!r} is not in the catalogue; its price is unknown"]
         doubts = []
