@@ -306,8 +306,8 @@ def _is_whole(output: Path) -> bool:
 @contextmanager
 def _quick(url: str) -> Iterator[None]:
     """Connect the operator, and shorten its waits between tries; how many there are stays as it is."""
+    from airflow_provider_luma.hooks import backoff
     from airflow_provider_luma.jobs import recovery
-    from airflow_provider_luma.segmind import polling
 
     variables = {
         "AIRFLOW_CONN_LUMA_RAY_DEFAULT": connection(url, timeout=TIMEOUT, requests_per_minute=100_000)
@@ -315,6 +315,6 @@ def _quick(url: str) -> Iterator[None]:
     with (
         mock.patch.dict(os.environ, variables),
         mock.patch.object(recovery, "LOOK_DELAYS", LOOK_DELAYS),
-        mock.patch.object(polling, "_FIRST_RETRY", 0.005),
+        mock.patch.object(backoff, "_FIRST_RETRY", 0.005),
     ):
         yield

@@ -16,10 +16,10 @@ os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 import pytest
 from PIL import Image
 
+from airflow_provider_luma.hooks import backoff
 from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.jobs import recovery
 from airflow_provider_luma.jobs.waiting import experience_of
-from airflow_provider_luma.segmind import polling
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.triggers import luma_ray
 from tests.support import API_KEY, set_connection
@@ -28,7 +28,7 @@ from tests.support import API_KEY, set_connection
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the waits between tries short; how many there are stays as it is."""
-    monkeypatch.setattr(polling, "_FIRST_RETRY", 0.005)
+    monkeypatch.setattr(backoff, "_FIRST_RETRY", 0.005)
     limiter_of.cache_clear()
     experience_of.cache_clear()
     luma_ray._hook_of_period.cache_clear()

@@ -16,6 +16,7 @@ import requests
 import urllib3
 
 from airflow_provider_luma.exceptions import LumaRayDeliveryFailed
+from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.hooks.settings import Settings
 from airflow_provider_luma.hooks.transport import (
     CONNECT_TIMEOUT,
@@ -24,7 +25,6 @@ from airflow_provider_luma.hooks.transport import (
     open_session,
 )
 from airflow_provider_luma.media import VideoFile, VideoSink, ends_whole
-from airflow_provider_luma.segmind.polling import backoff
 
 CHUNK_BYTES = 1024 * 1024
 _MAX_REDIRECTS = 5

@@ -20,9 +20,9 @@ from requests.auth import AuthBase
 
 from airflow_provider_luma import __version__
 from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRaySubmitUnknown, LumaRayUnavailable
+from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.hooks.limiter import RateLimiter
 from airflow_provider_luma.hooks.settings import Settings, origin
-from airflow_provider_luma.segmind.polling import backoff
 from airflow_provider_luma.segmind.replies import Reply, rate_limited, redact
 
 CONNECT_TIMEOUT = 10.0

@@ -23,12 +23,13 @@ from airflow_provider_luma.exceptions import (
     LumaRayTimeout,
     LumaRayUnavailable,
 )
+from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.jobs.decision import Action, decide
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, now
 from airflow_provider_luma.jobs.submit import Purchase, delivered
 from airflow_provider_luma.jobs.waiting import Watch
 from airflow_provider_luma.media import VideoFile, staged
-from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict, backoff
+from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict
 from airflow_provider_luma.segmind.replies import JobStatus, VendorStatus
 from airflow_provider_luma.storage import commit, size
 

@@ -31,9 +31,6 @@ _LONGEST = 4.0
 _CATALOGUE_WEIGHT = 2
 _SHORTEST = 1.0
 _JITTER = 0.03
-#: Seconds before a free call is made for the second time; doubled for each further one.
-_FIRST_RETRY = 0.5
-_MAX_TRIES = 4
 
 
 def next_delay(
@@ -97,16 +94,6 @@ def real_time(told: float | None, seen_running: float | None, seen_done: float) 
     if told is None and seen_running is None:
         return None
     return min(max(seen_done if told is None else told, seen_running or 0.0), seen_done)
-
-
-def backoff(attempt: int) -> float | None:
-    """Return the seconds before a free call is made again; None when it should be given up.
-
-    :param attempt: how many times the call was made
-    """
-    if attempt >= _MAX_TRIES:
-        return None
-    return float(_FIRST_RETRY * 2 ** (attempt - 1) * (1 + random.uniform(0, _JITTER)))
 
 
 class Verdict(Enum):

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_luma.hooks import luma_ray
+from airflow_provider_luma.hooks import backoff, luma_ray
 from airflow_provider_luma.jobs import recovery
-from airflow_provider_luma.segmind import polling
 from airflow_provider_luma.simulator import Simulator
 from tests.support import API_KEY, set_connection
 
@@ -39,6 +38,6 @@ def connect(monkeypatch: pytest.MonkeyPatch, simulator: Simulator, timeout: floa
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tries and two looks into the history, and v1 is waited for no longer than other calls."""
-    monkeypatch.setattr(polling, "_MAX_TRIES", 2)
+    monkeypatch.setattr(backoff, "_MAX_TRIES", 2)
     monkeypatch.setattr(recovery, "LOOK_DELAYS", (0.0, 0.02))
     monkeypatch.setattr(luma_ray, "_GENERATE_TIMEOUT", 0.5)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from airflow_provider_luma.hooks import backoff
 from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.segmind import polling
 from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
 from tests.hooks.peer import Answer, Peer
@@ -27,7 +27,7 @@ from tests.support import API_KEY, set_connection
 @pytest.fixture(autouse=True)
 def quicker(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the waits between tries shorter still, for there are hundreds of them."""
-    monkeypatch.setattr(polling, "_FIRST_RETRY", 0.001)
+    monkeypatch.setattr(backoff, "_FIRST_RETRY", 0.001)
     limiter_of.cache_clear()  # a port may be used again, and be another account
 
 

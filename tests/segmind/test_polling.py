@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from airflow_provider_luma.segmind.polling import (
     Verdict,
-    backoff,
     judge,
     next_delay,
     real_time,
@@ -45,7 +44,6 @@ def test_a_fixed_interval_is_kept_exactly(
 
 def test_the_jitter_tells_jobs_apart() -> None:
     assert len({next_delay(0, 125) for _ in range(50)}) > 25
-    assert len({backoff(1) for _ in range(50)}) > 25
 
 
 @pytest.mark.parametrize(
@@ -139,19 +137,6 @@ def test_what_is_learned_stays_sane(catalogued: float, times: list[float]) -> No
 )
 def test_what_a_job_took(told: float | None, running: float | None, done: float, real: float | None) -> None:
     assert real_time(told, running, done) == real
-
-
-@pytest.mark.parametrize(("attempt", "low"), [(1, 0.5), (2, 1.0), (3, 2.0)])
-def test_a_free_call_is_made_again_after_longer_and_longer(attempt: int, low: float) -> None:
-    for _ in range(50):
-        delay = backoff(attempt)
-        assert delay is not None
-        assert low <= delay <= low * 1.1
-
-
-@pytest.mark.parametrize("attempt", [4, 5, 100])
-def test_four_tries_are_enough(attempt: int) -> None:
-    assert backoff(attempt) is None
 
 
 @pytest.mark.parametrize(
