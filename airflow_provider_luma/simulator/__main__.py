@@ -7,11 +7,28 @@ import json
 import logging
 import shlex
 import signal
+import textwrap
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
-from airflow_provider_luma.simulator.faults import CALLS, KINDS, Fault
+from airflow_provider_luma.simulator.faults import Fault
+from airflow_provider_luma.simulator.habits import HISTORY_SHAPES, ID_STYLES
+from airflow_provider_luma.simulator.kinds import CALLS, KINDS
 from airflow_provider_luma.simulator.simulator import Simulator
+
+_EXAMPLES = """\
+examples:
+  # A job is bought and the reply is lost; its next two polls get a 503.
+  python -m airflow_provider_luma.simulator --fault submit:reset --fault status:503:2
+  # A job is accepted and ends FAILED; the next is accepted too, but a gateway answers 504 in the vendor's place.
+  python -m airflow_provider_luma.simulator --fault submit:failed \\
+    --fault '{"call": "submit", "kind": "gateway", "status": 504}'
+  # The same while it runs, and 50 USD on top of the balance.
+  curl -d '{"call": "status", "kind": 503, "times": 2}' http://127.0.0.1:8900/simulator/faults
+  curl -d '{"credits": "50"}' http://127.0.0.1:8900/simulator/credits
+
+While it runs: POST /simulator/faults adds a fault, DELETE /simulator/faults forgets those to come,
+POST /simulator/credits tops up, GET /simulator/state tells jobs, charges, balance and calls. None asks for a key."""
 
 
 def main() -> None:
@@ -19,7 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_luma.simulator",
         description="A local Segmind: the same contract, real videos, no bill.",
-        epilog=f"Calls: {', '.join(CALLS)}. Kinds: {', '.join(KINDS)}, or a status such as 503.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8900, help="0 chooses a free one (%(default)s)")
@@ -30,7 +48,39 @@ def main() -> None:
     parser.add_argument(
         "--history-lag", type=float, default=0, help="seconds before a job shows (%(default)s)"
     )
-    parser.add_argument("--fault", action="append", default=[], metavar="CALL:KIND[:TIMES]", type=_fault)
+    parser.add_argument(
+        "--history-shape",
+        choices=HISTORY_SHAPES,
+        default="data",
+        help="what is around the rows (%(default)s)",
+    )
+    parser.add_argument(
+        "--id-style",
+        choices=ID_STYLES,
+        default="dashes",
+        help="plain: status and result leave out the dashes of a job's id, and take both (%(default)s)",
+    )
+    parser.add_argument(
+        "--clock-offset",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="how far its clock is ahead of this machine's (%(default)s)",
+    )
+    parser.add_argument(
+        "--no-download-validators",
+        dest="download_validators",
+        action="store_false",
+        help="serve videos without ETag and Last-Modified",
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="CALL:KIND[:TIMES]|JSON",
+        type=_fault,
+        help="what goes wrong next, see below; may be given again, for the time after that",
+    )
     options = vars(parser.parse_args())
     faults = options.pop("fault")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -45,6 +95,29 @@ def main() -> None:
         connection = {"conn_type": "luma_ray", "password": simulator.api_key, "host": simulator.url}
         print(f"export AIRFLOW_CONN_LUMA_RAY_DEFAULT={shlex.quote(json.dumps(connection))}", flush=True)
         stop.wait()
+
+
+def _epilog() -> str:
+    """Return the table of faults and the examples."""
+    words = ", ".join(field.name for field in fields(Fault))
+    sections = [
+        textwrap.fill(
+            "A fault is CALL:KIND[:TIMES], where KIND may be a status such as 503, or a JSON object with any of "
+            f"{words}; POST /simulator/faults takes the same object. In angle brackets are the fields that a kind "
+            "reads, in parentheses their defaults. `accepted` tells whether the call has its effect all the same, as "
+            "is the default where there is a *; `request_id` is the x-request-id of the reply.",
+            110,
+        ),
+        textwrap.fill(f"calls: {', '.join(CALLS)}", 110, subsequent_indent="  "),
+        "kinds:",
+    ]
+    for name, kind in KINDS.items():
+        title = f"{name}*" if kind.accepted else name
+        styles = f"; styles: {', '.join(kind.styles)}" if kind.styles else ""
+        calls = f"; only {', '.join(kind.calls)}" if kind.calls != CALLS else ""
+        line = f"  {title:<21}{kind.does}{styles}{calls}"
+        sections.append(textwrap.fill(line, 110, subsequent_indent=" " * 23))
+    return "\n".join([sections[0], "", sections[1], "", *sections[2:], "", _EXAMPLES])
 
 
 def _fault(text: str) -> Fault:

@@ -21,10 +21,10 @@ QUEUED_SHARE = 0.2
 
 
 class Clock:
-    """Wall-clock time that a test can advance."""
+    """Wall-clock time, off by so many seconds, that a test can advance."""
 
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+    def __init__(self, offset: float = 0.0) -> None:
+        self._offset = time.time() - time.monotonic() + offset
         self._moved = asyncio.Event()
 
     def now(self) -> float:
@@ -64,6 +64,7 @@ class Job:
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     output_name: str = field(default_factory=lambda: f"{uuid.uuid4().hex}.mp4")
     doomed: str | None = None
+    history_lag: float | None = None
     finished_at: float | None = None
     clip: Path | None = None
     error: str | None = None
@@ -112,6 +113,7 @@ class Account:
         self._reserved = Decimal(0)
         self._outputs: dict[str, Job] = {}
         self._dooms: deque[str] = deque()
+        self._history_lags: deque[float] = deque()
         self._recent: deque[float] = deque()
 
     @property
@@ -135,6 +137,21 @@ class Account:
         """Let the next accepted job end FAILED."""
         self._dooms.append(error)
 
+    def delay_history(self, request_id: str, seconds: float) -> None:
+        """Let a job, or the "next" one to be accepted, be in the history only so long after its creation."""
+        if request_id == "next":
+            self._history_lags.append(seconds)
+        elif request_id in self.jobs:
+            self.jobs[request_id].history_lag = seconds
+        else:
+            raise ValueError(f"no job has this id: {request_id!r}")
+
+    def top_up(self, credits: Decimal) -> None:
+        """Add to what was paid for."""
+        if not credits.is_finite() or credits <= 0:
+            raise ValueError(f"credits must be a positive number: {credits}")
+        self.paid += credits
+
     def open_job(self, api: str, model: Model, body: dict[str, Any], base_url: str) -> Job:
         """Accept a job and set its price aside, or refuse it for lack of credits."""
         price = model.price_of(body)
@@ -143,6 +160,7 @@ class Account:
         now = self.clock.now()
         job = Job(api, model, body, price, base_url, created=now, ready_at=now + self.latency)
         job.doomed = self._dooms.popleft() if self._dooms else None
+        job.history_lag = self._history_lags.popleft() if self._history_lags else None
         self._reserved += price
         self.jobs[job.request_id] = job
         self._outputs[job.output_name] = job
@@ -165,18 +183,15 @@ class Account:
         job.error = error
         job.finished_at, job.balance_after = finished_at, self.balance
 
-    def record(self, request_id: str) -> Job:
-        """Return a v2 job of the last hour."""
-        job = self.jobs.get(request_id)
-        if job is None or job.api != "v2" or self.clock.now() > job.created + RECORD_SECONDS:
-            raise RefusalError(404, f"Request {request_id} not found")
-        return job
+    def has_record(self, job: Job) -> bool:
+        """Tell whether status and result still know a job: one of v2, for an hour."""
+        return job.api == "v2" and self.clock.now() <= job.created + RECORD_SECONDS
 
-    def output(self, name: str) -> Path:
-        """Return the file behind a public address, for seven days."""
+    def output(self, name: str) -> tuple[Path, float]:
+        """Return the file behind a public address, for seven days, and since when it is there."""
         job = self._outputs.get(name)
         if job is None or job.clip is None or job.finished_at is None:
             raise RefusalError(404, "Not Found")
         if self.clock.now() > job.finished_at + FILE_SECONDS:
             raise RefusalError(404, "Not Found")
-        return job.clip
+        return job.clip, job.finished_at

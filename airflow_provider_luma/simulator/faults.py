@@ -1,72 +1,43 @@
-"""Bad days on demand: ways in which a reply can go wrong, injected call by call."""
+"""Bad days on demand: which call goes wrong next, how, and how often."""
 
 from __future__ import annotations
 
-import asyncio
-import io
-import socket
-import struct
+import json
+import math
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any
 
-from aiohttp import web
+from airflow_provider_luma.simulator.kinds import CALLS, KINDS
 
-from airflow_provider_luma.simulator.account import utc_text
-
-CALLS = ("submit", "v1", "status", "result", "download", "credits", "upload", "history", "history_one")
-_ACCEPTED_BY_DEFAULT = {
-    "status": False,
-    "html": True,
-    "reset": True,
-    "timeout": True,
-    "slow": True,
-    "truncated": True,
-    "broken_json": True,
-    "empty": True,
-    "wrong_shape": True,
-    "redirect": False,
-    "wrong_content_type": True,
-    "error_object": False,
-    "not_video": False,
+FAILURE = "The model could not process the request"
+_NUMBER = (int, float)
+_JSON_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "call": str,
+    "kind": (str, int),
+    "accepted": bool,
+    "times": int,
+    "status": int,
+    "seconds": _NUMBER,
+    "location": str,
+    "bytes": int,
+    "request_id": str,
+    "style": str,
+    "message": str,
 }
-KINDS = tuple(_ACCEPTED_BY_DEFAULT)
-_MESSAGES = {
-    400: "Malformed request",
-    401: "Invalid API key",
-    402: "Insufficient credits to run this model",
-    403: "This model is not allowed for your account",
-    404: "Not Found",
-    406: "Insufficient credits to run this model",
-    410: "This model has been retired",
-    422: "Validation failed",
-    429: "Rate limit exceeded",
-}
-_BROKEN_BODIES = {
-    "broken_json": ("application/json", '{"request_id": "0f9b'),
-    "empty": ("application/json", ""),
-    "wrong_shape": ("application/json", "[]"),
-    "error_object": ("application/json", '{"error": "Something went wrong"}'),
-    "not_video": ("text/plain", "This is not a video."),
-}
-_DRIPS = 20
-
-Answer = Callable[[], Awaitable[web.StreamResponse]]
-
-
-class ClipResponse(web.FileResponse):
-    """A reply with a video, which remembers its file."""
-
-    def __init__(self, clip: Path, headers: Mapping[str, str]) -> None:
-        super().__init__(clip, headers=headers)
-        self.clip = clip
 
 
 @dataclass
 class Fault:
-    """One kind of trouble for the next so many calls of one name."""
+    """One kind of trouble for the next so many calls of one name.
+
+    :param call: the call to spoil, one of `CALLS`
+    :param kind: how, one of `KINDS`, where it is told which of the other fields count
+    :param accepted: whether the call has its effect all the same; by default as is usual for the kind
+    :param times: for how many calls
+    :param request_id: the `x-request-id` of the reply, whichever the kind; "" for none
+    """
 
     call: str
     kind: str
@@ -75,33 +46,71 @@ class Fault:
     status: int | None = None
     seconds: float | None = None
     location: str | None = None
+    bytes: int | None = None
+    request_id: str | None = None
+    style: str | None = None
+    message: str | None = None
 
     def __post_init__(self) -> None:
         if self.call not in CALLS:
             raise ValueError(f"call must be one of {', '.join(CALLS)}: {self.call!r}")
         if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}: {self.kind!r}")
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, or a status: {self.kind!r}")
+        kind = KINDS[self.kind]
+        if self.call not in kind.calls:
+            raise ValueError(f"the call of {self.kind} must be one of {', '.join(kind.calls)}: {self.call!r}")
         if self.times < 1:
             raise ValueError(f"times must be at least 1: {self.times}")
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise ValueError(f"status must be between 200 and 599: {self.status}")
+        if self.seconds is not None and not math.isfinite(self.seconds):
+            raise ValueError(f"seconds must be finite: {self.seconds}")
+        if self.bytes is not None and self.bytes < 0:
+            raise ValueError(f"bytes must not be negative: {self.bytes}")
+        if kind.spoils_truth and self.accepted is False:
+            raise ValueError(f"accepted must not be false: {self.kind} spoils a true reply")
+        if self.style is None and kind.styles:
+            self.style = kind.styles[0]
+        if self.style is not None and self.style not in kind.styles:
+            raise ValueError(f"style of {self.kind} must be one of {', '.join(kind.styles) or 'none'}")
         if self.accepted is None:
-            self.accepted = _ACCEPTED_BY_DEFAULT[self.kind]
+            self.accepted = (self.status or 502) >= 500 if kind.accepted is None else kind.accepted
+
+    @classmethod
+    def named(cls, call: str, kind: str | int, **options: Any) -> Fault:
+        """Make a fault by the name of its kind; a number as kind is a status to answer."""
+        if isinstance(kind, int) or kind.isdecimal():
+            return cls(call, "status", **{**options, "status": int(kind)})
+        return cls(call, kind, **options)
 
     @classmethod
     def from_text(cls, text: str) -> Fault:
-        """Read CALL:KIND[:TIMES]; a number as KIND is a status to answer."""
+        """Read CALL:KIND[:TIMES], or the JSON object that gives more than that."""
+        if text.lstrip().startswith("{"):
+            return cls.from_json(json.loads(text))
         call, _, rest = text.partition(":")
         kind, _, times = rest.partition(":")
-        if kind.isdigit():
-            return cls(call, "status", status=int(kind), times=int(times or 1))
-        return cls(call, kind, times=int(times or 1))
+        return cls.named(call, kind, times=int(times or 1))
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Fault:
-        """Read the same fields from a JSON object."""
-        unknown = set(given) - {field.name for field in fields(cls)}
+    def from_json(cls, given: object) -> Fault:
+        """Read the same words from a JSON object."""
+        if not isinstance(given, dict):
+            raise ValueError("a fault must be a JSON object")
+        names = [field.name for field in fields(cls)]
+        unknown = set(given) - set(names)
         if unknown:
-            raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
-        return cls(**given)
+            raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+        if not {"call", "kind"} <= set(given):
+            raise ValueError("a fault must have a call and a kind")
+        for name, value in given.items():
+            expected = _JSON_TYPES[name]
+            optional = value is None and name not in ("call", "kind", "times")
+            if not optional and (
+                not isinstance(value, expected) or isinstance(value, bool) is not (expected is bool)
+            ):
+                raise ValueError(f"{name} must not be {value!r}")
+        return cls.named(**given)
 
 
 class FaultPlan:
@@ -129,111 +138,3 @@ class FaultPlan:
     def listing(self) -> list[dict[str, Any]]:
         """Return what is left, for the state page."""
         return [asdict(fault) for queue in self._queues.values() for fault in queue]
-
-
-def error_page(status: int) -> web.Response:
-    """Return a gateway's HTML error page."""
-    title = {405: "405 Method Not Allowed", 404: "404 Not Found"}.get(status, "502 Bad Gateway")
-    text = f"<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center></body></html>"
-    return web.Response(status=status, text=text, content_type="text/html")
-
-
-async def spoil(fault: Fault, request: web.Request, answer: Answer, now: float) -> web.StreamResponse:
-    """Reply to a request the way the fault wants, carrying it out first if it is to be accepted."""
-    await request.read()
-    if fault.kind == "reset":
-        await _carry_out(fault, answer)
-        await _hang_up(request, abruptly=True)
-    if fault.kind == "timeout":
-        await _carry_out(fault, answer)
-        await asyncio.sleep(fault.seconds if fault.seconds is not None else 86400)
-        await _hang_up(request)
-    reply = await answer() if fault.accepted else web.Response()
-    if fault.kind == "slow":
-        return await _drip(request, reply, 1.0, 1.0 if fault.seconds is None else fault.seconds)
-    if fault.kind == "truncated":
-        return await _drip(request, reply, 0.5, 0.0)
-    if fault.kind == "wrong_content_type":
-        reply.headers["Content-Type"] = "text/plain"
-        return reply
-    if fault.kind == "status":
-        return _error(fault, now)
-    if fault.kind == "html":
-        return error_page(fault.status or 200)
-    if fault.kind == "redirect":
-        return web.Response(status=302, headers={"Location": fault.location or "/outputs/elsewhere.mp4"})
-    content_type, text = _BROKEN_BODIES[fault.kind]
-    return web.Response(text=text, content_type=content_type)
-
-
-def _error(fault: Fault, now: float) -> web.Response:
-    """Return a status with its envelope; a 429 that has seconds tells when the limit is lifted."""
-    status = fault.status or 500
-    if status == 405:
-        return error_page(status)
-    message = _MESSAGES.get(status, "Internal server error")
-    if (fault.call, status) == ("credits", 404):
-        message = "No credits found for the user"
-    headers = {}
-    if status == 429 and fault.seconds is not None:
-        headers["x-rate-limit-reset-at-utc"] = utc_text(now + fault.seconds)
-    return web.json_response({"error": message}, status=status, headers=headers)
-
-
-async def _carry_out(fault: Fault, answer: Answer) -> None:
-    """Let the request have its effect, for no longer than the fault's seconds."""
-    if fault.accepted:
-        carrying_out = asyncio.ensure_future(answer())
-        await asyncio.wait({carrying_out}, timeout=fault.seconds)
-        carrying_out.cancel()
-
-
-async def _hang_up(request: web.Request, abruptly: bool = False) -> NoReturn:
-    """Close the connection, and wait there for the cancellation that this brings."""
-    transport = request.transport
-    if transport is not None and abruptly:
-        linger = struct.pack("ii", 1, 0)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        transport.abort()
-    elif transport is not None:
-        transport.close()
-    await asyncio.Future()
-    raise AssertionError("the connection outlived its end")
-
-
-async def _drip(
-    request: web.Request, true_reply: web.StreamResponse, share: float, seconds: float
-) -> web.StreamResponse:
-    """Send the true headers, then a share of the true body over so many seconds; hang up if it is not all."""
-    reply = web.StreamResponse(status=true_reply.status, headers=true_reply.headers)
-    source: BinaryIO
-    if isinstance(true_reply, ClipResponse):
-        source = true_reply.clip.open("rb")
-        part = request.http_range
-        file = true_reply.clip.stat()
-        reply.etag, reply.last_modified = f"{file.st_mtime_ns:x}-{file.st_size:x}", file.st_mtime
-        reply.headers["Accept-Ranges"] = "bytes"
-    else:
-        assert isinstance(true_reply, web.Response)
-        source = io.BytesIO(true_reply.body if isinstance(true_reply.body, bytes) else b"")
-        part = slice(None)
-    with source:
-        total = source.seek(0, io.SEEK_END)
-        start, stop, _ = part.indices(total)
-        reply.content_length = stop - start
-        if stop - start < total:
-            reply.set_status(206)
-            reply.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
-        await reply.prepare(request)
-        source.seek(start)
-        left = int((stop - start) * share)
-        piece = min(max(1, -(-left // _DRIPS)), 2**20)
-        pause = seconds * piece / max(1, left)
-        while left > 0:
-            await reply.write(source.read(min(piece, left)))
-            left -= piece
-            await asyncio.sleep(pause)
-    if share < 1:
-        await _hang_up(request)
-    await reply.write_eof()
-    return reply

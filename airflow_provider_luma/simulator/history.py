@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -12,16 +12,30 @@ from airflow_provider_luma.simulator.contract import RefusalError
 
 _STATUSES = ("COMPLETED", "FAILED", "PENDING")
 _SORT_KEYS = ("model_created", "model_name", "credits_deduction")
+_STATE = ("model_status", "credits_deduction", "generation_url", "latency_ms", "model_updated", "error")
+
+Row = dict[str, Any]
+
+#: What may be around the rows of a list; the vendor's envelope is not known.
+SHAPES: Mapping[str, Callable[[list[Row], Mapping[str, int]], object]] = {
+    "data": lambda rows, paging: {"data": rows, **paging},
+    "items": lambda rows, paging: {"items": rows, **paging},
+    "bare_list": lambda rows, paging: rows,
+    "nested": lambda rows, paging: {"result": {"pagination": paging, "rows": rows}},
+}
 
 
-def row(job: Job) -> dict[str, Any]:
+def _status(job: Job) -> str:
+    return "PENDING" if job.finished_at is None else "COMPLETED" if job.clip else "FAILED"
+
+
+def row(job: Job) -> Row:
     """Return a job's row: one output, one row."""
     done = job.finished_at
-    status = "PENDING" if done is None else "COMPLETED" if job.clip else "FAILED"
     return {
         "request_id": job.request_id,
         "model_name": job.model.slug,
-        "model_status": status,
+        "model_status": _status(job),
         "credits_deduction": float(job.cost),
         "request_body": job.body,
         "generation_url": job.output_url if job.clip else None,
@@ -30,6 +44,14 @@ def row(job: Job) -> dict[str, Any]:
         "model_updated": utc_text(job.created if done is None else done),
         "error": job.error,
     }
+
+
+def lie(job: Job, jobs: Iterable[Job]) -> Row:
+    """Return a job's row with the state of another: of one that is in another state, if there is any."""
+    others = [other for other in jobs if other is not job]
+    contrary = (other for other in others if _status(other) != _status(job))
+    told = row(next(contrary, others[0] if others else job))
+    return {**row(job), **{name: told[name] for name in _STATE}}
 
 
 def _day(text: str) -> date:
@@ -71,10 +93,10 @@ class Query:
             raise RefusalError(400, "Invalid sort_by or sort_order")
         return cls(page, per_page, first, last, given.get("model_name", ""), status, sort_by, order == "desc")
 
-    def answer(self, jobs: Iterable[Job]) -> dict[str, Any]:
+    def answer(self, jobs: Iterable[Job], shape: str, row_of: Callable[[Job], Row] = row) -> object:
         """Return one page of the matching rows."""
         rows = [
-            row(job)
+            row_of(job)
             for job in jobs
             if self.model_name in job.model.slug
             and self.first <= datetime.fromtimestamp(job.created, UTC).date() <= self.last
@@ -82,9 +104,5 @@ class Query:
         rows = [found for found in rows if self.status in ("", found["model_status"])]
         rows.sort(key=lambda found: found[self.sort_by], reverse=self.descending)
         start = (self.page - 1) * self.per_page
-        return {
-            "data": rows[start : start + self.per_page],
-            "page": self.page,
-            "per_page": self.per_page,
-            "total": len(rows),
-        }
+        paging = {"page": self.page, "per_page": self.per_page, "total": len(rows)}
+        return SHAPES[shape](rows[start : start + self.per_page], paging)

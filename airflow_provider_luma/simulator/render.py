@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -91,16 +89,3 @@ def film(picture: Image.Image, take: Take, path: Path, cancelled: Callable[[], b
             shot.pts, shot.time_base = index, _TICK
             container.mux(stream.encode(shot))
         container.mux(stream.encode(None))
-
-
-def pad(path: Path, size: int) -> None:
-    """Lengthen an MP4 to the size with one empty `free` box, as a hole in the file where possible."""
-    missing = size - path.stat().st_size
-    if missing < 8:
-        return
-    with path.open("ab") as file:
-        if missing < 2**32:
-            file.write(struct.pack(">I4s", missing, b"free"))
-        else:
-            file.write(struct.pack(">I4sQ", 1, b"free", missing))
-    os.truncate(path, size)

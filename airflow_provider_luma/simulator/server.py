@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
 
 from airflow_provider_luma.simulator import history
-from airflow_provider_luma.simulator.account import Account, Job, utc_text
+from airflow_provider_luma.simulator.account import Account, Job
+from airflow_provider_luma.simulator.clips import ClipResponse
 from airflow_provider_luma.simulator.contract import MODELS, RefusalError, check_upload
-from airflow_provider_luma.simulator.faults import ClipResponse, Fault, FaultPlan, error_page, spoil
+from airflow_provider_luma.simulator.control import Control
+from airflow_provider_luma.simulator.errors import error_page
+from airflow_provider_luma.simulator.faults import FAILURE, Fault, FaultPlan
+from airflow_provider_luma.simulator.habits import Habits
+from airflow_provider_luma.simulator.spoil import spoil
 from airflow_provider_luma.simulator.studio import FrameError, Studio
 
 log = logging.getLogger(__name__)
@@ -44,6 +49,7 @@ class LoggedRequest:
 
 
 _entry: ContextVar[LoggedRequest] = ContextVar("the request that this task answers")
+_fault: ContextVar[Fault | None] = ContextVar("what goes wrong with it")
 
 
 @dataclass
@@ -53,9 +59,7 @@ class Server:
     account: Account
     studio: Studio
     api_key: str
-    history_lag: float
-    v1_content_type: str
-    v1_reply: str
+    habits: Habits
     faults: FaultPlan = field(default_factory=FaultPlan)
     requests: deque[LoggedRequest] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_REQUESTS))
     leaks: list[LoggedRequest] = field(default_factory=list)
@@ -68,7 +72,7 @@ class Server:
     def application(self) -> web.Application:
         """Return the application with all routes."""
         app = web.Application(middlewares=[self._middleware], client_max_size=_LARGEST_BODY)
-        app.on_response_prepare.append(self._note_status)
+        app.on_response_prepare.append(self._note_reply)
         for call, method, path, handler in (
             ("credits", "GET", "/v1/get-user-credits", self._credits),
             ("result", "GET", "/v1/requests/{id}", self._result),
@@ -82,9 +86,7 @@ class Server:
             ("download", "GET", "/outputs/{name}", self._download),
             ("download", "HEAD", "/outputs/{name}", self._download),
             ("asset", "GET", f"/assets/{_OWNER}/{{name}}", self._asset),
-            ("control", "POST", "/simulator/faults", self._add_fault),
-            ("control", "DELETE", "/simulator/faults", self._clear_faults),
-            ("control", "GET", "/simulator/state", self._state),
+            *(("control", *route) for route in Control(self).routes()),
         ):
             self.names[app.router.add_route(method, path, handler)] = call
         return app
@@ -139,12 +141,15 @@ class Server:
                 return web.json_response({"error": "Internal server error"}, status=500)
 
         fault = self.faults.take(call)
+        _fault.set(fault)
         if fault is None:
             return await answer()
         log.warning("%s %s gets the fault %s", request.method, request.path, fault.kind)
         return await spoil(fault, request, answer, entry.time)
 
-    async def _note_status(self, request: web.Request, response: web.StreamResponse) -> None:
+    async def _note_reply(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Date every reply by the vendor's own clock, and log it."""
+        response.headers["Date"] = formatdate(self.account.clock.now(), usegmt=True)
         _entry.get().status = response.status
         log.info("%s %s -> %s", request.method, request.path, response.status)
 
@@ -177,6 +182,9 @@ class Server:
         model = MODELS[slug]
         body = model.check(await _json(request))
         job = self.account.open_job(api, model, body, f"{request.scheme}://{request.host}")
+        fault = _fault.get()
+        if fault is not None and fault.kind == "failed":
+            job.doomed = fault.message or FAILURE
         task = asyncio.create_task(self._produce(job))
         self.productions[job.request_id] = task
         task.add_done_callback(lambda _: self.productions.pop(job.request_id))
@@ -212,9 +220,10 @@ class Server:
         }
         if job.clip is None:
             return web.json_response({"error": job.error}, status=422, headers=headers)
-        if self.v1_reply == "json":
+        if self.habits.v1_reply == "json":
             return web.json_response({"status": "COMPLETED", "output": job.output_url}, headers=headers)
-        return ClipResponse(job.clip, {**headers, "Content-Type": self.v1_content_type})
+        headers["Content-Type"] = self.habits.v1_content_type
+        return ClipResponse(job.clip, headers, modified=self.account.clock.now())
 
     async def _submit(self, request: web.Request) -> web.Response:
         job = await self._accept(request, "v2")
@@ -229,22 +238,37 @@ class Server:
             }
         )
 
+    def _job(self, request: web.Request, known: Callable[[Job], bool]) -> Job:
+        """Return the job that a look-up means, if the place where it looks knows it."""
+        asked = request.match_info["id"]
+        job = self.account.jobs.get(self.habits.read_id(asked))
+        if job is None or not known(job):
+            raise RefusalError(404, f"Request {asked} not found")
+        return job
+
     async def _status(self, request: web.Request) -> web.Response:
-        return self._progress(self.account.record(request.match_info["id"]))
+        return self._progress(self._job(request, self.account.has_record))
 
     def _progress(self, job: Job) -> web.Response:
         state = job.state(self.account.clock.now())
-        body = {"status": state, "request_id": job.request_id, "metrics": job.metrics()}
+        body = {
+            "status": state,
+            "request_id": self.habits.echo(job.request_id),
+            "metrics": job.metrics(),
+        }
         if state != "FAILED":
             return web.json_response(body)
         return web.json_response({**body, "error": job.error}, status=422)
 
     async def _result(self, request: web.Request) -> web.Response:
-        job = self.account.record(request.match_info["id"])
+        job = self._job(request, self.account.has_record)
         if job.clip is None:
             return self._progress(job)
+        # The vendor's own sample of a result names no id.
+        echo = {"request_id": self.habits.echo(job.request_id)} if self.habits.id_style == "plain" else {}
         return web.json_response(
             {
+                **echo,
                 "status": "COMPLETED",
                 "output": job.output_url,
                 "video": {
@@ -260,17 +284,25 @@ class Server:
         )
 
     def _visible(self, job: Job) -> bool:
-        return self.account.clock.now() >= job.created + self.history_lag
+        lag = self.habits.history_lag if job.history_lag is None else job.history_lag
+        return self.account.clock.now() >= job.created + lag
+
+    def _row(self, job: Job) -> history.Row:
+        fault = _fault.get()
+        if fault is not None and fault.kind == "history_lies":
+            return history.lie(job, filter(self._visible, self.account.jobs.values()))
+        return history.row(job)
 
     async def _history(self, request: web.Request) -> web.Response:
         query = history.Query.parse(request.query, self.account.clock.now())
-        return web.json_response(query.answer(filter(self._visible, self.account.jobs.values())))
+        fault = _fault.get()
+        if fault is not None and fault.kind == "wrong_order":
+            query = replace(query, descending=not query.descending)
+        jobs = filter(self._visible, self.account.jobs.values())
+        return web.json_response(query.answer(jobs, self.habits.history_shape, self._row))
 
     async def _history_one(self, request: web.Request) -> web.Response:
-        job = self.account.jobs.get(request.match_info["id"])
-        if job is None or not self._visible(job):
-            raise RefusalError(404, f"Request {request.match_info['id']} not found")
-        return web.json_response(history.row(job))
+        return web.json_response(self._row(self._job(request, self._visible)))
 
     async def _upload(self, request: web.Request) -> web.Response:
         names = await self.studio.save_assets(check_upload(await _json(request)))
@@ -280,51 +312,19 @@ class Server:
         )
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
-        clip = self.account.output(request.match_info["name"])
-        return ClipResponse(clip, {"Content-Type": "video/mp4"})
+        clip, finished_at = self.account.output(request.match_info["name"])
+        return ClipResponse(
+            clip,
+            {"Content-Type": "video/mp4"},
+            modified=finished_at,
+            validators=self.habits.download_validators,
+        )
 
     async def _asset(self, request: web.Request) -> web.StreamResponse:
         path = self.studio.asset(request.match_info["name"])
         if not path.is_file():
             raise RefusalError(404, "Not Found")
         return web.FileResponse(path)
-
-    async def _add_fault(self, request: web.Request) -> web.Response:
-        try:
-            self.faults.add(Fault.from_json(json.loads(await request.text())))
-        except (TypeError, ValueError) as error:
-            raise RefusalError(400, str(error)) from error
-        return web.json_response({"faults": self.faults.listing()})
-
-    async def _clear_faults(self, request: web.Request) -> web.Response:
-        self.faults.clear()
-        return web.json_response({"faults": []})
-
-    async def _state(self, request: web.Request) -> web.Response:
-        account = self.account
-        jobs = [
-            {
-                "request_id": job.request_id,
-                "api": job.api,
-                "slug": job.model.slug,
-                "state": job.state(account.clock.now()),
-                "cost": float(job.cost),
-                "created": utc_text(job.created),
-                "error": job.error,
-            }
-            for job in account.jobs.values()
-        ]
-        return web.json_response(
-            {
-                "charges": account.charges,
-                "spent": str(account.spent),
-                "balance": str(account.balance),
-                "jobs": jobs,
-                "calls": self.calls,
-                "leaks": len(self.leaks),
-                "faults": self.faults.listing(),
-            }
-        )
 
 
 async def _json(request: web.Request) -> Any:

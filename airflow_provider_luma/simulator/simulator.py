@@ -16,7 +16,8 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from airflow_provider_luma.simulator.account import Account, Clock
-from airflow_provider_luma.simulator.faults import Fault
+from airflow_provider_luma.simulator.faults import FAILURE, Fault
+from airflow_provider_luma.simulator.habits import Habits
 from airflow_provider_luma.simulator.server import LoggedRequest, Server
 from airflow_provider_luma.simulator.studio import Studio
 
@@ -40,7 +41,24 @@ class JobSnapshot:
 
 
 class Simulator:
-    """A local Segmind with one account. Use it as a context manager, or start() and stop() it."""
+    """A local Segmind with one account. Use it as a context manager, or start() and stop() it.
+
+    :param latency: seconds that a job takes
+    :param credits: the balance in USD
+    :param requests_per_minute: the rate limit; 0 for none
+    :param api_key: the only key that is accepted
+    :param clock_offset: seconds by which its clock is ahead of the machine's: that of `Date`, of the rate limit's
+        reset and of every timestamp
+    :param history_lag: seconds until a job is in the history
+    :param history_shape: what is around the history's rows: "data", "items", "bare_list" or "nested"
+    :param id_style: "plain" if status and result name a job without the dashes of its id and take both
+    :param download_validators: whether videos have `ETag` and `Last-Modified`
+    :param v1_content_type: what v1 calls its videos
+    :param v1_reply: whether v1 answers with the "video" or with "json" that has its address
+    :param clip_seconds: the length of all clips, in place of the one asked for
+    :param video_size: bytes to which all videos are padded
+    :param work_dir: where videos and uploads are kept, and found again by the next simulator
+    """
 
     def __init__(
         self,
@@ -57,20 +75,30 @@ class Simulator:
         work_dir: str | Path | None = None,
         v1_content_type: str = "video/mp4",
         v1_reply: str = "video",
+        clock_offset: float = 0.0,
+        id_style: str = "dashes",
+        history_shape: str = "data",
+        download_validators: bool = True,
     ) -> None:
         self.url = ""
         self.api_key = api_key
         self._latency = latency
         self._credits = Decimal(credits)
         self._requests_per_minute = requests_per_minute
-        self._history_lag = history_lag
+        self._clock_offset = clock_offset
+        self._habits = Habits(
+            history_lag=history_lag,
+            history_shape=history_shape,
+            id_style=id_style,
+            download_validators=download_validators,
+            v1_content_type=v1_content_type,
+            v1_reply=v1_reply,
+        )
         self._host = host
         self._port = port
         self._clip_seconds = clip_seconds
         self._video_size = video_size
         self._work_dir = work_dir
-        self._v1_content_type = v1_content_type
-        self._v1_reply = v1_reply
         self._server: Server
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event
@@ -140,16 +168,32 @@ class Simulator:
     def fault(
         self,
         call: str,
-        kind: str,
+        kind: str | int,
         *,
         accepted: bool | None = None,
         times: int = 1,
         status: int | None = None,
         seconds: float | None = None,
         location: str | None = None,
+        bytes: int | None = None,
+        request_id: str | None = None,
+        style: str | None = None,
+        message: str | None = None,
     ) -> None:
-        """Spoil the next calls of this name."""
-        fault = Fault(call, kind, accepted, times, status, seconds, location)
+        """Spoil the next calls of this name, as `Fault` and the table of `kinds` have it."""
+        fault = Fault.named(
+            call,
+            kind,
+            accepted=accepted,
+            times=times,
+            status=status,
+            seconds=seconds,
+            location=location,
+            bytes=bytes,
+            request_id=request_id,
+            style=style,
+            message=message,
+        )
         self._look(lambda: self._server.faults.add(fault))
 
     def clear_faults(self) -> None:
@@ -174,6 +218,14 @@ class Simulator:
 
         self._look(replace_balance)
 
+    def top_up(self, credits: str | Decimal) -> None:
+        """Add to the balance."""
+        self._look(lambda: self._server.account.top_up(Decimal(credits)))
+
+    def delay_history(self, request_id: str, seconds: float) -> None:
+        """Let one job be in the history only so long after its creation; "next" is the next to be accepted."""
+        self._look(lambda: self._server.account.delay_history(request_id, seconds))
+
     def retire(self, slug: str) -> None:
         """Answer 410 to new jobs of this model."""
         self._look(lambda: self._server.retired.add(slug))
@@ -182,7 +234,7 @@ class Simulator:
         """Refuse this model on v2, with 404 or with 405 and its HTML page."""
         self._look(lambda: self._server.v1_only.update({slug: refusal}))
 
-    def fail_next(self, error: str = "The model could not process the request") -> None:
+    def fail_next(self, error: str = FAILURE) -> None:
         """Let the next accepted job end FAILED, unbilled."""
         self._look(lambda: self._server.account.doom_next(error))
 
@@ -223,12 +275,10 @@ class Simulator:
 
     async def _serve(self) -> None:
         with tempfile.TemporaryDirectory(prefix="luma-simulator-") as temporary:
-            account = Account(Clock(), self._latency, self._requests_per_minute)
+            account = Account(Clock(self._clock_offset), self._latency, self._requests_per_minute)
             account.paid = self._credits
             studio = Studio(Path(self._work_dir or temporary), self._clip_seconds, self._video_size)
-            self._server = Server(
-                account, studio, self.api_key, self._history_lag, self._v1_content_type, self._v1_reply
-            )
+            self._server = Server(account, studio, self.api_key, self._habits)
             runner = web.AppRunner(
                 self._server.application(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1
             )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from PIL import Image
 
-from airflow_provider_luma.simulator import render
+from airflow_provider_luma.simulator import boxes, render
 from airflow_provider_luma.simulator.contract import Model, RefusalError, decode_frame, is_url
 
 _FETCH = aiohttp.ClientTimeout(total=30)
@@ -114,7 +114,7 @@ class Studio:
         draft = path.with_name(f"{uuid.uuid4().hex}.mp4")
         render.film(picture, take, draft, self._closing.is_set)
         if self._video_size:
-            render.pad(draft, self._video_size)
+            boxes.pad(draft, self._video_size)
         if not self._closing.is_set():
             draft.replace(path)
 

@@ -10,7 +10,8 @@ import requests
 from urllib3.exceptions import ProtocolError
 
 from airflow_provider_luma.simulator import Simulator
-from airflow_provider_luma.simulator.faults import CALLS, Fault
+from airflow_provider_luma.simulator.faults import Fault
+from airflow_provider_luma.simulator.kinds import CALLS
 
 CREDITS = "/v1/get-user-credits"
 Broken = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)

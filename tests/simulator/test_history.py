@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import requests
 
 from airflow_provider_luma.simulator import Simulator
 
@@ -125,3 +126,110 @@ def test_rows_appear_with_a_lag(clips: Any, connect: Any) -> None:
         sim.advance(10)
         assert ids(api) == [request_id]
         assert api.get(f"{HISTORY}/{request_id}").status_code == 200
+
+
+def test_the_row_of_a_single_job_is_late(sim: Simulator, api: Any) -> None:
+    late = api.job()
+    sim.delay_history(late, 90)
+    other = api.job()
+    assert ids(api) == [other]
+    assert api.get(f"{HISTORY}/{late}").status_code == 404
+    sim.advance(80)
+    assert ids(api) == [other]
+    assert api.status(late)["status"] == "COMPLETED"
+    sim.advance(10)
+    assert ids(api) == [other, late]
+    assert api.get(f"{HISTORY}/{late}").status_code == 200
+
+
+def test_the_rows_of_jobs_to_come_are_late(sim: Simulator, api: Any) -> None:
+    sim.delay_history("next", 90)
+    sim.delay_history("next", 30)
+    sim.fault("submit", "reset", accepted=False)
+    for kind in ("reset", "truncated"):
+        sim.fault("submit", kind)
+    for _ in range(3):
+        with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+            api.submit()
+    third = api.job()
+    lost, found, _ = (job.request_id for job in sim.jobs)
+    assert ids(api) == [third]
+    sim.advance(30)
+    assert ids(api) == [third, found]
+    sim.advance(60)
+    assert ids(api) == [third, found, lost]
+
+
+def test_one_row_is_earlier_than_all_others(clips: Any, connect: Any) -> None:
+    with Simulator(latency=60, history_lag=90, clip_seconds=0.25, work_dir=clips) as sim:
+        api = connect(sim)
+        sim.delay_history("next", 0)
+        early = api.job()
+        api.job()
+        assert ids(api) == [early]
+        with pytest.raises(ValueError, match="no job has this id"):
+            sim.delay_history("unknown", 1)
+
+
+@pytest.mark.parametrize("shape", ["data", "items", "bare_list", "nested"])
+def test_shapes(clips: Any, connect: Any, shape: str) -> None:
+    paging = {"page": 1, "per_page": 1, "total": 2}
+    with Simulator(latency=60, history_shape=shape, clip_seconds=0.25, work_dir=clips) as sim:
+        api = connect(sim)
+        api.job()
+        request_id = api.job()
+        row = api.get(f"{HISTORY}/{request_id}").json()
+        answer = api.get(HISTORY, params={"per_page": 1}).json()
+
+    assert row["request_id"] == request_id
+    assert (
+        answer
+        == {
+            "data": {"data": [row], **paging},
+            "items": {"items": [row], **paging},
+            "bare_list": [row],
+            "nested": {"result": {"pagination": paging, "rows": [row]}},
+        }[shape]
+    )
+
+
+def test_rows_in_the_wrong_order(sim: Simulator, api: Any) -> None:
+    sent = [api.job() for _ in range(3)]
+    sim.fault("history", "wrong_order", times=2)
+    assert ids(api, per_page=2) == sent[:2]
+    assert ids(api, sort_order="asc") == sent[::-1]
+    assert ids(api) == sent[::-1]
+
+
+def test_rows_that_lie(sim: Simulator, api: Any) -> None:
+    done = api.job(prompt="a hill")
+    sim.advance(60)
+    running = api.job(prompt="a lake")
+    sim.fault("history", "history_lies")
+    sim.fault("history_one", "history_lies", times=2)
+
+    newer, older = rows(api)
+    assert (newer["request_id"], newer["request_body"]) == (running, {"prompt": "a lake"})
+    assert (newer["model_status"], newer["credits_deduction"]) == ("COMPLETED", 1.6)
+    assert (older["request_id"], older["request_body"]) == (done, {"prompt": "a hill"})
+    assert (older["model_status"], older["generation_url"]) == ("PENDING", None)
+    assert api.get(f"{HISTORY}/{running}").json() == newer
+    assert api.get(f"{HISTORY}/{done}").json() == older
+    truth = {row["request_id"]: row for row in rows(api)}
+    assert truth[running]["model_status"] == "PENDING"
+    assert truth[done]["generation_url"] == newer["generation_url"]
+
+
+def test_a_row_that_lies_about_another_video(sim: Simulator, api: Any) -> None:
+    one, other = api.job(), api.job(loop=True)
+    sim.advance(60)
+    sim.fault("history_one", "history_lies")
+    assert api.get(f"{HISTORY}/{one}").json()["generation_url"] == api.result(other)["output"]
+
+
+def test_a_single_row_has_nothing_to_lie_about(sim: Simulator, api: Any) -> None:
+    request_id = api.job()
+    sim.fault("history_one", "history_lies")
+    assert api.get(f"{HISTORY}/{request_id}").json()["model_status"] == "PENDING"
+    sim.fault("history_one", "history_lies")
+    assert api.get(f"{HISTORY}/unknown").status_code == 404
