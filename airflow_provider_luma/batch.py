@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayInsufficientCredits
 from airflow_provider_luma.jobs.record import Identity, RecordState
 from airflow_provider_luma.segmind.models import CATALOGUE, DEFAULT_MODEL, model_info
-from airflow_provider_luma.segmind.replies import money
+from airflow_provider_luma.segmind.money import money
 
 if TYPE_CHECKING:
     from airflow_provider_luma.jobs.ledger import Ledger

@@ -44,6 +44,14 @@ __all__ = [
 ]
 
 
+#: In seconds. A reset time in the past only shows that clocks differ; without a floor, a loop would send a burst.
+SHORTEST_RATE_LIMIT = 1.0
+#: The vendor counts requests by the minute, so no limit lasts longer, whatever the clocks say.
+LONGEST_RATE_LIMIT = 60.0
+#: Where the vendor does not name a reset time: a few more seconds cost little.
+_UNTOLD_RATE_LIMIT = 5.0
+
+
 class LumaRayError(AirflowException):
     """Base of all errors of this provider.
 
@@ -92,19 +100,26 @@ class LumaRayRateLimited(LumaRayError):
     """Too many requests (429); nothing was bought.
 
     :param reset_at: when the vendor will accept requests again, where it said so
+    :param now: the time of the reply by the clock that ``reset_at`` is of; None: the worker's
     """
 
     def __init__(
-        self, message: str, *, reset_at: datetime | None = None, request_id: str | None = None
+        self,
+        message: str,
+        *,
+        reset_at: datetime | None = None,
+        now: datetime | None = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message, request_id=request_id, status_code=429)
         self.reset_at = reset_at
+        self._now = now or datetime.now(UTC)
 
     def seconds_to_reset(self) -> float:
-        """Return how long the limit lasts; 5 seconds where the vendor did not say."""
+        """Return how long the limit lasts from the reply on, between a second and a minute."""
         if self.reset_at is None:
-            return 5.0
-        return max((self.reset_at - datetime.now(UTC)).total_seconds(), 0.0)
+            return _UNTOLD_RATE_LIMIT
+        return min(max((self.reset_at - self._now).total_seconds(), SHORTEST_RATE_LIMIT), LONGEST_RATE_LIMIT)
 
 
 class LumaRayUnavailable(LumaRayError):
@@ -116,7 +131,24 @@ class LumaRayRecordError(LumaRayError):
 
 
 class LumaRaySubmitUnknown(LumaRayError, AirflowFailException):
-    """A paid request was sent and its outcome could not be learned: perhaps bought, so a person decides."""
+    """A paid request was sent and its outcome could not be learned: perhaps bought, so a person decides.
+
+    :param request_id: the job's id, only where the vendor's own reply body named it
+    :param hint: an id that came with the reply and is the job's or a gateway's; look it up before relying on it
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        status_code: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.hint = None if request_id else hint
+        if self.hint:
+            message = f"{message} The reply came with the id {self.hint}, which is the job's or a gateway's."
+        super().__init__(message, request_id=request_id, status_code=status_code)
 
 
 class LumaRayJobFailed(LumaRayError):

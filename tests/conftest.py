@@ -16,7 +16,8 @@ os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 import pytest
 from PIL import Image
 
-from airflow_provider_luma.hooks import backoff
+from airflow_provider_luma import exceptions
+from airflow_provider_luma.hooks import backoff, limiter
 from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.jobs import recovery
 from airflow_provider_luma.jobs.waiting import experience_of
@@ -29,6 +30,8 @@ from tests.support import API_KEY, set_connection
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the waits between tries short; how many there are stays as it is."""
     monkeypatch.setattr(backoff, "_FIRST_RETRY", 0.005)
+    for module in (exceptions, limiter):
+        monkeypatch.setattr(module, "SHORTEST_RATE_LIMIT", 0.01)
     limiter_of.cache_clear()
     experience_of.cache_clear()
     luma_ray._hook_of_period.cache_clear()

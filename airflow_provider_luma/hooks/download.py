@@ -1,13 +1,15 @@
-"""Fetching an output file: without the key, not from private addresses, going on where it broke."""
+"""Downloading an output file: without the key, not from private addresses, resumed only where the file is the same."""
 
 from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
@@ -17,6 +19,7 @@ import urllib3
 
 from airflow_provider_luma.exceptions import LumaRayDeliveryFailed
 from airflow_provider_luma.hooks.backoff import backoff
+from airflow_provider_luma.hooks.clock import parse_http_date
 from airflow_provider_luma.hooks.settings import Settings
 from airflow_provider_luma.hooks.transport import (
     CONNECT_TIMEOUT,
@@ -28,6 +31,9 @@ from airflow_provider_luma.media import VideoFile, VideoSink, ends_whole
 
 CHUNK_BYTES = 1024 * 1024
 _MAX_REDIRECTS = 5
+#: A file may change twice within the second that ``Last-Modified`` counts in; RFC 9110 (8.8.2.2) asks for a minute.
+_STRONG_AFTER = timedelta(seconds=60)
+_STRONG_ETAG = re.compile(r'"[!#-~\x80-\xff]*"')
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +41,7 @@ log = logging.getLogger(__name__)
 def download(url: str, destination: Path, settings: Settings) -> VideoFile:
     """Stream a video to a local file, which is overwritten; on an error its content is of no use.
 
-    :raises LumaRayDeliveryFailed: not to be had, or not an MP4; ``status_code`` tells a 404
+    :raises LumaRayDeliveryFailed: not available, or not an MP4; ``status_code`` tells a 404
     :raises OSError: the disk is full or the like
     """
     with destination.open("w+b") as file, open_session(settings) as session:
@@ -49,7 +55,7 @@ def download(url: str, destination: Path, settings: Settings) -> VideoFile:
             delay = backoff(attempt)
             if delay is None:
                 raise LumaRayDeliveryFailed(f"The download broke {attempt} times: {problem}.")
-            log.warning("The download broke at byte %d: %s. It goes on.", fetcher.sink.size, problem)
+            log.warning("The download broke: %s. Trying again from byte %d.", problem, fetcher.offset)
             time.sleep(delay)
 
 
@@ -60,58 +66,75 @@ class _Fetcher:
         self._session = session
         self._settings = settings
         self.sink = VideoSink(file)
-        #: What tells that the file is still the same; empty where the server does not say, None where it cannot go on.
-        self._validator: str | None = ""
-        self._told = ""
+        #: Proves that the file is still the same, to the server and by its answer; None: it cannot be resumed.
+        self._validator: str | None = None
+        self._total: int | None = None
+
+    @property
+    def offset(self) -> int:
+        """The byte from which the next request fetches."""
+        return 0 if self._validator is None else self.sink.size
 
     def fetch(self) -> str | None:
         """Fetch the rest of the video; return what broke it, or None when it is whole."""
         headers = {"Accept-Encoding": "identity"}
-        if self.sink.size and self._validator is not None:
-            headers["Range"] = f"bytes={self.sink.size}-"
-            if self._validator:
-                headers["If-Range"] = self._validator
+        if self._validator is not None and self.offset:
+            headers |= {"Range": f"bytes={self.offset}-", "If-Range": self._validator}
         try:
             with self._open(headers) as response:
                 if response.status_code not in (200, 206):
                     return self._refused(response.status_code)
-                expected, problem = self._begin(response)
-                if problem:
+                if response.status_code == 200:
+                    self._begin(response)
+                elif problem := self._resume(response):
+                    self._start_over()
                     return problem
                 for chunk in response.iter_content(CHUNK_BYTES):
                     self.sink.write(chunk)
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             return error_summary(error)
-        if expected is not None and self.sink.size != expected:
-            return f"{self.sink.size} of {expected} bytes came"
-        if expected is None and not ends_whole(self._file):
-            self.sink.restart()
+        if self._total not in (None, self.sink.size):
+            return f"{self.sink.size} of {self._total} bytes came"
+        if not ends_whole(self._file):
+            self._start_over()
             return "the file ends in the middle of an MP4 box"
         return None
 
-    def _begin(self, response: requests.Response) -> tuple[int | None, str | None]:
-        """Return the whole file's size where the server tells it, and what is wrong with the reply."""
-        if response.status_code == 206:
-            span, _, total = response.headers.get("Content-Range", "").partition("/")
-            if not span.startswith(f"bytes {self.sink.size}-"):
-                self.sink.restart()
-                return None, "the server sent another range than asked for"
-            if self._told.isdigit() and total.isdigit() and total != self._told:
-                self.sink.restart()
-                return None, "the file has changed meanwhile"
+    def _begin(self, response: requests.Response) -> None:
+        self.sink.restart()
+        headers = response.headers
+        if headers.get("Content-Encoding"):  # length and validator are those of the compressed bytes
+            self._total, self._validator = None, None
         else:
-            self.sink.restart()
-            total = response.headers.get("Content-Length", "")
-            etag = response.headers.get("ETag", "")
-            self._validator = "" if etag.startswith("W/") else etag
-            if response.headers.get("Content-Encoding"):
-                total, self._validator = "", None  # both speak of the compressed bytes
-        self._told = total
-        return (int(total) if total.isdigit() else None), None
+            self._total, self._validator = _number(headers.get("Content-Length", "")), _validator(headers)
+
+    def _resume(self, response: requests.Response) -> str | None:
+        """Return why a partial reply does not continue the file; None where it does."""
+        span, _, total = response.headers.get("Content-Range", "").partition("/")
+        if not self.offset or not span.startswith(f"bytes {self.offset}-"):
+            return "the server sent another range than asked for"
+        size = _number(total)
+        if self._is_another(response.headers) or (size and self._total and size != self._total):
+            return "the file has changed in the meantime"
+        self._total = self._total or size
+        return None
+
+    def _is_another(self, headers: Mapping[str, str]) -> bool:
+        # Some servers ignore If-Range. A reply to it has to repeat an ETag, and may leave out Last-Modified.
+        etag, modified = headers.get("ETag"), headers.get("Last-Modified")
+        if headers.get("Content-Encoding"):
+            return True
+        if self._validator is not None and self._validator.startswith('"'):
+            return etag != self._validator
+        return etag is not None or modified not in (None, self._validator)
+
+    def _start_over(self) -> None:
+        self.sink.restart()
+        self._total, self._validator = None, None
 
     def _refused(self, status: int) -> str:
         if status == 416:
-            self.sink.restart()
+            self._start_over()
         elif status not in RETRIED_STATUSES:
             raise LumaRayDeliveryFailed(f"The video's host answered {status}.", status_code=status)
         return f"the video's host answered {status}"
@@ -136,7 +159,7 @@ class _Fetcher:
 
     def _check_address(self, url: str) -> None:
         try:
-            parts = urllib3.util.parse_url(url)  # what requests goes by; others see other hosts in odd URLs
+            parts = urllib3.util.parse_url(url)  # as requests does; other parsers see other hosts in odd URLs
         except urllib3.exceptions.LocationParseError:
             parts = urllib3.util.Url()
         host = (parts.host or "").strip("[]")
@@ -148,8 +171,21 @@ class _Fetcher:
             )
 
 
+def _validator(headers: Mapping[str, str]) -> str | None:
+    """Return a strong validator for ``If-Range``: a strong ETag, else a ``Last-Modified`` that is old enough."""
+    etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+    if etag:
+        return etag if _STRONG_ETAG.fullmatch(etag) else None
+    date, changed = parse_http_date(headers.get("Date")), parse_http_date(modified)
+    return modified if date and changed and date - changed >= _STRONG_AFTER else None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
 def vendor_can_reach(host: str, settings: Settings) -> bool:
-    """Tell whether this worker and the vendor mean the same by a host: a public one, or one beside the API's own."""
+    """Tell whether a host is the same to the vendor as to this worker: a public one, or one beside the API's own."""
     return not is_private(host) or is_private(urlsplit(settings.api_url).hostname or "")
 
 

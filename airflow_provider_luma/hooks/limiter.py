@@ -1,4 +1,4 @@
-"""The account's request limit, kept by everything in one process that uses the same connection."""
+"""The account's rate limit, kept by everything in one process that uses the same connection."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
-#: The vendor's minute, and a second for requests that the network does not deliver in the order they were sent.
+from airflow_provider_luma.exceptions import SHORTEST_RATE_LIMIT
+
+#: The vendor's minute, and a second because the network may delay one request more than the next.
 _WINDOW = 61.0
-#: The share of the limit that polls may use up; the rest is kept for submits, results and the like.
+#: The share of the limit that polls may use; the rest is reserved for submits, results and the like.
 _POLL_SHARE = 0.8
-#: The share that the polls of all waiting jobs aim at, so that there is room when many of them end together.
+#: The share at which the polls of all waiting jobs aim, so that there is room when many of them end together.
 _POLL_AIM = 0.5
 
 
@@ -21,7 +23,7 @@ class RateLimiter:
     """At most so many requests in any minute.
 
     :param per_minute: the account's limit
-    :param clock: seconds that only grow
+    :param clock: a monotonic clock, in seconds
     """
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,9 +37,11 @@ class RateLimiter:
         self._waiting = 0
 
     def take(self, *, urgent: bool) -> float:
-        """Take a place and return 0; or where none is free, return the seconds until it is worth asking again.
+        """Take a place and return 0; where none is free, return the seconds until it is worth asking again.
 
-        Polls that find no room are told turns one after the other, so that they do not all come back at once.
+        Polls that find no room are given successive turns, so that they do not all come back at once.
+
+        :param urgent: whether the request may use the places reserved from polls
         """
         with self._lock:
             now = self._clock()
@@ -59,14 +63,16 @@ class RateLimiter:
         return self._taken[excess] + _WINDOW - now if excess >= 0 else 0.0
 
     def close(self, seconds: float) -> bool:
-        """Let nobody pass for some seconds, because the vendor said 429; at most for one window.
+        """Let no request pass for some seconds after a 429: for a moment at least, for a window at most.
 
         :return: whether it was open
         """
         with self._lock:
             now = self._clock()
             was_open = self._closed_until <= now
-            self._closed_until = max(self._closed_until, now + min(max(seconds, 0.0), _WINDOW))
+            self._closed_until = max(
+                self._closed_until, now + min(max(seconds, SHORTEST_RATE_LIMIT), _WINDOW)
+            )
             return was_open
 
     @contextmanager
@@ -81,7 +87,7 @@ class RateLimiter:
                 self._waiting -= 1
 
     def spacing(self) -> float:
-        """Return the seconds between two looks at one job at which the looks at all of them fit into the limit."""
+        """Return the seconds between two polls of one job at which the polls of all jobs fit into the limit."""
         return self._waiting * _WINDOW / (self._places * _POLL_AIM)
 
 

@@ -1,10 +1,10 @@
-"""The hook: one connection to Segmind and the verbs of its API."""
+"""The hook: one connection to Segmind and the calls of its API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from itertools import islice
@@ -18,24 +18,23 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_luma.exceptions import (
     LumaRayConfigurationError,
     LumaRayError,
-    LumaRayRefused,
     LumaRaySubmitUnknown,
 )
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download, vendor_can_reach
+from airflow_provider_luma.hooks.key import sealed
 from airflow_provider_luma.hooks.limiter import RateLimiter, limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
-from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport, error_summary
+from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport
 from airflow_provider_luma.media import VideoFile, VideoSink, data_url, ends_whole, is_mp4_head
 from airflow_provider_luma.provider_info import UI_FIELD_BEHAVIOUR
 from airflow_provider_luma.segmind.history import HistoryEntry, parse_one, parse_rows
+from airflow_provider_luma.segmind.ids import id_key
+from airflow_provider_luma.segmind.money import money, usd
 from airflow_provider_luma.segmind.replies import (
     Credits,
     JobResult,
     JobStatus,
     Reply,
-    drop_frames,
-    money,
-    output_url,
     parse_credits,
     parse_result,
     parse_status,
@@ -44,14 +43,16 @@ from airflow_provider_luma.segmind.replies import (
     submit_error,
 )
 from airflow_provider_luma.segmind.request import GenerationRequest
+from airflow_provider_luma.segmind.urls import drop_frames, output_url
 
 if TYPE_CHECKING:
     from airflow_provider_luma.storage import StoragePath
 
-#: v1 answers when the video is done, so no byte may come for minutes.
+#: v1 answers when the video is done: not a byte for the two minutes that are usual, or for several times as long.
 _GENERATE_TIMEOUT = 600.0
+#: Of a hundred rows each: an account that buys more jobs in a day than that has to look for a lost one by hand.
 _MAX_HISTORY_PAGES = 20
-#: How much of a v1 reply that is no video is read, in chunks of a download.
+#: How much of a v1 reply that is not a video is read, in chunks of a download; the bound of other replies.
 _MAX_REPLY_CHUNKS = 64
 
 
@@ -61,7 +62,7 @@ class GeneratedVideo:
 
     :param video: the video, streamed to disk
     :param url: where the video is, where the reply was JSON
-    :param request_id: the job's id, where the reply named it
+    :param request_id: the job's id as the reply's body names it, else ``x-request-id``
     :param cost: US dollars charged
     :param remaining_credits: the balance after the job in US dollars, from ``x-remaining-credits``
     """
@@ -74,10 +75,10 @@ class GeneratedVideo:
 
 
 class LumaRayHook(BaseHook):
-    """Talks to Segmind's Luma Ray API (https://www.segmind.com/models/luma-ray-img-2-video/api).
+    """Calls Segmind's Luma Ray API (https://www.segmind.com/models/luma-ray-img-2-video/api).
 
-    A GET is retried with backoff; a POST never is, except when no byte of its body had left. The key goes only to the
-    API's own hosts, never along a redirect and never to an output URL. No I/O happens before a verb is called.
+    A GET is retried with backoff; a POST only while no byte of its body has been sent. The key goes to the API's own
+    hosts only, never along a redirect and never to an output URL. No I/O happens before a method is called.
 
     :param luma_ray_conn_id: the Airflow connection whose password is the API key
     """
@@ -93,7 +94,7 @@ class LumaRayHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the connection form's labels, for Airflow 3.1, which does not read the provider info's."""
+        """Return the connection form's labels for Airflow 3.1, which does not read them from the provider info."""
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
     @cached_property
@@ -110,7 +111,7 @@ class LumaRayHook(BaseHook):
         return settings
 
     def _read_connection(self) -> Settings | str:
-        # What is wrong is returned, not raised: no traceback then holds the connection, whose repr has the key.
+        # A problem is returned, not raised: a traceback would hold the connection, whose repr has the key.
         try:
             connection = self.get_connection(self.luma_ray_conn_id)
         except AirflowNotFoundException:
@@ -123,7 +124,7 @@ class LumaRayHook(BaseHook):
 
     @property
     def limiter(self) -> RateLimiter:
-        """The account's request limit, which everything in this process shares that uses the connection."""
+        """The account's rate limit, shared by everything in this process that uses the connection."""
         settings = self.settings
         return limiter_of(self.luma_ray_conn_id, settings.api_url, settings.requests_per_minute)
 
@@ -131,13 +132,17 @@ class LumaRayHook(BaseHook):
     def _transport(self) -> Transport:
         return Transport(self.settings, self.limiter)
 
+    def vendor_now(self) -> datetime:
+        """Return the time by the vendor's clock, in UTC, as its last reply told; before any reply, the worker's."""
+        return self._transport.clock.now()
+
     def test_connection(self) -> tuple[bool, str]:
         """Check the key with the credits call, which is free; the message names the balance."""
         try:
             balance = self.get_credits()
         except LumaRayError as error:
             return False, str(error)
-        message = f"The key works; the balance is {balance.total:.2f} USD ({balance.free:.2f} of it free)."
+        message = f"The key works; the balance is {usd(balance.total)} ({usd(balance.free)} of it free)."
         print(message)  # noqa: T201 - `airflow connections test` shows no message of a success, and no log
         return True, message
 
@@ -150,11 +155,11 @@ class LumaRayHook(BaseHook):
         return parse_credits(self._transport.get(f"{self.settings.api_url}/v1/get-user-credits"))
 
     def reserve(self) -> None:
-        """Wait for the next paid call's place in the request limit, so that none waits with its intent on record."""
+        """Wait for the next paid call's place in the rate limit, so that none waits with its intent on record."""
         self._transport.reserve()
 
     def submit(self, request: GenerationRequest) -> str:
-        """Buy one job on v2 and return its request id. Never retried, unless no byte had left.
+        """Buy one job on v2 and return its request id. Retried only while no byte has been sent.
 
         :raises LumaRayRefused: refused; nothing was bought
         :raises LumaRayRateLimited: too many requests; nothing was bought
@@ -166,61 +171,63 @@ class LumaRayHook(BaseHook):
             return parse_submit(self._transport.read(response, paid=True))
 
     def generate(self, request: GenerationRequest, destination: Path) -> GeneratedVideo:
-        """Buy one job on v1, wait for it, and stream its video to a file. Never retried, unless no byte had left.
+        """Buy one job on v1, wait for it, and stream its video to a file. Retried only while no byte has been sent.
 
         :param request: what to render
-        :param destination: a local file, overwritten; not written where the reply is JSON that names an URL
+        :param destination: a local file, overwritten; not written where the reply is JSON that names a URL
         :raises LumaRayRefused: refused, or the job FAILED; nothing was bought. Its ``request_id`` is set where the
             reply named the job
         :raises LumaRayRateLimited: too many requests; nothing was bought
         :raises LumaRayUnavailable: no connection; nothing was bought
         :raises LumaRaySubmitUnknown: sent, and no whole video came back; perhaps bought. Its ``request_id`` is set
-            where a reply that began well named the job
+            where the reply's body named the job, its ``hint`` where only ``x-request-id`` may have
         """
         url = f"{self.settings.api_url}/v1/{quote(request.model, safe='')}"
         with self._transport.post(url, request.body(), paid=True, read_timeout=_GENERATE_TIMEOUT) as response:
-            request_id = response.headers.get("x-request-id")
-            if response.status_code >= 300:
-                error = submit_error(self._transport.read(response, paid=True))
-                # The id in a gateway's error may be the gateway's own.
-                raise error.about(request_id, "") if isinstance(error, LumaRayRefused) else error
+            head = self._transport.head(response)
+            if head.status >= 300:
+                reply = self._transport.read(response, paid=True)
+                raise submit_error(reply, reply.named_id() or reply.header_id())
+            request_id = None
             try:
                 received = _receive(response, destination, self._transport)
             except NETWORK_ERRORS as error:
-                problem = error_summary(error)
+                problem = self._transport.summary(error)
             else:
-                body = received.object() if isinstance(received, Reply) else {}
+                video, reply = (received, head) if isinstance(received, VideoFile) else (None, received)
+                body = reply.object()
                 drop_frames(body)
-                named = body.get("request_id")
-                request_id = request_id or (named if isinstance(named, str) and named else None)
                 url_found = output_url(body)
-                if isinstance(received, VideoFile) or url_found:
+                request_id = reply.named_id()
+                if video or url_found:
                     return GeneratedVideo(
-                        video=received if isinstance(received, VideoFile) else None,
+                        video=video,
                         url=url_found,
-                        request_id=request_id,
-                        cost=money(response.headers.get("x-cost")),
-                        remaining_credits=money(response.headers.get("x-remaining-credits")),
+                        request_id=request_id or head.header_id(),
+                        cost=money(head.headers.get("x-cost")),
+                        remaining_credits=money(head.headers.get("x-remaining-credits")),
                     )
                 if body.get("error"):
-                    raise submit_error(received)
-                problem = f"it is {received.error_text()}"
+                    raise submit_error(reply, request_id or reply.header_id())
+                problem = f"it is {reply.error_text()}"
         raise LumaRaySubmitUnknown(
-            f"The v1 call was answered, but not with a whole video: {problem}.", request_id=request_id
+            f"The v1 call was answered, but not with a whole video: {problem}.",
+            request_id=request_id,
+            hint=head.header_id(),
         )
 
     def get_status(self, request_id: str) -> JobStatus:
         """Ask how a job stands; "not found" is an answer too, and proves nothing.
 
         :raises LumaRayAuthenticationError: the key does not work
-        :raises LumaRayRateLimited: the request limit leaves no room for a poll
+        :raises LumaRayRateLimited: the rate limit leaves no room for a poll
         :raises LumaRayUnavailable: no answer after several tries
         """
         reply = self._transport.get(f"{self._request_url(request_id)}/status", poll=True)
         return parse_status(reply, request_id)
 
     def get_result(self, request_id: str) -> JobResult:
-        """Return a completed job's result; it goes ahead of polls where the request limit is short.
+        """Return a completed job's result; it goes ahead of polls where the rate limit is short.
 
         :raises LumaRayAuthenticationError: the key does not work
         :raises LumaRayRateLimited: still rate-limited after several tries
@@ -243,19 +250,20 @@ class LumaRayHook(BaseHook):
         """Return a model's jobs of the last days, newest first, in-flight and failed ones included.
 
         :param model: the model's slug
-        :param since: UTC; the vendor counts in whole days and keeps a window of at most 31
+        :param since: in UTC; the vendor filters by whole days, at most 31 of them
         :raises LumaRayUnavailable: the history gives no usable answer
         """
         rows: dict[str, HistoryEntry] = {}
         for page in self._history_pages(model, since):
-            new = {row.request_id: row for row in page if row.request_id not in rows}
+            new = {key: row for row in page if (key := id_key(row.request_id)) not in rows}
             if not new:
                 break
             rows |= new
         return list(rows.values())
 
     def _history_pages(self, model: str, since: datetime) -> Iterator[list[HistoryEntry]]:
-        first_day = max(since - timedelta(days=1), datetime.now(UTC) - timedelta(days=30))
+        now = self.vendor_now()
+        first_day = max(min(since, now) - timedelta(days=1), now - timedelta(days=30))
         query = {
             "per_page": "100",
             "from_date": f"{first_day:%Y-%m-%d}",
@@ -271,7 +279,7 @@ class LumaRayHook(BaseHook):
         return f"{self.settings.history_url}/inference-request/request-history"
 
     def upload_image(self, path: StoragePath) -> str:
-        """Upload an image to the vendor's storage and return its URL, which is to be kept out of logs and XCom.
+        """Upload an image to the vendor's storage and return its URL, which belongs in no log and no XCom.
 
         :raises LumaRayConfigurationError: not an image, or larger than 20 MB
         :raises LumaRayRefused: the vendor refused it
@@ -282,22 +290,23 @@ class LumaRayHook(BaseHook):
             return parse_upload(self._transport.read(response, paid=False))
 
     def reaches(self, url: str) -> bool:
-        """Tell whether the vendor can fetch an URL, which one of a private network it cannot."""
+        """Tell whether the vendor can fetch a URL; one of a private network it cannot."""
         return vendor_can_reach(urlsplit(url).hostname or "", self.settings)
 
     def download_video(self, url: str, destination: Path) -> VideoFile:
-        """Stream a video to a local file, without the key; a broken download goes on where it stopped.
+        """Stream a video to a local file, without the key; a broken download is resumed where that is safe.
 
         :param url: an output URL; a private address is refused unless the connection's own host is one
         :param destination: overwritten; on an error its content is of no use
-        :raises LumaRayDeliveryFailed: not to be had, or not an MP4; ``status_code`` tells a 404
+        :raises LumaRayDeliveryFailed: not available, or not an MP4; ``status_code`` tells a 404
         :raises OSError: the disk is full or the like
         """
         return download(url, destination, self.settings)
 
 
+@sealed
 def _receive(response: requests.Response, destination: Path, transport: Transport) -> VideoFile | Reply:
-    """Stream a v1 reply to disk where it is a video, else read it; the header is not to be trusted with that."""
+    """Stream a v1 reply to disk where its first bytes are a video's, else read it; its Content-Type says little."""
     chunks = response.iter_content(CHUNK_BYTES)
     head = b""
     while len(head) < 8 and (chunk := next(chunks, b"")):
@@ -310,7 +319,6 @@ def _receive(response: requests.Response, destination: Path, transport: Transpor
         for chunk in chunks:
             sink.write(chunk)
         told = None if response.headers.get("Content-Encoding") else response.headers.get("Content-Length")
-        whole = ends_whole(file) if told is None else str(sink.size) == told
-        if not whole:
+        if told not in (None, str(sink.size)) or not ends_whole(file):
             raise requests.ConnectionError("the body is shorter than it should be")
         return sink.finish(destination)

@@ -1,4 +1,4 @@
-"""What an Airflow connection of type ``luma_ray`` says, checked. Pure."""
+"""The settings of an Airflow connection of type ``luma_ray``, checked. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from airflow_provider_luma.segmind.replies import redact
+from airflow_provider_luma.segmind.redaction import redact
 
 API_URL = "https://api.segmind.com"
 UPLOAD_URL = "https://workflows-api.segmind.com"
@@ -26,7 +26,7 @@ class Settings:
     :param upload_url: base URL of the storage
     :param history_url: base URL of the request history
     :param timeout: seconds without a byte after which a call is given up
-    :param requests_per_minute: the account's request limit
+    :param requests_per_minute: the account's rate limit
     """
 
     api_key: str = field(repr=False)
@@ -38,7 +38,7 @@ class Settings:
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port of an URL, the port filled in where the scheme implies it."""
+    """Return scheme, host and port of a URL, the port filled in where the scheme implies it."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     return scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(scheme)
@@ -49,7 +49,7 @@ _HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.?|[0-9a-f:.]+")
 
 
 def read_settings(password: str | None, host: str | None, extra_json: str) -> Settings | str:
-    """Return the checked settings, or one sentence on what is wrong; the sentence never holds the key."""
+    """Return the checked settings, or one sentence on what is wrong, which never holds the key."""
     try:
         extra = json.loads(extra_json)
     except ValueError:
@@ -78,7 +78,7 @@ def read_settings(password: str | None, host: str | None, extra_json: str) -> Se
         what = "host" if url == host else name
         if not usable or not url.isprintable():
             shown = redact(repr(url).replace(key, "<api key>"))
-            return f"its {what} {shown} is no base URL such as 'https://api.segmind.com'"
+            return f"its {what} {shown} is not a base URL such as 'https://api.segmind.com'"
         if parts.username is not None or parts.query or parts.fragment:
             return f"its {what} has a user, a query or a fragment; give the URL alone"
         urls[name] = url.rstrip("/")

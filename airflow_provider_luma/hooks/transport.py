@@ -1,4 +1,4 @@
-"""HTTP with one account: who gets the key, what is tried again, and how much of a reply is read."""
+"""HTTP with one account: what is retried, how much of a reply is read, and what the replies tell about the clock."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
+from requests.structures import CaseInsensitiveDict
 
 from airflow_provider_luma import __version__
 from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRaySubmitUnknown, LumaRayUnavailable
 from airflow_provider_luma.hooks.backoff import backoff
+from airflow_provider_luma.hooks.clock import VendorClock
+from airflow_provider_luma.hooks.key import KeyAuth, KeyFilter, sealed
 from airflow_provider_luma.hooks.limiter import RateLimiter
-from airflow_provider_luma.hooks.settings import Settings, origin
-from airflow_provider_luma.segmind.replies import Reply, rate_limited, redact
+from airflow_provider_luma.hooks.settings import Settings
+from airflow_provider_luma.segmind.redaction import redact
+from airflow_provider_luma.segmind.replies import Reply, rate_limited
 
 CONNECT_TIMEOUT = 10.0
 #: How many threads may use one session without closing each other's connections.
 _CONNECTIONS = 16
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
-#: A shorter "key" is a mistake, and words of the reply would look like it.
-_SHORTEST_KEY = 8
+#: A page of a hundred requests with their frames inline in base64 may have tens of megabytes.
 _MAX_REPLY_BYTES = 64 * 1024 * 1024
 
 #: What requests and urllib3 raise; some of it (a bad certificate bundle, a host that cannot be encoded) as it comes.
@@ -40,23 +42,9 @@ _URL = re.compile(r"with url: \S+|https?://\S+")
 log = logging.getLogger(__name__)
 
 
-class KeyAuth(AuthBase):
-    """Adds the key to requests to the given URLs' origins only; as an ``auth`` it also keeps netrc out."""
-
-    def __init__(self, key: str, urls: tuple[str, ...]) -> None:
-        self._key = key
-        self._origins = {origin(url) for url in urls}
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers.pop("x-api-key", None)
-        if origin(str(request.url)) in self._origins:
-            request.headers["x-api-key"] = self._key
-        return request
-
-
 class _Session(requests.Session):
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Decide anew about the key at each redirect, where requests would let the header go along."""
+        """Decide anew about the key at each redirect, where requests would keep the header."""
         assert isinstance(self.auth, KeyAuth)
         self.auth(prepared_request)
 
@@ -66,7 +54,7 @@ def open_session(settings: Settings, *key_urls: str) -> requests.Session:
     session = _Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
-    session.auth = KeyAuth(settings.api_key, key_urls)
+    session.auth = KeyAuth(settings, key_urls)
     session.headers["User-Agent"] = f"airflow-provider-luma/{__version__}"
     return session
 
@@ -84,16 +72,18 @@ class _Body(io.BytesIO):
 class Transport:
     """Makes the calls to the API's own hosts.
 
-    A GET is tried again with backoff; a POST only while no byte of its body has left. Every call takes its place in the
-    account's request limit first.
+    A GET is retried with backoff; a POST only while no byte of its body has been sent. Every call first takes its place
+    in the account's rate limit. Neither a reply nor an exception that leaves this class holds the key.
 
     :param settings: the checked connection
-    :param limiter: the account's request limit
+    :param limiter: the account's rate limit
     """
 
     def __init__(self, settings: Settings, limiter: RateLimiter) -> None:
         self._settings = settings
         self._limiter = limiter
+        self._key_filter = KeyFilter(settings)
+        self.clock = VendorClock()
         self.session = self._open_session()
         self._reserved = False
 
@@ -101,13 +91,13 @@ class Transport:
         settings = self._settings
         return open_session(settings, settings.api_url, settings.upload_url, settings.history_url)
 
+    @sealed
     def get(self, url: str, query: Mapping[str, str] | None = None, *, poll: bool = False) -> Reply:
         """Make a free call and return its reply, whatever its status.
 
-        :param poll: rather not made than waited for: where the request limit leaves no room, or the vendor says 429,
-            it is not made (again)
+        :param poll: whether the caller will ask again anyway, so that a rate limit is reported and not waited for
         :raises LumaRayUnavailable: no reply after several tries
-        :raises LumaRayRateLimited: a poll for which there is no room
+        :raises LumaRayRateLimited: a poll for which the rate limit leaves no room
         """
         attempt = 0
         while True:
@@ -115,13 +105,15 @@ class Transport:
             self._take_place(poll=poll)
             reply: Reply | None = None
             try:
+                sent_at = datetime.now(UTC)
                 with self.session.get(
                     url, params=query, timeout=self._timeout(None), stream=True, allow_redirects=False
                 ) as response:
+                    self.clock.learn(response.headers, sent_at)
                     reply = self.read(response, paid=False)
                 problem = f"HTTP {reply.status}"
             except NETWORK_ERRORS as error:
-                problem = error_summary(error)
+                problem = self.summary(error)
             except LumaRayUnavailable as error:
                 problem = str(error)
             if reply is not None and reply.status not in RETRIED_STATUSES:
@@ -132,7 +124,7 @@ class Transport:
                 if poll:
                     return reply
             if delay is not None:
-                log.debug("GET %s: %s; again in %.1f s", urlsplit(url).path, problem, delay)
+                log.debug("GET %s: %s; retrying in %.1f s", urlsplit(url).path, problem, delay)
                 time.sleep(delay)
             elif reply is not None:
                 return reply
@@ -146,11 +138,13 @@ class Transport:
     def post(
         self, url: str, payload: Mapping[str, Any], *, paid: bool, read_timeout: float | None = None
     ) -> Iterator[requests.Response]:
-        """Make a call once, on a connection of its own, so that no dead one swallows it; give its open response.
+        """Make a call once, on a new connection, for a stale one could swallow it; give its open response.
+
+        The response's own headers and body may repeat the key: ``head`` and ``read`` give them without it.
 
         :param paid: whether the call buys something
         :param read_timeout: seconds without a byte; None: the connection's ``timeout``
-        :raises LumaRayUnavailable: no byte of the body had left after several tries, or the call is not paid
+        :raises LumaRayUnavailable: no byte of the body had been sent after several tries, or the call is not paid
         :raises LumaRaySubmitUnknown: a paid call was sent and got no answer
         """
         content = json.dumps(payload).encode()
@@ -164,20 +158,13 @@ class Transport:
             body = _Body(content)
             with self._open_session() as session:
                 try:
-                    response = session.post(
-                        url,
-                        data=body,
-                        headers={"Content-Type": "application/json"},
-                        timeout=self._timeout(read_timeout),
-                        stream=True,
-                        allow_redirects=False,
-                    )
+                    response = self._send(session, url, body, read_timeout)
                 except NETWORK_ERRORS as error:
-                    problem = error_summary(error)
+                    problem = self.summary(error)
                 else:
                     with response:
                         if response.status_code == 429:
-                            self._close_limit(Reply(429, response.headers, b""))
+                            self._close_limit(self.head(response))
                         yield response
                     return
             delay = None if body.taken else backoff(attempt)
@@ -190,6 +177,23 @@ class Transport:
                     f"No answer from {urlsplit(url).hostname}: {problem}. Nothing was bought; a retry may pass."
                 )
 
+    @sealed
+    def _send(
+        self, session: requests.Session, url: str, body: _Body, read_timeout: float | None
+    ) -> requests.Response:
+        sent_at = datetime.now(UTC)
+        response = session.post(
+            url,
+            data=body,
+            headers={"Content-Type": "application/json"},
+            timeout=self._timeout(read_timeout),
+            stream=True,
+            allow_redirects=False,
+        )
+        self.clock.learn(response.headers, sent_at)
+        return response
+
+    @sealed
     def read(self, response: requests.Response, *, paid: bool) -> Reply:
         """Read a reply that is not a video, within the connection's timeout and a bound on its size.
 
@@ -206,26 +210,39 @@ class Transport:
                     problem = "it is too long or too slow"
                     break
         except NETWORK_ERRORS as error:
-            problem = error_summary(error)
+            problem = self.summary(error)
         if not problem:
             return self.reply(response, bytes(body))
         if not paid:
             raise LumaRayUnavailable(
                 f"The answer broke off: {problem}. This call buys nothing; a retry may pass."
             )
-        if 400 <= response.status_code < 500:
-            return Reply(response.status_code, response.headers, b"")
-        raise LumaRaySubmitUnknown(f"The submit was sent, but its answer broke off: {problem}.")
+        head = self.head(response)
+        if 400 <= head.status < 500:
+            return head
+        raise LumaRaySubmitUnknown(
+            f"The submit was sent, but its answer broke off: {problem}.", hint=head.header_id()
+        )
 
+    def head(self, response: requests.Response) -> Reply:
+        """Return a reply without its body."""
+        return self.reply(response, b"")
+
+    @sealed
     def reply(self, response: requests.Response, body: bytes) -> Reply:
-        """Return a reply whose body was read; some refusals echo the key, and from here on nothing holds it."""
-        key = self._settings.api_key.encode()
-        if len(key) >= _SHORTEST_KEY:
-            body = body.replace(key, b"<api key>")
-        return Reply(response.status_code, response.headers, body)
+        """Return a reply whose body was read; refusals may echo the key, and from here on nothing holds it."""
+        clean = self._key_filter
+        headers = CaseInsensitiveDict(
+            {name: clean.clean_text(value) for name, value in response.headers.items()}
+        )
+        return Reply(response.status_code, headers, clean.clean(body), self.clock.now())
+
+    def summary(self, error: Exception) -> str:
+        """Describe a network error without the key, which a server may have echoed on the line."""
+        return error_summary(error, self._key_filter)
 
     def reserve(self) -> None:
-        """Wait until the request limit lets a call pass, and keep its place for the next paid one."""
+        """Wait until the rate limit lets a call pass, and keep its place for the next paid one."""
         if not self._reserved:
             self._take_place()
             self._reserved = True
@@ -234,12 +251,14 @@ class Transport:
         told = False
         while delay := self._limiter.take(urgent=not poll):
             if poll:
+                now = self.clock.now()
                 raise LumaRayRateLimited(
                     "The connection's requests_per_minute are used up; nothing was sent.",
-                    reset_at=datetime.now(UTC) + timedelta(seconds=delay),
+                    reset_at=now + timedelta(seconds=delay),
+                    now=now,
                 )
             if not told and delay > 1:
-                log.info("The request limit leaves no room; waiting, %.0f s at first.", delay)
+                log.info("The rate limit leaves no room; waiting, %.0f s at first.", delay)
                 told = True
             time.sleep(delay)
 
@@ -252,6 +271,7 @@ class Transport:
         return CONNECT_TIMEOUT, read or self._settings.timeout
 
 
-def error_summary(error: Exception) -> str:
-    """Name a transport error without the URL it happened at."""
-    return redact(f"{type(error).__name__}: {_URL.sub('', str(error))}")
+def error_summary(error: Exception, key_filter: KeyFilter | None = None) -> str:
+    """Describe a network error without the URL at which it happened."""
+    text = f"{type(error).__name__}: {_URL.sub('', str(error))}"
+    return redact(key_filter.clean_text(text) if key_filter else text)

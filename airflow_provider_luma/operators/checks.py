@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.segmind.models import model_info
-from airflow_provider_luma.segmind.replies import money
+from airflow_provider_luma.segmind.money import money
 
 if TYPE_CHECKING:
     from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
 from airflow_provider_luma.operators.checks import check_arguments, check_rendered, require, seconds
 from airflow_provider_luma.segmind.models import DEFAULT_MODEL
-from airflow_provider_luma.segmind.replies import money
+from airflow_provider_luma.segmind.money import money
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage

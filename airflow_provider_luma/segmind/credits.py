@@ -1,4 +1,4 @@
-"""When a balance counts as having crossed a threshold: one rule for the sensor and the triggers. Pure."""
+"""When a balance has crossed a threshold: one rule for the sensor and the triggers. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Self
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
-from airflow_provider_luma.segmind.replies import Credits, money
+from airflow_provider_luma.segmind.money import money
+from airflow_provider_luma.segmind.replies import Credits
 
 DIRECTIONS = ("above", "below")
 
@@ -18,7 +19,7 @@ class CreditThreshold:
 
     :param amount: US dollars
     :param direction: above or below
-    :param include_free_credits: whether given credits count
+    :param include_free_credits: whether free credits count
     """
 
     amount: Decimal
@@ -27,9 +28,9 @@ class CreditThreshold:
 
     @classmethod
     def parse(cls, amount: object, direction: str, include_free_credits: bool) -> Self:
-        """Check what a user gave.
+        """Check the arguments of a user.
 
-        :raises LumaRayConfigurationError: naming the argument, its value and what would be right
+        :raises LumaRayConfigurationError: names the argument, its value and what would be right
         """
         dollars = money(amount)
         if dollars is None:

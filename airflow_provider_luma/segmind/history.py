@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from airflow_provider_luma.segmind.replies import (
-    JobStatus,
-    Reply,
-    VendorStatus,
-    money,
-    parse_time,
-    redact,
-    unusable,
-    urls_in,
-)
+from airflow_provider_luma.segmind.ids import id_key, is_same_id, parse_id
+from airflow_provider_luma.segmind.money import money
+from airflow_provider_luma.segmind.redaction import redact
+from airflow_provider_luma.segmind.replies import JobStatus, Reply, VendorStatus, parse_time, unusable
+from airflow_provider_luma.segmind.urls import urls_in
+from airflow_provider_luma.segmind.walk import walk
 
-#: How far the vendor's clock may lag behind the worker's.
+#: How far apart the vendor's clock and the time of an intent may be.
 CLOCK_SKEW = timedelta(minutes=2)
+#: More than a person compares by hand.
+_MOST_NEAR_MATCHES = 3
 
 _STATES = {
     "COMPLETED": VendorStatus.COMPLETED,
@@ -64,6 +61,20 @@ class HistoryEntry:
         return JobStatus(self.state, error=self.error, cost=self.cost, output_url=self.output_url)
 
 
+class NearMatch(NamedTuple):
+    """A request that could be the one looked for, but for one thing; its text is for an error message.
+
+    :param entry: the request
+    :param difference: the one thing that is not as it should be
+    """
+
+    entry: HistoryEntry
+    difference: str
+
+    def __str__(self) -> str:
+        return f"{self.entry.request_id} ({self.difference})"
+
+
 def body_digest(body: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a request body, the same for the same inputs in any order and number format."""
     exact = json.loads(json.dumps(body, default=float), parse_int=float)
@@ -71,15 +82,19 @@ def body_digest(body: Mapping[str, Any]) -> str:
 
 
 def parse_rows(reply: Reply) -> list[HistoryEntry]:
-    """Return the rows of a history page, one for each request id.
+    """Return the rows of a history page, one for each request.
 
-    :raises LumaRayUnavailable: the reply holds no list, so nothing can be said of what it lacks
+    :raises LumaRayUnavailable: the reply holds no list of requests, or one whose id cannot be read, so that it does not
+        show what is absent
     """
     rows = _find_rows(reply.json()) if reply.status == 200 else None
     if rows is None:
         raise unusable(reply, "The request history")
-    found = (_row(row) for row in rows)
-    return list({row.request_id: row for row in found if row}.values())
+    named = [row for row in rows if row.get("request_id")]
+    found = [_row(row) for row in named]
+    if None in found:
+        raise unusable(reply, "The request history")
+    return list({id_key(row.request_id): row for row in found if row}.values())
 
 
 def parse_one(reply: Reply, request_id: str) -> HistoryEntry | None:
@@ -89,58 +104,93 @@ def parse_one(reply: Reply, request_id: str) -> HistoryEntry | None:
     """
     if reply.status == 404:
         return None
-    pending = deque([reply.json()])
-    while reply.status == 200 and pending:
-        value = pending.popleft()
-        if isinstance(value, dict):
-            if value.get("request_id") == request_id:
+    if reply.status == 200:
+        for value in walk(reply.json()):
+            if isinstance(value, dict) and is_same_id(value.get("request_id"), request_id):
                 return _row(value)
-            pending.extend(value.values())
-        elif isinstance(value, list):
-            pending.extend(value)
     raise unusable(reply, f"The request history of {request_id}")
 
 
 def matches(
-    rows: Iterable[HistoryEntry], *, model: str, body_sha256: str, since: datetime, claimed: Iterable[str]
+    rows: Iterable[HistoryEntry],
+    *,
+    model: str,
+    body_sha256: str,
+    since: datetime,
+    claimed: Iterable[str],
+    until: datetime | None = None,
 ) -> list[HistoryEntry]:
-    """Return the rows that can be the job: same model and inputs, no older than the intent, nobody else's."""
-    taken = set(claimed)
+    """Return the rows that can be the lost job: same model and inputs, created in time, nobody else's.
+
+    :param rows: of the history
+    :param model: the model's slug
+    :param body_sha256: digest of the inputs as sent
+    :param since: the time of the intent, by the vendor's clock
+    :param claimed: ids of other tasks' jobs
+    :param until: after which the job cannot have been created; None: open
+    """
     return [
         row
-        for row in rows
-        if row.model == model
-        and row.body_sha256 == body_sha256
-        and row.created is not None
-        and row.created >= since - CLOCK_SKEW
-        and row.request_id not in taken
+        for row in _unclaimed(rows, model, claimed)
+        if row.body_sha256 == body_sha256 and _missed(row, since, until) is None
     ]
 
 
-def _find_rows(value: object) -> list[Any] | None:
+def near_matches(
+    rows: Iterable[HistoryEntry],
+    *,
+    model: str,
+    body_sha256: str,
+    since: datetime,
+    claimed: Iterable[str],
+    until: datetime | None = None,
+) -> list[NearMatch]:
+    """Return up to three rows that fail to match in one respect only, those with the same inputs first.
+
+    They are for a person to judge, and reason enough not to report that there is no such job. The parameters are those
+    of ``matches``.
+    """
+    same_inputs, unknown_inputs, other_inputs = [], [], []
+    for row in _unclaimed(rows, model, claimed):
+        missed = _missed(row, since, until)
+        if row.body_sha256 == body_sha256:
+            if missed:
+                same_inputs.append(NearMatch(row, f"same inputs, {missed}"))
+        elif not missed and row.body_sha256 is None:
+            unknown_inputs.append(NearMatch(row, "created in time, inputs not shown"))
+        elif not missed:
+            other_inputs.append(NearMatch(row, "created in time, other inputs"))
+    return [*same_inputs, *unknown_inputs, *other_inputs][:_MOST_NEAR_MATCHES]
+
+
+def _missed(row: HistoryEntry, since: datetime, until: datetime | None) -> str | None:
+    """Say how a row misses the time in which the job was created; None where it does not."""
+    if row.created is None:
+        return "created at an unknown time"
+    if row.created < since - CLOCK_SKEW:
+        return f"created too early, at {row.created:%Y-%m-%d %H:%M:%S} UTC"
+    if until is not None and row.created > until + CLOCK_SKEW:
+        return f"created too late, at {row.created:%Y-%m-%d %H:%M:%S} UTC"
+    return None
+
+
+def _unclaimed(rows: Iterable[HistoryEntry], model: str, claimed: Iterable[str]) -> list[HistoryEntry]:
+    taken = {id_key(request_id) for request_id in claimed}
+    return [row for row in rows if row.model == model and id_key(row.request_id) not in taken]
+
+
+def _find_rows(value: object) -> list[dict[str, Any]] | None:
     """Return the first list of requests; an empty one only where there is no other list of objects."""
-    pending = deque([value])
-    empty: list[Any] | None = None
-    strange = False
-    while pending:
-        item = pending.popleft()
-        if isinstance(item, list):
-            if item and all(isinstance(row, dict) for row in item):
-                if any(row.get("request_id") for row in item):
-                    return item
-                strange = True
-            elif item:
-                strange = True
-            else:
-                empty = item
-        elif isinstance(item, dict):
-            pending.extend(item.values())
-    return None if strange else empty
+    lists = [item for item in walk(value, into_lists=False) if isinstance(item, list)]
+    for rows in lists:
+        if rows and all(isinstance(row, dict) for row in rows) and any(row.get("request_id") for row in rows):
+            return rows
+    return [] if lists and not any(lists) else None
 
 
 def _row(row: dict[str, Any]) -> HistoryEntry | None:
-    request_id, body = row.get("request_id"), row.get("request_body")
-    if not isinstance(request_id, str) or not request_id:
+    request_id, body = parse_id(row.get("request_id")), row.get("request_body")
+    if request_id is None:
         return None
     if isinstance(body, str):
         try:

@@ -23,15 +23,15 @@ CONCEPTS = tuple(
 
 @dataclass(frozen=True)
 class Model:
-    """One model of the vendor's.
+    """One of the vendor's models.
 
     :param slug: its name in the URL
-    :param fields: the body fields it documents, the frame's left out
-    :param price: the most one clip costs in US dollars; None where unknown
+    :param fields: the documented body fields, without the frame's
+    :param price: of the most expensive clip, in US dollars; None where unknown
     :param typical_seconds: how long a job usually takes
     :param frame_field: the body field of the start frame
-    :param frame_required: left out, the vendor would animate its own sample picture and charge for it
-    :param takes_base64: whether the frame may be sent inline; the others take an URL only
+    :param frame_required: whether a job without a frame would animate the vendor's sample picture, and be charged
+    :param takes_base64: whether the frame may be sent inline; otherwise it has to be a URL
     :param values: the documented values of its enumerated fields
     """
 
@@ -77,7 +77,7 @@ CATALOGUE = {
 
 
 def model_info(slug: str) -> Model:
-    """Return the catalogue's entry, or for an unknown slug one that is taken to work like the default model."""
+    """Return the catalogue's entry; for an unknown slug one that is assumed to work like the default model."""
     default = CATALOGUE[DEFAULT_MODEL]
     return CATALOGUE.get(slug) or Model(
         slug=slug,

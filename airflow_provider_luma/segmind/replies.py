@@ -1,4 +1,4 @@
-"""What the vendor's replies to submit, status, result, credits and upload mean. Pure.
+"""What the vendor's replies to the submit, status, result, credits and upload calls mean. Pure.
 
 Contract: https://docs.segmind.com (v1 and v2 inference, credits, storage), compiled 2026-11-22.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -24,35 +24,16 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.segmind.models import CATALOGUE, SUCCESSOR
+from airflow_provider_luma.segmind.ids import is_same_id, parse_id
+from airflow_provider_luma.segmind.models import SUCCESSOR
+from airflow_provider_luma.segmind.money import money
+from airflow_provider_luma.segmind.redaction import redact
+from airflow_provider_luma.segmind.urls import drop_frames, output_url, parse_url
 
-_KEY = re.compile(r"SG_[0-9A-Fa-f]{16,}")
-_ASSET_URL = re.compile(r"https?://[^\s\"'<>]*/assets/[^\s\"'<>]*")
-_FRAME_FIELDS = {*(model.frame_field for model in CATALOGUE.values()), "end_image_url"}
-_URL = re.compile(r"https?://\S+")
-_QUERY = re.compile(r"(https?://[^\s\"'<>?]*)\?[^\s\"'<>]*")
-
-#: An amount with more digits before the point is no amount.
-_MONEY_DIGITS = 12
 #: 4xx codes by which a gateway says that it lost the outcome, not that the vendor refused.
 _UNKNOWN_OUTCOME_4XX = (408, 499)
-
-
-def redact(text: str) -> str:
-    """Remove what looks like an API key, an uploaded asset's URL or a signature, and put the text on one short line."""
-    text = _QUERY.sub(r"\1", _ASSET_URL.sub("<asset url>", _KEY.sub("<api key>", text)))
-    return " ".join(text.split())[:500]
-
-
-def money(value: object) -> Decimal | None:
-    """Return an amount of US dollars; None where the value is not a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        return None
-    try:
-        amount = Decimal(str(value).strip())
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() and amount.adjusted() < _MONEY_DIGITS else None
+#: The codes under which the vendor itself reports COMPLETED and FAILED.
+_OUTCOME_STATUSES = (200, 422)
 
 
 @dataclass(frozen=True)
@@ -62,11 +43,13 @@ class Reply:
     :param status: the HTTP status
     :param headers: the headers, looked up without regard to case
     :param body: the bytes
+    :param received_at: when it came, by the vendor's clock as far as that is known
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    received_at: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
 
     def json(self) -> Any:
         """Return the parsed body, numbers with a point as Decimal; None where it is not JSON."""
@@ -92,6 +75,14 @@ class Reply:
         if self.body.lstrip()[:1] == b"<":
             return "an HTML page"
         return f"an unreadable reply of {len(self.body)} bytes"
+
+    def named_id(self) -> str | None:
+        """Return the request id in the body."""
+        return parse_id(self.object().get("request_id"))
+
+    def header_id(self) -> str | None:
+        """Return ``x-request-id``, which is the job's or one that a gateway gave the HTTP request."""
+        return parse_id(self.headers.get("x-request-id"))
 
     def reset_at(self) -> datetime | None:
         """Return when the rate limit resets, from ``x-rate-limit-reset-at-utc``."""
@@ -173,24 +164,30 @@ def parse_submit(reply: Reply) -> str:
     :raises LumaRayRateLimited: 429; nothing was bought
     :raises LumaRaySubmitUnknown: any other answer: perhaps bought
     """
-    request_id = reply.object().get("request_id")
-    if isinstance(request_id, str) and request_id.strip() and (reply.status < 300 or reply.status == 422):
-        return request_id.strip()
+    request_id = reply.named_id()
+    if request_id and (reply.status < 300 or reply.status == 422):
+        return request_id
     raise submit_error(reply)
 
 
-def submit_error(reply: Reply) -> LumaRayError:
-    """Return the error for a v1 or v2 submit that was not accepted: refused, rate-limited, or unknown."""
+def submit_error(reply: Reply, request_id: str | None = None) -> LumaRayError:
+    """Return the error for a v1 or v2 submit that was not accepted: refused, rate-limited, or of unknown outcome.
+
+    :param request_id: of the job that FAILED, for a refusal on v1
+    """
     if reply.status == 429:
         return rate_limited(reply)
-    if 400 <= reply.status < 500 and reply.status not in _UNKNOWN_OUTCOME_4XX:
-        return refusal(reply)
-    if reply.status < 300 and reply.object().get("error"):
-        return refusal(reply)
+    body = reply.object()
+    # A reply that names a job in an unreadable way is no refusal.
+    names_none = not body.get("request_id") or reply.named_id()
+    refused = 400 <= reply.status < 500 and reply.status not in _UNKNOWN_OUTCOME_4XX
+    if names_none and (refused or (reply.status < 300 and body.get("error"))):
+        return refusal(reply, request_id)
     return LumaRaySubmitUnknown(
         f"The submit got HTTP {reply.status} and {reply.error_text()}, which does not tell whether the job was "
         "bought.",
         status_code=reply.status,
+        hint=reply.named_id() or reply.header_id(),
     )
 
 
@@ -199,32 +196,32 @@ def rate_limited(reply: Reply) -> LumaRayRateLimited:
     reset_at = reply.reset_at()
     when = f" until {reset_at:%H:%M:%S} UTC" if reset_at else ""
     return LumaRayRateLimited(
-        f"Segmind's request limit is used up{when} (429). The call bought nothing; a retry may pass.",
+        f"Segmind's rate limit is reached{when} (429). The call bought nothing; a retry may pass.",
         reset_at=reset_at,
+        now=reply.received_at,
     )
 
 
-def refusal(reply: Reply) -> LumaRayRefused:
+def refusal(reply: Reply, request_id: str | None = None) -> LumaRayRefused:
     """Return the error for a 4xx, or for a 200 that carries an ``error``."""
     text = reply.error_text()
-    said = f"Segmind refused the call ({reply.status}): {text}. The call bought nothing, and Airflow will not retry it"
     lacks_credits = reply.status == 402 or (
         reply.status == 406 and re.search(r"credit|balance|fund", text, re.IGNORECASE)
     )
+    kind, remedy = LumaRayRefused, "correct the request, then clear the task"
     if lacks_credits:
-        return LumaRayInsufficientCredits(
-            f"{said}: top up the account, then clear the task.", status_code=reply.status
-        )
-    if reply.status in (401, 403):
-        return LumaRayAuthenticationError(
-            f"{said}: check the API key in the connection's password.", status_code=reply.status
-        )
-    if reply.status in (404, 410):
-        return LumaRayModelUnavailable(
-            f"{said}: the model is unknown or retired; its successor is {SUCCESSOR!r}.",
-            status_code=reply.status,
-        )
-    return LumaRayRefused(f"{said}: correct the request, then clear the task.", status_code=reply.status)
+        kind, remedy = LumaRayInsufficientCredits, "top up the account, then clear the task"
+    elif reply.status in (401, 403):
+        kind, remedy = LumaRayAuthenticationError, "check the API key in the connection's password"
+    elif reply.status in (404, 410):
+        kind = LumaRayModelUnavailable
+        remedy = f"the model is unknown or retired; its successor is {SUCCESSOR!r}"
+    return kind(
+        f"Segmind refused the call ({reply.status}): {text}. The call bought nothing, and Airflow will not retry it: "
+        f"{remedy}.",
+        request_id=request_id,
+        status_code=reply.status,
+    )
 
 
 def unusable(reply: Reply, what: str) -> LumaRayError:
@@ -240,38 +237,46 @@ def unusable(reply: Reply, what: str) -> LumaRayError:
 
 
 def parse_status(reply: Reply, request_id: str) -> JobStatus:
-    """Read a poll's reply; a terminal state in the body outranks the HTTP status, and doubt means still running.
+    """Read a poll's reply. Whatever is in doubt means that the job is still running.
+
+    COMPLETED and FAILED count under any HTTP status where the body names the job; where it names none, only under the
+    vendor's own, for the body may be a gateway's.
 
     :raises LumaRayAuthenticationError: 401 or 403
     :raises LumaRayRateLimited: 429
     """
     body = reply.object()
     word = body.get("status")
-    if body.get("request_id") not in (None, request_id):
-        return JobStatus(VendorStatus.UNKNOWN)
-    if word in (VendorStatus.COMPLETED, VendorStatus.FAILED):
-        cost, remaining, seconds = (
-            money(_metrics(body).get(name)) for name in ("cost", "remaining_credits", "total_time")
-        )
-        error = redact(str(body.get("error") or "no reason given")) if word == VendorStatus.FAILED else None
-        return JobStatus(
-            VendorStatus(word),
-            error=error,
-            cost=cost,
-            remaining_credits=remaining,
-            seconds=None if seconds is None else float(seconds),
-        )
+    named = body.get("request_id")
+    is_ours = is_same_id(named, request_id)
+    may_be_ours = is_ours or named is None
+    is_believed = is_ours or (named is None and reply.status in _OUTCOME_STATUSES)
+    if is_believed and word in (VendorStatus.COMPLETED, VendorStatus.FAILED):
+        return _outcome(VendorStatus(word), body)
     if reply.status in (401, 403, 429):
         raise unusable(reply, "The status call")
-    if reply.status == 404:
+    if reply.status == 404 and may_be_ours:
         return JobStatus(VendorStatus.NOT_FOUND)
-    if reply.status == 200 and word in (VendorStatus.QUEUED, VendorStatus.PROCESSING):
+    if reply.status == 200 and may_be_ours and word in (VendorStatus.QUEUED, VendorStatus.PROCESSING):
         return JobStatus(VendorStatus(word))
     return JobStatus(VendorStatus.UNKNOWN)
 
 
+def _outcome(state: VendorStatus, body: dict[str, Any]) -> JobStatus:
+    metrics = body.get("metrics")
+    amounts = metrics if isinstance(metrics, dict) else {}
+    seconds = money(amounts.get("total_time"))
+    return JobStatus(
+        state,
+        error=redact(str(body.get("error") or "no reason given")) if state is VendorStatus.FAILED else None,
+        cost=money(amounts.get("cost")),
+        remaining_credits=money(amounts.get("remaining_credits")),
+        seconds=None if seconds is None else float(seconds),
+    )
+
+
 def parse_result(reply: Reply, request_id: str) -> JobResult:
-    """Read a result: ``output``, else ``video.url``, else the one URL in the body.
+    """Read a result, and where the video is.
 
     :raises LumaRayAuthenticationError: 401 or 403
     :raises LumaRayRateLimited: 429
@@ -307,24 +312,12 @@ def parse_upload(reply: Reply) -> str:
     """
     body = reply.object()
     urls = body.get("file_urls") or body.get("urls")
-    if reply.status < 300 and isinstance(urls, list) and urls and _is_url(urls[0]):
-        return str(urls[0]).strip()
+    url = parse_url(urls[0]) if isinstance(urls, list) and urls else None
+    if reply.status < 300 and url:
+        return url
     if 400 <= reply.status < 500 and reply.status not in (*_UNKNOWN_OUTCOME_4XX, 429):
         raise refusal(reply)
     raise unusable(reply, "The upload of the start frame")
-
-
-def urls_in(value: object) -> Iterator[str]:
-    """Yield every string in a JSON value that is an URL, in order."""
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            pending.extend(reversed(item.values()))
-        elif isinstance(item, list):
-            pending.extend(reversed(item))
-        elif _is_url(item):
-            yield str(item).strip()
 
 
 def parse_time(value: object) -> datetime | None:
@@ -337,35 +330,3 @@ def parse_time(value: object) -> datetime | None:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _metrics(body: dict[str, Any]) -> dict[str, Any]:
-    metrics = body.get("metrics")
-    return metrics if isinstance(metrics, dict) else {}
-
-
-def drop_frames(body: dict[str, Any]) -> None:
-    """Take out of a reply the frames that it echoes: no URL of theirs is the video's, and it may be a signed one."""
-    pending: list[Any] = [body]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            for name in _FRAME_FIELDS & item.keys():
-                del item[name]
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
-
-
-def output_url(body: dict[str, Any]) -> str | None:
-    if _is_url(body.get("output")):
-        return str(body["output"]).strip()
-    video = body.get("video")
-    if isinstance(video, dict) and _is_url(video.get("url")):
-        return str(video["url"]).strip()
-    found = set(urls_in(body))
-    return found.pop() if len(found) == 1 else None
-
-
-def _is_url(value: object) -> bool:
-    return isinstance(value, str) and _URL.fullmatch(value.strip()) is not None

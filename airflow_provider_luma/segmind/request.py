@@ -16,13 +16,13 @@ from airflow_provider_luma.segmind.models import model_info
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What is asked of the vendor for one clip.
+    """The inputs of one clip.
 
     :param model: the model's slug
     :param prompt: what to render
-    :param start_frame: an URL, bare base64, or None for models that make video from text alone
+    :param start_frame: a URL, bare base64, or None for models that make video from text alone
     :param loop: whether the clip ends where it began
-    :param resolution: 540p, 720p, 1080p or 4k, as far as the model has them
+    :param resolution: 540p, 720p, 1080p or 4k, where the model offers them
     :param aspect_ratio: width to height, such as 16:9
     :param concepts: camera moves
     :param extra_parameters: further body fields, passed through unchanged
@@ -38,7 +38,7 @@ class GenerationRequest:
     extra_parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
-        """Return the body without the frame; a default of a field that the model does not list is left out."""
+        """Return the body without the frame, and without the defaults of fields that the model does not list."""
         model = model_info(self.model)
         ours: dict[str, Any] = {"prompt": self.prompt}
         for name, default in (("loop", False), ("resolution", "720p"), ("aspect_ratio", "1:1")):
@@ -50,13 +50,13 @@ class GenerationRequest:
         managed = {"prompt", "loop", "resolution", "aspect_ratio", "concepts", model.frame_field}
         if clash := sorted(managed & set(self.extra_parameters)):
             raise LumaRayConfigurationError(
-                f"extra_parameters names {clash}, which the arguments of the same name set. Nothing was bought."
+                f"extra_parameters names {clash}, which have arguments of their own. Nothing was bought."
             )
         try:
             json.dumps(dict(self.extra_parameters), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise LumaRayConfigurationError(
-                f"extra_parameters={dict(self.extra_parameters)!r} is wrong: give what JSON can hold ({error}). "
+                f"extra_parameters={dict(self.extra_parameters)!r} is wrong: give values that JSON has ({error}). "
                 "Nothing was bought."
             ) from None
         return ours | dict(self.extra_parameters)
@@ -69,7 +69,7 @@ class GenerationRequest:
         return body
 
     def doubts(self) -> list[str]:
-        """Name what the vendor does not document; it has the last word, so these are warnings."""
+        """List what the vendor does not document, as warnings, for the vendor has the last word."""
         model = model_info(self.model)
         if not model.values:
             return [f"model {self.model!r} is not in the catalogue; its price is unknown"]

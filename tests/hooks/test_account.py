@@ -41,7 +41,7 @@ def test_the_connections_test_names_the_balance_and_buys_nothing(
     works, message = hook.test_connection()
     assert works
     assert "12.84 USD" in message
-    assert "0.50 of it free" in message
+    assert "0.50 USD of it free" in message
     assert simulator.calls == {"credits": 1}
     assert simulator.charges == 0
 

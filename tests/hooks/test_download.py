@@ -8,7 +8,10 @@ import logging
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -146,19 +149,25 @@ def test_what_is_no_video_is_not_delivered(
         hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
 
 
-def serve(content: bytes, *, ranges: bool = True, told: bool = True) -> Callable[[Seen], bytes]:
-    """Answer as a file server does."""
+SAME: dict[str, Any] = {"ETag": '"same"'}
+
+
+def serve(
+    content: bytes, *, ranges: bool = True, told: bool = True, **headers: Any
+) -> Callable[[Seen], bytes]:
+    """Answer as a file server does, but for If-Range, which it ignores."""
+    headers = headers or SAME
 
     def answer(seen: Seen) -> bytes:
         given = seen.headers.get("range")
         length = -1 if told else None
         if not given or not ranges:
-            return http(200, content, length=length)
+            return http(200, content, length=length, **headers)
         start = int(given.removeprefix("bytes=").removesuffix("-"))
         if start >= len(content):
             return http(416, Content_Range=f"bytes */{len(content)}")
         span = f"bytes {start}-{len(content) - 1}/{len(content) if told else '*'}"
-        return http(206, content[start:], length=length, Content_Range=span)
+        return http(206, content[start:], length=length, Content_Range=span, **headers)
 
     return answer
 
@@ -168,14 +177,17 @@ def serve(content: bytes, *, ranges: bool = True, told: bool = True) -> Callable
 @pytest.mark.parametrize(
     "first",
     [
-        pytest.param(lambda mp4: http(200, mp4[:1_500_000], length=len(mp4)), id="half of it"),
-        pytest.param(lambda mp4: http(200, mp4[:5], length=len(mp4)), id="five bytes of it"),
-        pytest.param(lambda mp4: http(200, mp4[:1_500_000], length=None), id="half of it, of unknown length"),
+        pytest.param(lambda mp4: http(200, mp4[:1_500_000], length=len(mp4), **SAME), id="half of it"),
+        pytest.param(lambda mp4: http(200, mp4[:5], length=len(mp4), **SAME), id="five bytes of it"),
         pytest.param(
-            lambda mp4: chunked(mp4[:1_500_000], mp4[1_500_000:2_000_000], whole=False),
+            lambda mp4: http(200, mp4[:1_500_000], length=None, **SAME), id="half of it, of unknown length"
+        ),
+        pytest.param(lambda mp4: http(200, mp4[:1_500_000], **SAME), id="half of it, as if whole"),
+        pytest.param(
+            lambda mp4: chunked(mp4[:1_500_000], mp4[1_500_000:2_000_000], whole=False, **SAME),
             id="two chunks of three",
         ),
-        pytest.param(lambda mp4: chunked(mp4[:1_500_000]), id="one chunk, as if whole"),
+        pytest.param(lambda mp4: chunked(mp4[:1_500_000], **SAME), id="one chunk, as if whole"),
         pytest.param(lambda mp4: HANG_UP, id="nothing"),
         pytest.param(lambda mp4: RESET, id="a reset"),
         pytest.param(lambda mp4: http(503), id="503"),
@@ -195,21 +207,124 @@ def test_a_broken_download_becomes_whole(
     assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
     assert len(host.seen) == 2
     assert "range" not in host.seen[0].headers
-    if ranges and len(got := first(mp4)) > 2**20 and b"Content-Length" in got:
+    if ranges and b"Content-Length: %d" % len(mp4) in (got := first(mp4)) and len(got) > 2**20:
         assert host.seen[1].headers["range"] == "bytes=1048576-", "what came whole is not fetched again"
+        assert host.seen[1].headers["if-range"] == '"same"'
+
+
+def modified(
+    seconds: int, *, date: datetime | None = datetime(2026, 11, 22, 12, tzinfo=UTC)
+) -> dict[str, Any]:
+    """Return the headers of a file that was changed so many seconds before the reply."""
+    moment = datetime(2026, 11, 22, 12, tzinfo=UTC) - timedelta(seconds=seconds)
+    headers = {"Last_Modified": format_datetime(moment, usegmt=True)}
+    return headers | ({"Date": format_datetime(date, usegmt=True)} if date else {})
+
+
+def test_a_file_that_is_old_enough_is_resumed_by_its_last_modified(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes
+) -> None:
+    headers = modified(60)
+    host = peer(http(200, mp4[:1_500_000], length=len(mp4), **headers), serve(mp4, **headers))
+    target = tmp_path / "v.mp4"
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
+    assert host.seen[1].headers["range"] == "bytes=1048576-"
+    assert host.seen[1].headers["if-range"] == "Sun, 22 Nov 2026 11:59:00 GMT"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"ETag": 'W/"weak"'}, id="a weak ETag"),
+        pytest.param({"ETag": "unquoted"}, id="an ETag that is none"),
+        pytest.param({"ETag": '"half'}, id="half an ETag"),
+        pytest.param({"ETag": '"a b"'}, id="an ETag with a space"),
+        pytest.param({"ETag": 'W/"weak"'} | modified(3600), id="a weak ETag and an old file"),
+        pytest.param(modified(59), id="a file of the last minute"),
+        pytest.param(modified(-5), id="a file of the future"),
+        pytest.param(modified(3600, date=None), id="no Date"),
+        pytest.param({"Last_Modified": "long ago", "Date": "Sun, 22 Nov 2026 12:00:00 GMT"}, id="no time"),
+    ],
+)
+def test_what_cannot_be_proved_to_be_the_same_file_is_fetched_from_its_beginning(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, headers: dict[str, Any]
+) -> None:
+    old = mp4[:100] + bytes([mp4[100] ^ 1]) + mp4[101:]
+    host = peer(http(200, old[:1_500_000], length=len(old), **headers), serve(mp4, **headers | {"X_A": "b"}))
+    target = tmp_path / "v.mp4"
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
+    assert not any({"range", "if-range"} & set(seen.headers) for seen in host.seen)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param({"ETag": '"old"'}, {"ETag": '"new"'}, id="another ETag"),
+        pytest.param({"ETag": '"old"'}, {"ETag": 'W/"old"'}, id="a weak ETag"),
+        pytest.param({"ETag": '"old"'}, {"X_A": "b"}, id="no ETag any more"),
+        pytest.param({"ETag": '"old"'}, {"ETag": '"old"', "Content_Encoding": "br"}, id="another encoding"),
+        pytest.param({"ETag": '"old"'}, modified(3600), id="a time instead of the ETag"),
+        pytest.param(modified(3600), modified(1800), id="another time"),
+        pytest.param(modified(3600), modified(3600) | {"ETag": '"new"'}, id="an ETag all of a sudden"),
+    ],
+)
+def test_a_server_that_ignores_if_range_sends_no_part_of_another_file(
+    hook: LumaRayHook,
+    peer: StartPeer,
+    tmp_path: Path,
+    mp4: bytes,
+    before: dict[str, Any],
+    after: dict[str, Any],
+) -> None:
+    old = mp4[:100] + bytes([mp4[100] ^ 1]) + mp4[101:]
+    host = peer(http(200, old[:1_500_000], length=len(old), **before), serve(mp4, **after))
+    target = tmp_path / "v.mp4"
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
+    assert ["range" in seen.headers for seen in host.seen] == [False, True, False]
+
+
+def test_a_part_that_was_not_asked_for_is_no_video(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes
+) -> None:
+    part = http(206, mp4, Content_Range=f"bytes 0-{len(mp4) - 1}/{len(mp4)}", **SAME)
+    target = tmp_path / "v.mp4"
+    host = peer(part, serve(mp4))
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
+    assert len(host.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(lambda mp4: mp4[:1_500_000], id="half of it"),
+        pytest.param(lambda mp4: mp4[:-1], id="all but a byte"),
+        pytest.param(lambda mp4: mp4[:6], id="six bytes"),
+    ],
+)
+def test_a_file_whose_boxes_declare_more_than_there_is_is_not_delivered(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, broken: Callable[[bytes], bytes]
+) -> None:
+    """Whatever its Content-Length says."""
+    host = peer(http(200, broken(mp4), **SAME))
+    with pytest.raises(LumaRayDeliveryFailed, match="in the middle of an MP4 box"):
+        hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+    assert len(host.seen) == 4
+    assert not any("range" in seen.headers for seen in host.seen)
 
 
 @pytest.mark.parametrize(
     "second",
     [
         pytest.param(
-            lambda mp4: http(206, mp4[:50], Content_Range=f"bytes 0-49/{len(mp4)}"), id="the wrong range"
+            lambda mp4: http(206, mp4[:50], Content_Range=f"bytes 0-49/{len(mp4)}", **SAME),
+            id="the wrong range",
         ),
-        pytest.param(lambda mp4: http(206, mp4[1_048_576:]), id="no range named"),
+        pytest.param(lambda mp4: http(206, mp4[1_048_576:], **SAME), id="no range named"),
         pytest.param(lambda mp4: http(416), id="416"),
         pytest.param(
             lambda mp4: http(
-                206, mp4[1_048_576:2_000_000], Content_Range=f"bytes 1048576-1999999/{len(mp4)}"
+                206, mp4[1_048_576:2_000_000], Content_Range=f"bytes 1048576-1999999/{len(mp4)}", **SAME
             ),
             id="a part of the rest",
         ),
@@ -218,7 +333,7 @@ def test_a_broken_download_becomes_whole(
 def test_a_server_that_gets_ranges_wrong_does_no_harm(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, second: Callable[[bytes], bytes]
 ) -> None:
-    host = peer(http(200, mp4[:1_500_000], length=len(mp4)), second(mp4), serve(mp4))
+    host = peer(http(200, mp4[:1_500_000], length=len(mp4), **SAME), second(mp4), serve(mp4))
     target = tmp_path / "v.mp4"
     assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
     assert len(host.seen) == 3
@@ -235,7 +350,7 @@ def test_a_file_that_changed_meanwhile_is_not_sewn_together(
         return serve(mp4)(seen)
 
     old = mp4[:100] + mp4[101:]
-    headers = {"ETag": '"old"'} if sign == "its ETag" else {}
+    headers = {"ETag": '"old"'} if sign == "its ETag" else SAME
     host = peer(http(200, old[:1_500_000], length=len(old), **headers), answer)
     target = tmp_path / "v.mp4"
     assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
@@ -385,7 +500,7 @@ def test_the_log_at_info_names_no_output_url(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    host = peer(http(200, mp4[:100], length=len(mp4)), HANG_UP, http(503), serve(mp4))
+    host = peer(http(200, mp4[:100], length=len(mp4), **SAME), HANG_UP, http(503), serve(mp4))
     hook.download_video(f"{host.url}/outputs/secret.mp4?token=hidden", tmp_path / "v.mp4")
     with pytest.raises(LumaRayDeliveryFailed) as caught:
         hook.download_video(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import logging
+import re
+import signal
+import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -19,10 +25,13 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
 )
+from airflow_provider_luma.hooks.key import KeyFilter
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.hooks.settings import Settings
 from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
-from tests.hooks.peer import HANG_UP, RESET, Peer, http, to_json
+from tests.hooks.conftest import box
+from tests.hooks.peer import HANG_UP, RESET, Peer, chunked, http, to_json
 from tests.support import API_KEY, set_connection
 
 HookAt = Callable[..., tuple[LumaRayHook, Peer]]
@@ -348,6 +357,196 @@ def test_a_key_of_another_shape_is_not_repeated_either(
     if error is not None:
         assert isinstance(error, LumaRayError)
         assert key not in told(error)
+
+
+ODD_KEY = "sk&<live>'0\"1/2\\3%4+5=="
+#: How software writes a text into JSON, HTML and URLs; each is a JSON string's content, for the reply is JSON.
+ESCAPED: dict[str, Callable[[str], str]] = {
+    "json": lambda key: json.dumps(key)[1:-1],
+    "json in json": lambda key: json.dumps(json.dumps(key)[1:-1])[1:-1],
+    "json in json in json": lambda key: json.dumps(json.dumps(json.dumps(key)[1:-1])[1:-1])[1:-1],
+    "json as Go and Rails write it": lambda key: re.sub(
+        "[<>&'+]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(key)[1:-1]
+    ),
+    "json as PHP writes it": lambda key: json.dumps(key)[1:-1].replace("/", "\\/"),
+    "every character as \\u": lambda key: "".join(f"\\u{ord(character):04x}" for character in key),
+    "every character as \\U": lambda key: "".join(f"\\u{ord(character):04X}" for character in key),
+    "every second one": lambda key: "".join(
+        f"\\u{ord(character):04X}" if at % 2 else json.dumps(character)[1:-1]
+        for at, character in enumerate(key)
+    ),
+    "a Python repr": lambda key: json.dumps(repr(key)[1:-1])[1:-1],
+    "html": lambda key: json.dumps(html.escape(key))[1:-1],
+    "html twice": lambda key: json.dumps(html.escape(html.escape(key)))[1:-1],
+    "html numbers": lambda key: "".join(f"&#{ord(character)};" for character in key),
+    "html hexadecimal numbers": lambda key: "".join(f"&#x{ord(character):04X};" for character in key),
+    "html names": lambda key: (
+        json.dumps(key)[1:-1]
+        .replace("&", "&AMP")
+        .replace("/", "&sol;")
+        .replace("+", "&plus;")
+        .replace("=", "&equals;")
+    ),
+    "percent": lambda key: quote(key, safe=""),
+    "percent, lower case": lambda key: re.sub("%..", lambda found: found[0].lower(), quote(key, safe="")),
+    "percent twice": lambda key: quote(quote(key, safe=""), safe=""),
+    "every character in percent": lambda key: "".join(f"%{ord(character):02x}" for character in key),
+}
+
+
+def unescaped(text: str) -> set[str]:
+    """Return a text, and what somebody could make of it."""
+    found = {text}
+    for _ in range(3):
+        for reading in list(found):
+            found |= {html.unescape(reading), unquote(reading), reading.replace("\\/", "/")}
+            found.add(re.sub(r"\\+(?:u00|x)(..)", lambda hexed: chr(int(hexed[1], 16)), reading))
+            found.add(re.sub(r"\\+", r"\\", reading).replace('\\"', '"').replace("\\'", "'"))
+    return found
+
+
+@pytest.mark.parametrize("escape", ESCAPED.values(), ids=ESCAPED)
+@pytest.mark.parametrize("key", [API_KEY, ODD_KEY, "0123456789abcdef-0123-4567"])
+@pytest.mark.parametrize("status", [401, 500, 200])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-32-be"])
+def test_an_echo_of_the_key_is_not_repeated_however_it_is_escaped(
+    hook_at: HookAt,
+    monkeypatch: pytest.MonkeyPatch,
+    request_: GenerationRequest,
+    escape: Callable[[str], str],
+    key: str,
+    status: int,
+    encoding: str,
+) -> None:
+    body = f'{{"error": "Invalid API key \\"{escape(key)}\\" given", "credits": null}}'
+    _, host = hook_at(http(status, body.encode(encoding), x_request_id=f"r-{escape(key)}"))
+    set_connection(monkeypatch, host.url, password=key)
+    for verb in (lambda hook: hook.submit(request_), lambda hook: hook.get_credits()):
+        error = attempt(lambda verb=verb: verb(LumaRayHook()))  # type: ignore[misc]
+        assert isinstance(error, LumaRayError)
+        assert "Invalid API key" in str(error)
+        assert "<api key>" in str(error)
+        for reading in unescaped(str(error)) | unescaped(str(getattr(error, "hint", None))):
+            assert key not in reading
+
+
+@pytest.mark.parametrize("escape", ESCAPED.values(), ids=ESCAPED)
+def test_what_is_kept_of_a_result_for_the_record_has_no_key(
+    hook_at: HookAt, monkeypatch: pytest.MonkeyPatch, escape: Callable[[str], str]
+) -> None:
+    body = f'{{"status": "COMPLETED", "request_id": "r1", "note": ["{escape(ODD_KEY)}"]}}'
+    _, host = hook_at(http(200, body))
+    set_connection(monkeypatch, host.url, password=ODD_KEY)
+    assert LumaRayHook().get_result("r1").body["note"] == ["<api key>"]
+
+
+def test_a_key_that_is_no_part_of_a_reply_changes_nothing_in_it(
+    hook_at: HookAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "caf\u00e9 \U0001f600 &amp; %26 \\ / sk&<live> C:\\\\x \\u0026 " + "\\" * 99
+    _, host = hook_at(to_json({"status": "COMPLETED", "request_id": "r1", "note": note}))
+    set_connection(monkeypatch, host.url, password=ODD_KEY)
+    assert LumaRayHook().get_result("r1").body["note"] == note
+
+
+def test_a_long_reply_is_searched_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = KeyFilter(Settings(api_key=ODD_KEY)).clean
+    for text in (b"\\", b"%25", b"&amp;", b"s", b"sk&<live>'0"):
+        body = b" " + text * (2_000_000 // len(text))
+        started = time.process_time()
+        assert clean(body) == body
+        assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "BOGUS {key}\r\n\r\n",
+        "HTTP/1.1 {key} OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{key}\r\n",
+    ],
+)
+@pytest.mark.parametrize("key", [ODD_KEY, "0123456789abcdef-0123-4567"])
+@pytest.mark.parametrize("name", VERBS)
+def test_a_line_that_repeats_the_key_is_not_quoted(
+    hook_at: HookAt, monkeypatch: pytest.MonkeyPatch, verbs: dict[str, Verb], line: str, key: str, name: str
+) -> None:
+    _, host = hook_at(line.replace("{key}", key).encode())
+    set_connection(monkeypatch, host.url, password=key, timeout=5)
+    error = attempt(lambda: verbs[name](LumaRayHook()))
+    assert isinstance(error, LumaRayError)
+    assert not any(key in reading for reading in unescaped(str(error)))
+
+
+class TaskTimeout(BaseException):
+    """As Airflow's, which no ``except Exception`` catches."""
+
+
+@pytest.fixture
+def alarm() -> Iterator[Callable[[], None]]:
+    """Let SIGALRM end whatever the test does, as Airflow's task time-out does; return what sets it off."""
+
+    def time_out(*_: object) -> None:
+        raise TaskTimeout("Timeout")
+
+    before = signal.signal(signal.SIGALRM, time_out)
+    main = threading.main_thread().ident
+    assert main is not None
+    yield lambda: signal.pthread_kill(main, signal.SIGALRM)
+    signal.signal(signal.SIGALRM, before)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, its causes and its contexts."""
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        if (item := pending.pop()) is not None and id(item) not in seen:
+            seen.add(id(item))
+            yield item
+            pending += [item.__cause__, item.__context__]
+
+
+def below(error: BaseException) -> list[str]:
+    """Return the reprs of all local variables in all frames of an exception, those of this module left out."""
+    return [
+        f"{frame.f_code.co_name}: {name} = {value!r}"
+        for item in chain(error)
+        for frame, _ in traceback.walk_tb(item.__traceback__)
+        if frame.f_globals["__name__"] != __name__
+        for name, value in frame.f_locals.items()
+    ]
+
+
+BROKEN_OFF = {
+    "before the reply": b"",
+    "in the headers": b"HTTP/1.1 200 OK\r\nX-A: b\r\n",
+    "in the body": http(200, b'{"error": "the key ' + API_KEY.encode() + b" is", length=99),
+    "in a chunk": chunked(b'{"error": "the key ' + API_KEY.encode() + b" is", whole=False),
+    "in a video": http(200, box(b"ftyp", b"isom\0\0\2\0"), length=99),
+}
+
+
+@pytest.mark.parametrize("moment", BROKEN_OFF)
+@pytest.mark.parametrize("name", VERBS)
+def test_a_task_timeout_within_a_request_takes_no_key_along(
+    hook_at: HookAt, verbs: dict[str, Verb], alarm: Callable[[], None], name: str, moment: str
+) -> None:
+    over = threading.Event()
+
+    class Slow:
+        def __iter__(self) -> Iterator[bytes]:
+            yield BROKEN_OFF[moment]
+            alarm()
+            over.wait(10)
+
+    hook, host = hook_at(Slow())
+    with pytest.raises(TaskTimeout) as caught:
+        verbs[name](hook)
+    over.set()
+    assert len(host.seen) == 1
+    assert [line for line in below(caught.value) if API_KEY in line] == []
+    assert API_KEY not in told(caught.value)
 
 
 def test_the_log_at_debug_holds_neither_the_key_nor_an_uploads_address(

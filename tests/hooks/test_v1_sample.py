@@ -224,9 +224,23 @@ def test_the_id_is_taken_from_the_body_where_no_header_names_it(
     with pytest.raises(LumaRaySubmitUnknown) as caught:
         hook.generate(request_, tmp_path / "v.mp4")
     assert caught.value.request_id == "r1"
-    for wrong in (7, "", ["r1"], {"id": "r1"}):
+    for wrong in (7, "", ["r1"], {"id": "r1"}, "r 1", "\ud800", "r" * 201):
         hook, _ = hook_at(to_json({"request_id": wrong, "output": "https://x.example/v.mp4"}))
         assert hook.generate(request_, tmp_path / "v.mp4").request_id is None
+
+
+def test_the_id_in_the_body_is_the_jobs_where_the_header_names_the_gateways(
+    hook_at: HookAt, request_: GenerationRequest, tmp_path: Path
+) -> None:
+    hook, _ = hook_at(
+        to_json({"request_id": "r1", "output": "https://x.example/v.mp4"}, x_request_id="gateway")
+    )
+    assert hook.generate(request_, tmp_path / "v.mp4").request_id == "r1"
+    hook, _ = hook_at(to_json({"request_id": "r1", "status": "PROCESSING"}, x_request_id="gateway"))
+    with pytest.raises(LumaRaySubmitUnknown) as caught:
+        hook.generate(request_, tmp_path / "v.mp4")
+    assert (caught.value.request_id, caught.value.hint) == ("r1", None)
+    assert "gateway" not in str(caught.value)
 
 
 def test_an_error_object_under_200_is_a_refusal(
@@ -238,14 +252,14 @@ def test_an_error_object_under_200_is_a_refusal(
     assert simulator.charges == 0
 
 
-def test_a_video_that_broke_off_is_doubt_with_the_jobs_id(
+def test_a_video_that_broke_off_is_doubt_with_what_may_be_the_jobs_id(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest, tmp_path: Path
 ) -> None:
     simulator.fault("v1", "truncated", times=9)
     with pytest.raises(LumaRaySubmitUnknown) as caught:
         hook.generate(request_, tmp_path / "v.mp4")
-    assert caught.value.request_id == simulator.jobs[0].request_id
-    assert str(caught.value).startswith(simulator.jobs[0].request_id)
+    assert (caught.value.request_id, caught.value.hint) == (None, simulator.jobs[0].request_id)
+    assert simulator.jobs[0].request_id in str(caught.value)
     assert simulator.calls == {"v1": 1}
 
 
@@ -262,6 +276,9 @@ def test_a_video_that_broke_off_is_doubt_with_the_jobs_id(
             lambda mp4: chunked(mp4[:100], mp4[100:1_500_000], whole=False, **HEADERS),
             id="half of the chunks",
         ),
+        pytest.param(
+            lambda mp4: http(200, mp4[:1_500_000], **HEADERS), id="half of it, announced as if it were whole"
+        ),
         pytest.param(lambda mp4: http(200, mp4[:6], length=len(mp4), **HEADERS), id="six bytes"),
         pytest.param(lambda mp4: http(200, b"", **HEADERS), id="nothing"),
         pytest.param(lambda mp4: http(200, b"\xff\xd8\xff\xe0\0\x10JFIF\0" * 50, **HEADERS), id="an image"),
@@ -277,14 +294,24 @@ def test_a_video_that_broke_off_is_doubt_with_the_jobs_id(
         pytest.param(lambda mp4: http(202, '{"status": "QUEUED"}', **HEADERS), id="202"),
     ],
 )
-def test_any_other_answer_is_doubt_with_the_jobs_id(
+def test_any_other_answer_is_doubt_with_what_may_be_the_jobs_id(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path, mp4: bytes, answer: Callable[[bytes], bytes]
 ) -> None:
     hook, host = hook_at(answer(mp4))
     with pytest.raises(LumaRaySubmitUnknown) as caught:
         hook.generate(request_, tmp_path / "v.mp4")
     assert len(host.seen) == 1
-    assert caught.value.request_id == "r1"
+    assert (caught.value.request_id, caught.value.hint) == (None, "r1")
+
+
+@pytest.mark.parametrize("header", ["", "r 1", "r" * 201])
+def test_a_header_that_is_no_id_is_no_hint(
+    hook_at: HookAt, request_: GenerationRequest, tmp_path: Path, header: str
+) -> None:
+    hook, _ = hook_at(http(200, "{}", x_request_id=header))
+    with pytest.raises(LumaRaySubmitUnknown) as caught:
+        hook.generate(request_, tmp_path / "v.mp4")
+    assert (caught.value.request_id, caught.value.hint) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -301,9 +328,10 @@ def test_a_gateways_answer_is_doubt(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path, answer: bytes
 ) -> None:
     hook, host = hook_at(answer)
-    with pytest.raises(LumaRaySubmitUnknown):
+    with pytest.raises(LumaRaySubmitUnknown) as caught:
         hook.generate(request_, tmp_path / "v.mp4")
     assert len(host.seen) == 1
+    assert (caught.value.request_id, caught.value.hint) == (None, "r1")
 
 
 @pytest.mark.parametrize(
@@ -372,7 +400,8 @@ def test_a_video_that_cannot_be_written_does_not_lose_its_id(
     target = tmp_path / "v.mp4" if place == "a full disk" else tmp_path / "missing" / "v.mp4"
     with no_file_larger_than(50_000), pytest.raises(LumaRayError) as caught:
         hook.generate(request_, target)
-    assert caught.value.request_id == "r1"
+    assert isinstance(caught.value, LumaRaySubmitUnknown)
+    assert caught.value.hint == "r1"
 
 
 def test_a_reply_that_is_no_video_is_not_read_without_end(
@@ -390,7 +419,7 @@ def test_a_reply_that_is_no_video_is_not_read_without_end(
     hook, _ = hook_at(Endless())
     with pytest.raises(LumaRaySubmitUnknown) as caught:
         hook.generate(request_, tmp_path / "v.mp4")
-    assert caught.value.request_id == "r1"
+    assert caught.value.hint == "r1"
     assert len(sent) < 200
 
 

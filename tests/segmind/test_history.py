@@ -19,8 +19,10 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.segmind.history import (
     HistoryEntry,
+    NearMatch,
     body_digest,
     matches,
+    near_matches,
     parse_one,
     parse_rows,
 )
@@ -32,7 +34,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MODEL = "luma-ray-img-2-video"
 
 
-def row(request_id: str = "r1", **changes: Any) -> dict[str, Any]:
+def row(request_id: object = "r1", **changes: Any) -> dict[str, Any]:
     return {
         "request_id": request_id,
         "model_name": MODEL,
@@ -118,11 +120,15 @@ def test_a_request_with_several_outputs_is_one_request() -> None:
     assert [entry.request_id for entry in parse_rows(reply(rows))] == ["r1", "r2"]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"request_id": None}, {"request_id": ""}, {"request_id": 7}, {"request_id": [1]}]
-)
-def test_a_row_without_an_id_is_no_request(wrong: dict[str, Any]) -> None:
-    assert [entry.request_id for entry in parse_rows(reply([row() | wrong, row("r2")]))] == ["r2"]
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_row_without_an_id_is_no_request(nothing: object) -> None:
+    assert [entry.request_id for entry in parse_rows(reply([row(request_id=nothing), row("r2")]))] == ["r2"]
+
+
+@pytest.mark.parametrize("wrong", [7, [1], "\ud800", "r 1", "r" * 201])
+def test_a_row_whose_id_cannot_be_read_may_be_the_one_looked_for(wrong: object) -> None:
+    with pytest.raises(LumaRayUnavailable, match="request history"):
+        parse_rows(reply([row("r1"), row(request_id=wrong)]))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +232,20 @@ def test_one_request_is_found_in_any_envelope(body: object) -> None:
     assert found.output_url == VIDEO_URL
 
 
+@pytest.mark.parametrize(
+    "spelt", ["3f2b8c1e9a4d4f5e8b7a0c1d2e3f4a5b", "3F2B8C1E-9A4D-4F5E-8B7A-0C1D2E3F4A5B"]
+)
+def test_an_id_in_another_spelling_is_the_same_one(spelt: str) -> None:
+    ours = "3f2b8c1e-9a4d-4f5e-8b7a-0c1d2e3f4a5b"
+    found = parse_one(reply({"data": [row("r1"), row(spelt)]}), ours)
+    assert found is not None
+    assert found.request_id == spelt
+    assert len(parse_rows(reply([row(ours), row(spelt)]))) == 1
+    assert not matches(
+        [candidate(request_id=spelt)], model=MODEL, body_sha256=body_digest(BODY), since=NOON, claimed=[ours]
+    )
+
+
 def test_only_404_says_that_the_history_does_not_have_a_request() -> None:
     assert parse_one(reply({"error": "Request r1 not found"}, 404), "r1") is None
     assert parse_one(reply(HOSTILE["html"], 404), "r1") is None
@@ -292,6 +312,77 @@ def test_all_that_match_are_named_in_order() -> None:
         rows[0],
         rows[2],
     ]
+
+
+EARLY = NOON - timedelta(minutes=3)
+LATE = NOON + timedelta(minutes=20)
+OTHER = body_digest(BODY | {"loop": True})
+
+
+def near(*rows: HistoryEntry) -> list[NearMatch]:
+    return near_matches(
+        rows,
+        model=MODEL,
+        body_sha256=body_digest(BODY),
+        since=NOON,
+        until=NOON + timedelta(minutes=15),
+        claimed=iter(["mine"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (candidate(created=EARLY), "r1 (same inputs, created too early, at 2026-11-22 11:57:00 UTC)"),
+        (candidate(created=LATE), "r1 (same inputs, created too late, at 2026-11-22 12:20:00 UTC)"),
+        (candidate(created=None), "r1 (same inputs, created at an unknown time)"),
+        (candidate(body_sha256=OTHER), "r1 (created in time, other inputs)"),
+        (candidate(body_sha256=None), "r1 (created in time, inputs not shown)"),
+        (
+            candidate(state=VendorStatus.FAILED, created=EARLY),
+            "r1 (same inputs, created too early, at 2026-11-22 11:57:00 UTC)",
+        ),
+    ],
+)
+def test_a_row_that_misses_by_one_thing_is_named_with_it(found: HistoryEntry, text: str) -> None:
+    (missed,) = near(candidate(request_id="other", model="other"), found)
+    assert missed.entry is found
+    assert str(missed) == text
+
+
+@pytest.mark.parametrize(
+    "far",
+    [
+        pytest.param(candidate(), id="a match is no near match"),
+        pytest.param(candidate(created=NOON + timedelta(minutes=16)), id="a match within the clocks' skew"),
+        pytest.param(candidate(created=EARLY, body_sha256=OTHER), id="too early and other inputs"),
+        pytest.param(candidate(created=LATE, body_sha256=OTHER), id="too late and other inputs"),
+        pytest.param(candidate(created=None, body_sha256=OTHER), id="at an unknown time and other inputs"),
+        pytest.param(candidate(created=None, body_sha256=None), id="nothing known"),
+        pytest.param(candidate(created=EARLY, model="luma-ray-3-2"), id="another model"),
+        pytest.param(candidate(created=EARLY, request_id="MINE"), id="claimed"),
+    ],
+)
+def test_a_row_that_misses_by_more_is_not_named(far: HistoryEntry) -> None:
+    assert near(far) == []
+
+
+def test_without_an_end_nothing_is_too_late() -> None:
+    rows = [candidate(created=NOON + timedelta(days=9))]
+    options: dict[str, Any] = {"model": MODEL, "body_sha256": body_digest(BODY), "since": NOON, "claimed": ()}
+    assert matches(rows, **options) == rows
+    assert near_matches(rows, **options) == []
+    assert matches(rows, **options, until=NOON) == []
+
+
+def test_three_near_matches_are_named_those_with_the_same_inputs_first() -> None:
+    rows = [
+        candidate(request_id="a", body_sha256=OTHER),
+        candidate(request_id="b", body_sha256=OTHER),
+        candidate(request_id="c", body_sha256=None),
+        candidate(request_id="d", created=EARLY),
+    ]
+    assert [missed.entry.request_id for missed in near(*rows)] == ["d", "c", "a"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from airflow_provider_luma.segmind.replies import (
     VendorStatus,
     parse_result,
     parse_status,
-    urls_in,
 )
 from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, REQUEST_ID, VIDEO_URL, anyhow, outcome, reply
 
@@ -44,6 +43,9 @@ RESULT = {
 }
 
 
+OTHER_IDS: list[object] = [[REQUEST_ID], {}, "", " ", 7, True, REQUEST_ID[:-1], REQUEST_ID + "0"]
+
+
 def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in names}
 
@@ -59,12 +61,32 @@ def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
         (reply(COMPLETED | {"request_id": None}), VendorStatus.COMPLETED),
         (reply(FAILED, 422), VendorStatus.FAILED),
         (reply(FAILED, 200), VendorStatus.FAILED),
-        # a terminal state outranks the code
+        # a terminal state that names the job outranks the code
         *(
             (reply(COMPLETED, status), VendorStatus.COMPLETED)
             for status in (201, 401, 404, 422, 429, 500, 502, 504)
         ),
         *((reply(FAILED, status), VendorStatus.FAILED) for status in (400, 401, 404, 429, 500, 502, 504)),
+        (reply(FAILED, 503), VendorStatus.FAILED),
+        # one that names no job is the vendor's only under the vendor's own codes
+        *((reply(without(COMPLETED, "request_id"), status), VendorStatus.COMPLETED) for status in (200, 422)),
+        *((reply(without(FAILED, "request_id"), status), VendorStatus.FAILED) for status in (200, 422)),
+        *(
+            (reply(without(body, "request_id"), status), VendorStatus.UNKNOWN)
+            for body in (COMPLETED, FAILED)
+            for status in (201, 302, 400, 402, 408, 410, 500, 502, 503, 504, 524)
+        ),
+        *((reply(without(body, "request_id"), 404), VendorStatus.NOT_FOUND) for body in (COMPLETED, FAILED)),
+        # the job's id in another spelling
+        *(
+            (reply(body | {"request_id": spelt}, status), VendorStatus(str(body["status"])))
+            for body, status in ((COMPLETED, 200), (FAILED, 422), (FAILED, 502))
+            for spelt in (REQUEST_ID.replace("-", ""), REQUEST_ID.upper(), f" {REQUEST_ID}\n")
+        ),
+        (
+            reply({"status": "PROCESSING", "request_id": REQUEST_ID.replace("-", "").upper()}),
+            VendorStatus.PROCESSING,
+        ),
         # not found proves nothing
         (reply({"error": f"Request {REQUEST_ID} not found"}, 404), VendorStatus.NOT_FOUND),
         (reply(HOSTILE["html"], 404), VendorStatus.NOT_FOUND),
@@ -73,9 +95,11 @@ def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
         *(
             (reply(body | {"request_id": "another"}, status), VendorStatus.UNKNOWN)
             for body in (COMPLETED, FAILED)
-            for status in (200, 404, 422)
+            for status in (200, 404, 422, 502, 503)
         ),
-        (reply(COMPLETED | {"request_id": [REQUEST_ID]}), VendorStatus.UNKNOWN),
+        (reply({"status": "PROCESSING", "request_id": "another"}), VendorStatus.UNKNOWN),
+        (reply({"error": "not found", "request_id": "the gateway's own"}, 404), VendorStatus.UNKNOWN),
+        *((reply(COMPLETED | {"request_id": wrong}), VendorStatus.UNKNOWN) for wrong in OTHER_IDS),
         # no usable word
         *((reply({"status": word}), VendorStatus.UNKNOWN) for word in NO_STATES),
         (reply({"status": ["COMPLETED"]}), VendorStatus.UNKNOWN),
@@ -111,9 +135,31 @@ def test_a_key_that_stopped_working_ends_the_wait(status: int, read: Any) -> Non
 
 
 @pytest.mark.parametrize("read", [parse_status, parse_result])
-def test_a_rate_limited_poll_says_so(read: Any) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "Rate limit exceeded"},
+        {"error": "Rate limit exceeded", "request_id": "the gateway's own"},
+        without(FAILED, "request_id"),
+        without(COMPLETED, "request_id"),
+        FAILED | {"request_id": "another"},
+    ],
+)
+def test_a_rate_limited_poll_says_so(read: Any, body: object) -> None:
     with pytest.raises(LumaRayRateLimited):
-        read(reply({"error": "Rate limit exceeded"}, 429), REQUEST_ID)
+        read(reply(body, 429), REQUEST_ID)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("body", [without(FAILED, "request_id"), without(RESULT, "error")])
+def test_a_gateways_word_is_no_result(status: int, body: dict[str, Any]) -> None:
+    with pytest.raises((LumaRayUnavailable, LumaRayRateLimited)):
+        parse_result(reply(body, status), REQUEST_ID)
+
+
+def test_a_result_whose_id_has_lost_its_dashes_is_the_jobs() -> None:
+    result = parse_result(reply(RESULT | {"request_id": REQUEST_ID.replace("-", "").upper()}), REQUEST_ID)
+    assert (result.state, result.url) == (VendorStatus.COMPLETED, VIDEO_URL)
 
 
 @pytest.mark.parametrize(
@@ -187,11 +233,11 @@ def test_the_metrics_are_optional_and_exact(metrics: bytes, cost: str | None, re
         pytest.param(
             {"status": "COMPLETED", "a": VIDEO_URL, "b": "https://x.example/y"}, None, id="two URLs"
         ),
-        pytest.param({"status": "COMPLETED", "note": f"see {VIDEO_URL}"}, None, id="an URL within a text"),
+        pytest.param({"status": "COMPLETED", "note": f"see {VIDEO_URL}"}, None, id="a URL within a text"),
         pytest.param({"status": "COMPLETED", "output": "file:///etc/passwd"}, None, id="another scheme"),
         pytest.param({"status": "COMPLETED", "output": "javascript:alert(1)"}, None, id="a script"),
         pytest.param({"status": "COMPLETED", "output": None, "video": None}, None, id="none at all"),
-        pytest.param({"status": "COMPLETED", "video": {"url": 7}}, None, id="an URL that is a number"),
+        pytest.param({"status": "COMPLETED", "video": {"url": 7}}, None, id="a URL that is a number"),
     ],
 )
 def test_the_video_is_where_the_result_says_and_nothing_of_it_is_lost(
@@ -222,17 +268,6 @@ def test_a_deeply_nested_result_ends_no_task(depth: int) -> None:
         assert parse_result(reply(body), REQUEST_ID).url is None
     except LumaRayUnavailable:
         assert depth > 900
-
-
-def test_urls_are_found_in_order_and_at_any_depth() -> None:
-    value: object = ["https://x.example/2"]
-    for _ in range(5_000):
-        value = {"a": [value]}
-    assert list(urls_in(["https://x.example/1", value, 7, {"b": "https://x.example/3"}])) == [
-        "https://x.example/1",
-        "https://x.example/2",
-        "https://x.example/3",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +305,9 @@ def test_no_reply_brings_an_error_of_another_kind(answer: Reply) -> None:
     for read in (parse_status, parse_result):
         found = outcome(read, answer, REQUEST_ID)
         if isinstance(found, JobStatus | JobResult):
-            assert found.state not in (VendorStatus.COMPLETED, VendorStatus.FAILED) or found.state == said
+            if found.state in (VendorStatus.COMPLETED, VendorStatus.FAILED):
+                assert found.state == said
+                assert answer.named_id() == REQUEST_ID or answer.status in (200, 422)
             assert answer.status == 404 or found.state is not VendorStatus.NOT_FOUND
         else:
             assert isinstance(found, LumaRayAuthenticationError | LumaRayRateLimited | LumaRayUnavailable)

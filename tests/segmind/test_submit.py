@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -20,6 +21,18 @@ from airflow_provider_luma.segmind.replies import Reply, parse_submit
 from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, REQUEST_ID, anyhow, outcome, reply
 
 NO_IDS: list[object] = [None, "", "  ", [], {}, True]
+UNREADABLE_IDS: list[object] = [
+    7,
+    ["r1"],
+    "\ud800",
+    "r1\udfff",
+    "r1\x00",
+    "r\n1",
+    "r 1",
+    "r\u00a01",
+    "\u202er1",
+    "r" * 201,
+]
 DOCUMENTED = {
     "request_id": REQUEST_ID,
     "status": "QUEUED",
@@ -164,6 +177,68 @@ def test_no_error_repeats_the_key_or_an_asset_url(status: int) -> None:
             parse_submit(reply({"error": error}, status))
         assert KEY not in str(caught.value)
         assert "someone@example.com" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", UNREADABLE_IDS)
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [({}, 200), ({"error": "slow today"}, 200), ({"status": "FAILED", "error": "no"}, 422)],
+)
+def test_an_id_that_cannot_be_one_is_doubt(wrong: object, changes: dict[str, object], status: int) -> None:
+    with pytest.raises(LumaRaySubmitUnknown) as caught:
+        parse_submit(reply(DOCUMENTED | {"request_id": wrong} | changes, status))
+    assert (caught.value.request_id, caught.value.hint) == (None, None)
+    str(caught.value).encode()
+
+
+def test_the_longest_id() -> None:
+    assert parse_submit(reply({"request_id": "r" * 200})) == "r" * 200
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "hint"),
+    [
+        ({"error": "oops"}, {}, None),
+        ({"error": "oops"}, {"x_request_id": "h1"}, "h1"),
+        ({"error": "oops", "request_id": "b1"}, {"x_request_id": "h1"}, "b1"),
+        ({"error": "oops"}, {"x_request_id": "h 1"}, None),
+    ],
+)
+def test_doubt_comes_with_the_id_that_may_be_the_jobs(
+    body: object, header: dict[str, str], hint: str | None
+) -> None:
+    with pytest.raises(LumaRaySubmitUnknown) as caught:
+        parse_submit(reply(body, 502, **header))
+    assert (caught.value.request_id, caught.value.hint) == (None, hint)
+    assert hint is None or f"the id {hint}, which is the job's or a gateway's" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [
+        ("2026-11-22T09:00:00Z", 1),
+        ("2026-11-22T10:00:00Z", 1),
+        ("2026-11-22T10:00:00.2Z", 1),
+        ("2026-11-22T10:00:12.5Z", 12.5),
+        ("2026-11-22T10:01:00Z", 60),
+        ("2026-11-22T12:00:00Z", 60),
+        ("9999-12-31T23:59:59Z", 60),
+        ("0001-01-01T00:00:00Z", 1),
+        ("soon", 5),
+    ],
+)
+def test_a_rate_limit_lasts_between_a_second_and_a_minute(reset: str, seconds: float) -> None:
+    """By the time of the reply, whatever the worker's clock says."""
+    answer = reply({"error": "Rate limit exceeded"}, 429, x_rate_limit_reset_at_utc=reset)
+    with pytest.raises(LumaRayRateLimited) as caught:
+        parse_submit(replace(answer, received_at=datetime(2026, 11, 22, 10, tzinfo=UTC)))
+    assert caught.value.seconds_to_reset() == seconds
+
+
+def test_a_rate_limit_that_is_over_by_the_workers_clock_is_still_waited_for() -> None:
+    for hours in (-2, 0, 2):
+        error = LumaRayRateLimited("429", reset_at=datetime.now(UTC) + timedelta(hours=hours))
+        assert 1 <= error.seconds_to_reset() <= 60
 
 
 @settings(deadline=None, max_examples=60)
