@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from decimal import Decimal
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayInsufficientCredits
-from airflow_provider_luma.jobs.record import Identity, RecordState
 from airflow_provider_luma.segmind.models import CATALOGUE, DEFAULT_MODEL, model_info
 from airflow_provider_luma.segmind.money import money
 
 if TYPE_CHECKING:
     from airflow_provider_luma.jobs.ledger import Ledger
-    from airflow_provider_luma.storage import StoragePath
+    from airflow_provider_luma.jobs.record import Identity, JobRecord
+    from airflow_provider_luma.storage import StoredFile
 
-_IMAGES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .avif".split())
+_IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .avif".split())
 
 log = logging.getLogger(__name__)
 
@@ -60,15 +60,16 @@ def plan_batch(
 
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
     from airflow_provider_luma.jobs.ledger import SUFFIX, Ledger
-    from airflow_provider_luma.storage import open_path, safe_name
+    from airflow_provider_luma.jobs.record import Identity, RecordState
+    from airflow_provider_luma.storage import LocalFile, open_file, safe_name
 
     budget, price = money(max_credits), model_info(model).price
     if budget is None or budget < 0:
         raise _wrong(f"max_credits={max_credits!r}", "US dollars as a number that is not negative")
     if price is None:
         raise _wrong(f"model={model!r}", f"one whose price is known: {', '.join(CATALOGUE)}")
-    source, target = open_path(frames, storage_conn_id), open_path(videos, storage_conn_id)
-    if isinstance(source, Path) and not source.is_dir():
+    source, target = open_file(frames, storage_conn_id), open_file(videos, storage_conn_id)
+    if isinstance(source, LocalFile) and not source.path.is_dir():
         raise _wrong(f"frames={frames!r}", "a folder that exists")
     me = Identity.of(get_current_context())
     there = frozenset(_files(target, "videos", videos))
@@ -76,14 +77,14 @@ def plan_batch(
     charged: dict[str, Decimal] = {}
     pending: set[str] = set()
     for frame in sorted(_files(source, "frames", frames)):
-        if PurePosixPath(frame).suffix.lower() not in _IMAGES:
+        if PurePosixPath(frame).suffix.lower() not in _IMAGE_SUFFIXES:
             continue
         video = "/".join(map(safe_name, frame.split("/"))) + ".mp4"
         plan.append((frame, video))
-        takes = _takes(Ledger(me, target / video, None), me) if video + SUFFIX in there else []
+        takes = _takes(Ledger(me, target.below(video), None), me) if video + SUFFIX in there else []
         for take in takes:
-            job, paid = take.get("request_id") or take["intent_at"], money(take.get("cost"))
-            if paid is not None or take["state"] == RecordState.DELIVERED:
+            job, paid = take.request_id or take.intent_at, take.cost
+            if paid is not None or take.state is RecordState.DELIVERED:
                 charged[job] = price if paid is None else paid
             else:
                 pending.add(job)
@@ -99,13 +100,13 @@ def plan_batch(
     log.info("%s.", standing)
     if spent + in_flight + cost > budget:
         raise LumaRayConfigurationError(
-            f"max_credits={budget} does not cover the batch: {standing}. Nothing was bought; raise it, or take "
+            f"max_credits={budget} does not cover the batch: {standing}. Raise it, or take "
             f"frames out of {frames!r}."
         )
     balance = LumaRayHook(luma_ray_conn_id).get_credits().total
     if in_flight + cost > balance:
         raise LumaRayInsufficientCredits(
-            f"The balance of {balance} USD does not cover the batch: {standing}. Nothing was bought; top up the "
+            f"The balance of {balance} USD does not cover the batch: {standing}. Top up the "
             "account, then clear the task."
         )
     return [
@@ -122,33 +123,26 @@ def plan_batch(
     ]
 
 
-def _takes(ledger: Ledger, me: Identity) -> list[dict[str, Any]]:
+def _takes(ledger: Ledger, me: Identity) -> list[JobRecord]:
     """Return what the run that plans has bought before for one path."""
-    record = next(filter(None, ledger.read()), None)
     return [
         take
-        for take in (record.history() if record else ())
-        if (take["identity"]["dag_id"], take["identity"]["run_id"]) == (me.dag_id, me.run_id)
-        and take["state"] != RecordState.FAILED
+        for take in ledger.read().takes
+        if (take.identity.dag_id, take.identity.run_id) == (me.dag_id, me.run_id) and take.state != "failed"
     ]
 
 
-def _files(folder: StoragePath, name: str, given: str) -> Iterable[str]:
+def _files(folder: StoredFile, name: str, given: str) -> Iterable[str]:
     """Return the files in a folder and below it, by their paths from there."""
-    if isinstance(folder, Path):
-        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    from airflow_provider_luma.storage import asked_anew
-
-    root = folder.path.rstrip("/") + "/"
     try:
-        return [path.removeprefix(root) for path in asked_anew(folder).find(root)]
+        return folder.names_below()
     except OSError as error:
         raise _wrong(f"{name}={given!r}", f"a folder that can be listed ({error})") from None
 
 
-def _join(folder: StoragePath, given: str, name: str) -> str:
-    return str(folder / name) if isinstance(folder, Path) else f"{given.rstrip('/')}/{name}"
+def _join(folder: StoredFile, given: str, name: str) -> str:
+    return f"{given.rstrip('/')}/{name}" if "://" in given else str(folder.below(name))
 
 
 def _wrong(what: str, right: str) -> LumaRayConfigurationError:
-    return LumaRayConfigurationError(f"{what} is wrong: give {right}. Nothing was bought.")
+    return LumaRayConfigurationError(f"{what} is wrong: give {right}.")

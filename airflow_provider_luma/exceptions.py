@@ -9,6 +9,7 @@ LumaRayError(AirflowException)
 ├── LumaRayRateLimited            429: nothing was bought; a retry may pass
 ├── LumaRayUnavailable            no usable answer, and the call buys nothing; a retry may pass
 ├── LumaRayRecordError            the job's record cannot be read or written: nothing new was bought; a retry may pass
+├── LumaRaySuperseded             a retry or a clear has replaced this attempt, which stops; its successor goes on
 ├── LumaRaySubmitUnknown          perhaps bought: for a person; never retried
 ├── LumaRayJobFailed              the vendor's FAILED: unbilled; a retry buys anew
 ├── LumaRayTimeout                the job goes on; a retry re-attaches
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from copy import copy
 from datetime import UTC, datetime
-from typing import Self
+from typing import ClassVar, Self
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
@@ -39,10 +40,10 @@ __all__ = [
     "LumaRayRefused",
     "LumaRayResultExpired",
     "LumaRaySubmitUnknown",
+    "LumaRaySuperseded",
     "LumaRayTimeout",
     "LumaRayUnavailable",
 ]
-
 
 #: In seconds. A reset time in the past only shows that clocks differ; without a floor, a loop would send a burst.
 SHORTEST_RATE_LIMIT = 1.0
@@ -53,35 +54,50 @@ _UNTOLD_RATE_LIMIT = 5.0
 
 
 class LumaRayError(AirflowException):
-    """Base of all errors of this provider.
+    """Base of all errors of this provider. Its text has the cause, the money and the remedy on lines of their own.
 
-    :param message: what happened, what was bought, what a retry will do
+    :param cause: what happened, in a sentence
+    :param remedy: what to do about it
     :param request_id: the vendor's id of the job, where there is one; the text then begins with it
     :param status_code: the HTTP status that caused the error, where there was one
     """
 
+    #: What was bought and what a retry does, where nothing more is known than the error's class.
+    money: ClassVar[str] = ""
+
     def __init__(
-        self, message: str, *, request_id: str | None = None, status_code: int | None = None
+        self, cause: str, *, remedy: str = "", request_id: str | None = None, status_code: int | None = None
     ) -> None:
-        super().__init__(f"{request_id}: {message}" if request_id else message)
+        super().__init__(cause)
+        self.cause = cause
+        self.remedy = remedy
         self.request_id = request_id
         self.status_code = status_code  # type: ignore[assignment]  # AirflowException's is always set
+        self.standing = ""
 
-    def about(self, request_id: str | None, standing: str) -> Self:
-        """Return the same error, told of a job: its id first, where the job stands last."""
+    def __str__(self) -> str:
+        told = f"{self.request_id}: {self.cause}" if self.request_id else self.cause
+        return "\n".join(line for line in (told, self.standing or self.money, self.remedy) if line)
+
+    def with_context(self, request_id: str | None, standing: str, remedy: str = "") -> Self:
+        """Return the same error, with the job's id, and how its money and its record stand."""
         error = copy(self)
         error.request_id = self.request_id or request_id
-        prefix = f"{request_id}: " if request_id and not self.request_id else ""
-        error.args = (f"{prefix}{self} {standing}".rstrip(),)
+        error.standing = standing
+        error.remedy = remedy or self.remedy
         return error
 
 
 class LumaRayConfigurationError(LumaRayError, AirflowFailException):
     """An argument, the connection or the output path is wrong; found before any paid call."""
 
+    money = "Nothing was bought."
+
 
 class LumaRayRefused(LumaRayError, AirflowFailException):
     """The vendor refused the request; refusals are not billed, and the same request would be refused again."""
+
+    money = "The call bought nothing, and Airflow will not retry it."
 
 
 class LumaRayAuthenticationError(LumaRayRefused):
@@ -102,6 +118,8 @@ class LumaRayRateLimited(LumaRayError):
     :param reset_at: when the vendor will accept requests again, where it said so
     :param now: the time of the reply by the clock that ``reset_at`` is of; None: the worker's
     """
+
+    money = "The call bought nothing; a retry may pass."
 
     def __init__(
         self,
@@ -125,43 +143,63 @@ class LumaRayRateLimited(LumaRayError):
 class LumaRayUnavailable(LumaRayError):
     """No usable answer to a call that buys nothing: no connection, 5xx, or a reply of the wrong shape."""
 
+    money = "The call bought nothing; a retry may pass."
+
 
 class LumaRayRecordError(LumaRayError):
     """The job's record or the video's path cannot be read or written, which is never taken for "nothing is there"."""
 
+    money = "Nothing new was bought; a retry tries again."
+
+
+class LumaRaySuperseded(LumaRayError):
+    """Airflow has replaced this attempt, by a retry or a clear; its successor goes on with what is on record."""
+
+    money = "Its successor goes on with what is on record."
+
 
 class LumaRaySubmitUnknown(LumaRayError, AirflowFailException):
-    """A paid request was sent and its outcome could not be learned: perhaps bought, so a person decides.
+    """A paid request was sent and its outcome could not be learned, so a person decides.
 
-    :param request_id: the job's id, only where the vendor's own reply body named it
-    :param hint: an id that came with the reply and is the job's or a gateway's; look it up before relying on it
+    :param hint: an id that may be the job's, or a gateway's own
     """
+
+    money = "Perhaps a job was bought. Airflow will not retry."
 
     def __init__(
         self,
-        message: str,
+        cause: str,
         *,
+        remedy: str = "",
         request_id: str | None = None,
         status_code: int | None = None,
         hint: str | None = None,
     ) -> None:
         self.hint = None if request_id else hint
         if self.hint:
-            message = f"{message} The reply came with the id {self.hint}, which is the job's or a gateway's."
-        super().__init__(message, request_id=request_id, status_code=status_code)
+            cause = f"{cause} The reply came with the id {self.hint}, which is the job's or a gateway's."
+        super().__init__(cause, remedy=remedy, request_id=request_id, status_code=status_code)
 
 
 class LumaRayJobFailed(LumaRayError):
     """The vendor reported FAILED, which is not billed; a retry submits a new job."""
 
+    money = "A FAILED job is not billed; a retry submits a new one."
+
 
 class LumaRayTimeout(LumaRayError):
     """The wait ended before the job did; the job goes on, and a retry re-attaches to it."""
+
+    money = "The job is bought and goes on; a retry re-attaches at no charge."
 
 
 class LumaRayDeliveryFailed(LumaRayError):
     """The video was bought but could not be fetched or stored; a retry fetches it again at no charge."""
 
+    money = "The job is bought; a retry fetches its video at no charge."
+
 
 class LumaRayResultExpired(LumaRayError, AirflowFailException):
     """The video was bought and the vendor no longer has it."""
+
+    money = "The job was bought, and Airflow will not retry."

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from airflow_provider_luma.exceptions import (
@@ -18,34 +17,46 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.segmind.models import Model
-from airflow_provider_luma.storage import asked_anew, is_lasting, open_path, permissions, sign
-
-if TYPE_CHECKING:
-    from airflow.sdk import ObjectStoragePath
-
-    from airflow_provider_luma.storage import StoragePath
+from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, permission_hint
 
 MAX_FRAME_BYTES = 20 * 1024 * 1024
 
-_IMAGES = (
+#: What image files begin with: bytes at an offset.
+_MAGIC = (
     (b"\xff\xd8\xff", 0, "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
     (b"WEBP", 8, "image/webp"),
     (b"GIF8", 0, "image/gif"),
-    (b"BM", 0, "image/bmp"),
     (b"II*\0", 0, "image/tiff"),
     (b"MM\0*", 0, "image/tiff"),
     (b"ftypheic", 4, "image/heic"),
+    (b"ftypheix", 4, "image/heic"),
+    (b"ftypmif1", 4, "image/heif"),
     (b"ftypavif", 4, "image/avif"),
+    (b"ftypavis", 4, "image/avif"),
 )
 _HEAD_BYTES = 16
-#: By what a store tells a content: GCS by a digest, S3 and Azure by a mark that is another when the content is.
-_MARKS = ("md5Hash", "ETag", "etag")
-#: Query parameters by which stores sign an URL: they change with every signing and are as good as a password.
-_SIGNATURES = ("x-amz-", "x-goog-", "x-oss-")
-_SIGNATURE_NAMES = frozenset(
-    "signature expires awsaccesskeyid googleaccessid key-pair-id policy token access_token sig se sp sv sr st spr "
-    "skoid sktid skt ske sks skv".split()
+
+#: The query parameters by which a store signs a URL, and the prefix of all others that belong to the signature. They
+#: change with every signing, and say nothing of the content. One alone may be part of the content's address.
+_SIGNATURES: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
+    (frozenset({"x-amz-signature"}), ("x-amz-",)),
+    (frozenset({"x-goog-signature"}), ("x-goog-",)),
+    (frozenset({"x-oss-signature"}), ("x-oss-",)),
+    (frozenset({"signature", "expires", "awsaccesskeyid"}), ()),
+    (frozenset({"signature", "expires", "googleaccessid"}), ()),
+    (frozenset({"signature", "expires", "ossaccesskeyid"}), ()),
+    (frozenset({"signature", "key-pair-id", "policy"}), ()),
+    (frozenset({"signature", "key-pair-id", "expires"}), ()),
+)
+#: Azure's: present are sig, sv and se, and any of the others.
+_AZURE_SIGNED = frozenset({"sig", "sv", "se"})
+_AZURE = frozenset(
+    "sv ss srt sp se st spr sig sr skoid sktid skt ske sks skv sip si sdd saoid suoid scid".split()
+)
+#: Parameters that may be a password: known by their digest alone.
+_SECRET = frozenset(
+    "token access_token auth authorization signature sig key api_key apikey password secret".split()
 )
 
 
@@ -57,21 +68,46 @@ class Frame:
     :param identity: its content's digest, its store's mark of the content, or its URL without a signature; for the
         fingerprint
     :param url: the URL as given, for a frame that is one
-    :param path: the file, for a frame that is one
+    :param file: the file, for a frame that is one
     :param mime: the file's type, read from its first bytes
+    :param content: the file as it was checked, for one on a local disk; what is sent is what was seen
     """
 
     source: str
     identity: str
     url: str | None = field(default=None, repr=False)
-    path: StoragePath | None = None
+    file: StoredFile | None = None
     mime: str = ""
+    content: bytes | None = field(default=None, repr=False)
+
+    def read(self) -> bytes:
+        """Return the content that was checked.
+
+        :raises LumaRayUnavailable: it has changed since
+        """
+        if self.content is not None:
+            return self.content
+        if self.file is None:
+            raise LumaRayConfigurationError(f"start_frame {self.source!r} is no longer there.")
+        with _frame_errors(self.source):
+            content = self.file.read()
+            seen = self.file.look()
+        known = {_digest(content), f"{seen.mark}" if seen else ""} if content is not None else set()
+        if content is None or self.identity not in known:
+            raise LumaRayUnavailable(f"start_frame {self.source!r} changed while it was read.")
+        return content
+
+    @property
+    def data_url(self) -> str:
+        """The content as a data URL."""
+        return f"data:{self.mime};base64,{base64.b64encode(self.read()).decode()}"
 
 
 def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
     """Check a start frame: an http(s) URL is taken as it is, a file must be an image of at most 20 MB.
 
-    Of an object no more is read than its first bytes, where its store tells its size and marks its content.
+    A local file is read once. Of an object no more is read than its first bytes, where its store tells its size and
+    marks its content.
 
     :raises LumaRayConfigurationError: naming the frame and what would be right
     :raises LumaRayUnavailable: the store gives no answer
@@ -81,54 +117,48 @@ def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
         if not plain or not urlsplit(plain).hostname:
             raise _bad_frame(start_frame, "is no URL of an image")
         return Frame(source=plain, identity=plain, url=start_frame)
-    path = open_path(start_frame, conn_id)
+    file = open_file(start_frame, conn_id)
+    content: bytes | None = None
     with _frame_errors(start_frame):
-        if isinstance(path, Path):
-            if path.is_dir():
-                raise IsADirectoryError
-            with path.open("rb") as file:
-                seen = _seen(file.read(MAX_FRAME_BYTES + 1))
+        seen = file.look()
+        if seen is None:
+            raise FileNotFoundError
+        if seen.is_folder:
+            raise IsADirectoryError
+        size, identity = seen.size, seen.mark
+        if size is not None and identity is not None:
+            head = file.read(_HEAD_BYTES) or b"" if 0 < size <= MAX_FRAME_BYTES else b""
         else:
-            seen = _see_object(path)
-    if not seen.size:
+            content = file.read(MAX_FRAME_BYTES + 1)
+            if content is None:
+                raise FileNotFoundError
+            size, identity, head = len(content), _digest(content), content[:_HEAD_BYTES]
+    if not size:
         raise _bad_frame(start_frame, "is empty; give an image")
-    if seen.size > MAX_FRAME_BYTES:
+    if size > MAX_FRAME_BYTES:
         raise _bad_frame(start_frame, f"is larger than {MAX_FRAME_BYTES // 1024**2} MB; give a smaller image")
-    mime = next((mime for magic, at, mime in _IMAGES if seen.head[at : at + len(magic)] == magic), None)
+    mime = image_type(head)
     if mime is None:
         raise _bad_frame(
-            start_frame, f"is not an image: it begins with {seen.head[:8]!r}; give a JPEG or PNG"
+            start_frame, f"is not an image: it begins with {head[:8]!r}; give a JPEG, PNG, WebP, HEIC or AVIF"
         )
-    return Frame(source=str(path), identity=seen.identity, path=path, mime=mime)
+    return Frame(source=str(file), identity=identity, file=file, mime=mime, content=content)
 
 
-@dataclass(frozen=True)
-class _Seen:
-    size: int
-    head: bytes
-    identity: str
+def image_type(head: bytes) -> str | None:
+    """Return the MIME type of an image file from its first 16 bytes; None where it is none."""
+    if head[:2] == b"BM" and head[6:10] == bytes(4):
+        return "image/bmp"
+    return next((mime for magic, at, mime in _MAGIC if head[at : at + len(magic)] == magic), None)
 
 
-def _seen(content: bytes) -> _Seen:
-    return _Seen(len(content), content[:_HEAD_BYTES], f"sha256:{hashlib.sha256(content).hexdigest()}")
-
-
-def _see_object(path: ObjectStoragePath) -> _Seen:
-    store = asked_anew(path)
-    info = store.info(path.path)
-    if info["type"] == "directory":
-        raise IsADirectoryError
-    size = info.get("size")
-    mark = next((f"{name}:{info[name]}" for name in _MARKS if info.get(name)), None)
-    if size is None or mark is None:
-        return _seen(store.cat_file(path.path, start=0, end=MAX_FRAME_BYTES + 1))
-    head = store.cat_file(path.path, start=0, end=_HEAD_BYTES) if 0 < size <= MAX_FRAME_BYTES else b""
-    return _Seen(size, head, mark)
+def _digest(content: bytes | None) -> str:
+    return f"sha256:{hashlib.sha256(content or b'').hexdigest()}"
 
 
 @contextmanager
 def _frame_errors(start_frame: str) -> Iterator[None]:
-    """Tell what keeps a frame from being read."""
+    """Say what keeps a frame from being read."""
     try:
         yield
     except IsADirectoryError:
@@ -136,12 +166,10 @@ def _frame_errors(start_frame: str) -> Iterator[None]:
     except FileNotFoundError:
         raise _bad_frame(start_frame, "does not exist; give an image file or an http(s) URL") from None
     except Exception as error:
-        problem = f"cannot be read: {error}{permissions(error)}"
+        problem = f"cannot be read: {error}{permission_hint(error)}"
         if is_lasting(error) or not _is_object(start_frame):
             raise _bad_frame(start_frame, problem) from None
-        raise LumaRayUnavailable(
-            f"start_frame {start_frame!r} {problem}. Nothing was bought; a retry reads it again."
-        ) from None
+        raise LumaRayUnavailable(f"start_frame {start_frame!r} {problem}.") from None
 
 
 def _is_object(start_frame: str) -> bool:
@@ -153,32 +181,30 @@ def send_frame(
     frame: Frame,
     transfer: str,
     model: Model,
-    upload: Callable[[StoragePath], str],
+    upload: Callable[[Frame], str],
     reaches: Callable[[str], bool],
-) -> str:
+) -> tuple[str, bool]:
     """Return what stands for the frame in the request body, uploading it where that is the way.
 
-    :param transfer: auto, url, upload or base64; auto: an URL stays one, an object goes by a signed URL where there can
+    :param transfer: auto, url, upload or base64; auto: a URL stays one, an object goes by a signed URL where there can
         be one that the vendor reaches, and any other file is uploaded
     :param upload: the hook's ``upload_image``
     :param reaches: the hook's
+    :return: the text, and whether no other call can have sent the same
     :raises LumaRayConfigurationError: the frame cannot go that way
     """
     if frame.url is not None:
         if transfer not in ("auto", "url"):
             raise LumaRayConfigurationError(
-                f"frame_transfer={transfer!r} is for files, but start_frame is the URL {frame.source}; use 'auto'. "
-                "Nothing was bought."
+                f"frame_transfer={transfer!r} is for files, but start_frame is the URL {frame.source}; use 'auto'."
             )
-        return frame.url
-    if frame.path is None:
-        raise LumaRayConfigurationError(
-            f"start_frame {frame.source!r} is no longer there. Nothing was bought."
-        )
+        return frame.url, False
+    if frame.file is None:
+        raise LumaRayConfigurationError(f"start_frame {frame.source!r} is no longer there.")
     if transfer in ("auto", "url"):
-        url = sign(frame.path)
+        url = frame.file.sign()
         if url and reaches(url):
-            return url
+            return url, True
         if transfer == "url":
             why = (
                 "its store's address is a private one, out of the vendor's reach"
@@ -186,43 +212,55 @@ def send_frame(
                 else "no URL of it can be signed"
             )
             raise LumaRayConfigurationError(
-                f"frame_transfer='url' does not work with start_frame {frame.source}: {why}; use 'auto'. "
-                "Nothing was bought."
+                f"frame_transfer='url' does not work with start_frame {frame.source}: {why}; use 'auto'."
             )
     if transfer != "base64":
-        return upload(frame.path)
+        return upload(frame), True
     if not model.takes_base64:
         raise LumaRayConfigurationError(
-            f"frame_transfer='base64' does not work with {model.slug}, which takes an URL; use 'upload'. "
-            "Nothing was bought."
+            f"frame_transfer='base64' does not work with {model.slug}, which takes a URL; use 'upload'."
         )
-    return _base64(frame.path)
-
-
-def data_url(path: StoragePath) -> str:
-    """Return an image file as a data URL."""
-    frame = read_frame(str(path)) if isinstance(path, Path) else read_frame(str(path), path.conn_id)
-    return f"data:{frame.mime};base64,{_base64(path)}"
-
-
-def _base64(path: StoragePath) -> str:
-    with _frame_errors(str(path)):
-        content = path.read_bytes() if isinstance(path, Path) else asked_anew(path).cat_file(path.path)
-    return base64.b64encode(content).decode()
+    return base64.b64encode(frame.read()).decode(), False
 
 
 def unsigned(url: str) -> str:
-    """Return an URL without fragment, user and signature; empty where it is none."""
+    """Return a URL without fragment, user and signature; empty where it is none.
+
+    A parameter that may be a password, and may be part of the content's address, is kept by its digest.
+    """
     try:
         parts = urlsplit(url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:
         return ""
-    query = [
-        (name, value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        if name.lower() not in _SIGNATURE_NAMES and not name.lower().startswith(_SIGNATURES)
+    given = {name.lower() for name, _ in query}
+    dropped: set[str] = set()
+    for names, prefixes in _SIGNATURES:
+        if names <= given:
+            dropped |= names | {name for name in given if name.startswith(prefixes)}
+    if given >= _AZURE_SIGNED:
+        dropped |= _AZURE
+    kept = [
+        (name, f"sha256-{_short_digest(value)}" if name.lower() in _SECRET and value else value)
+        for name, value in query
+        if name.lower() not in dropped
     ]
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(query), ""))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(kept), ""))
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def without_signatures(value: Any) -> Any:
+    """Return a JSON value whose URLs have no signatures, as a further frame's among the parameters may have."""
+    if isinstance(value, dict):
+        return {name: without_signatures(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_signatures(item) for item in value]
+    if isinstance(value, str) and value.startswith(("http://", "https://")) and "?" in value:
+        return unsigned(value) or value.partition("?")[0]
+    return value
 
 
 @dataclass(frozen=True)
@@ -237,6 +275,12 @@ class VideoFile:
     path: Path
     size: int
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> VideoFile:
+        """Return a file that was checked before."""
+        with path.open("rb") as file:
+            return cls(path, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 class VideoSink:
@@ -301,28 +345,6 @@ def ends_whole(file: BinaryIO) -> bool:
     return at == end > 0
 
 
-@contextmanager
-def staged(target: StoragePath, tag: str) -> Iterator[Path]:
-    """Give a local file to fill for a target: beside it where that is local, else in a temporary folder.
-
-    The file is gone at the end, unless it was moved away.
-
-    :param tag: tells one task instance's file from another's; the same in each of its attempts, so that what a
-        killed one left is overwritten by the next
-    """
-    if isinstance(target, Path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(target.name.encode()).hexdigest()[:8]
-        part = target.with_name(f".{name}.{tag}.part")
-        try:
-            yield part
-        finally:
-            part.unlink(missing_ok=True)
-    else:
-        with TemporaryDirectory(prefix="luma_ray_") as folder:
-            yield Path(folder) / "video.part"
-
-
 def _bad_frame(start_frame: str, problem: str) -> LumaRayConfigurationError:
     shown = unsigned(start_frame) if start_frame.startswith(("http://", "https://")) else start_frame
-    return LumaRayConfigurationError(f"start_frame {shown!r} {problem}. Nothing was bought.")
+    return LumaRayConfigurationError(f"start_frame {shown!r} {problem}.")

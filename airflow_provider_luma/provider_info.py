@@ -38,6 +38,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": modules("operators"),
         "sensors": modules("sensors"),
         "triggers": modules("triggers"),
+        "cli": ["airflow_provider_luma.cli.definition.get_cli_commands"],
         "task-decorators": [
             {"name": "luma_ray", "class-name": "airflow_provider_luma.decorators.luma_ray.luma_ray_task"}
         ],

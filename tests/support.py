@@ -44,11 +44,25 @@ def task_context(
     dag_id: str = "clips",
     run_id: str = "run_1",
     map_index: int = -1,
-    store: MemoryStore | None = None,
+    store: Any = None,
+    clears: int = 0,
 ) -> Any:
-    """Return the context of a task instance, as far as the operator reads it."""
-    ti = SimpleNamespace(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index)
-    return {"ti": ti, "task_instance": ti} | ({"task_state_store": store} if store else {})
+    """Return the context of a task instance, as far as the operator reads it.
+
+    :param clears: how often the task was cleared; attempts with the same number are retries
+    """
+    pushed: dict[str, Any] = {}
+    ti = SimpleNamespace(
+        dag_id=dag_id,
+        run_id=run_id,
+        task_id=task_id,
+        map_index=map_index,
+        max_tries=clears,
+        pushed=pushed,
+        xcom_push=lambda key, value: pushed.update({key: value}),
+    )
+    run = SimpleNamespace(clear_number=clears)
+    return {"ti": ti, "task_instance": ti, "dag_run": run} | ({"task_state_store": store} if store else {})
 
 
 def make_operator(start_frame: object, output_path: object, **arguments: Any) -> LumaRayImageToVideoOperator:

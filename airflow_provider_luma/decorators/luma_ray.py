@@ -100,19 +100,19 @@ class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
         if not isinstance(returned, Mapping):
             raise LumaRayConfigurationError(
                 f"{function} returned {type(returned).__name__}, and @task.luma_ray needs a dict of inputs such as "
-                '{"prompt": ..., "start_frame": ..., "output_path": ...}. Nothing was bought.'
+                '{"prompt": ..., "start_frame": ..., "output_path": ...}.'
             )
         if strange := [name for name in returned if name not in _INPUTS]:
             raise LumaRayConfigurationError(
                 f"{function} returned {', '.join(map(repr, strange))}, which is no input: a callable returns some of "
-                f"{', '.join(_INPUTS)}; all else is an argument of @task.luma_ray. Nothing was bought."
+                f"{', '.join(_INPUTS)}; all else is an argument of @task.luma_ray."
             )
         for name, value in returned.items():
             setattr(self, name, value)
         if missing := [name for name in _REQUIRED if getattr(self, name) is SET_DURING_EXECUTION]:
             raise LumaRayConfigurationError(
                 f"{', '.join(missing)} came neither from {function} nor from @task.luma_ray: give each of "
-                f"{', '.join(_REQUIRED)} in one of the two. Nothing was bought."
+                f"{', '.join(_REQUIRED)} in one of the two."
             )
 
 

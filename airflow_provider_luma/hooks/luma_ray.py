@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -25,7 +25,7 @@ from airflow_provider_luma.hooks.key import sealed
 from airflow_provider_luma.hooks.limiter import RateLimiter, limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
 from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport
-from airflow_provider_luma.media import VideoFile, VideoSink, data_url, ends_whole, is_mp4_head
+from airflow_provider_luma.media import Frame, VideoFile, VideoSink, ends_whole, is_mp4_head, read_frame
 from airflow_provider_luma.provider_info import UI_FIELD_BEHAVIOUR
 from airflow_provider_luma.segmind.history import HistoryEntry, parse_one, parse_rows
 from airflow_provider_luma.segmind.ids import id_key
@@ -44,9 +44,6 @@ from airflow_provider_luma.segmind.replies import (
 )
 from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.segmind.urls import drop_frames, output_url
-
-if TYPE_CHECKING:
-    from airflow_provider_luma.storage import StoragePath
 
 #: v1 answers when the video is done: not a byte for the two minutes that are usual, or for several times as long.
 _GENERATE_TIMEOUT = 600.0
@@ -106,7 +103,7 @@ class LumaRayHook(BaseHook):
         settings = self._read_connection()
         if isinstance(settings, str):
             raise LumaRayConfigurationError(
-                f"Connection {self.luma_ray_conn_id!r} cannot be used: {settings}. Nothing was bought."
+                f"Connection {self.luma_ray_conn_id!r} cannot be used: {settings}."
             )
         return settings
 
@@ -278,14 +275,16 @@ class LumaRayHook(BaseHook):
     def _history_url(self) -> str:
         return f"{self.settings.history_url}/inference-request/request-history"
 
-    def upload_image(self, path: StoragePath) -> str:
-        """Upload an image to the vendor's storage and return its URL, which belongs in no log and no XCom.
+    def upload_image(self, image: Frame | str | Path) -> str:
+        """Upload an image to the vendor's storage and return its URL, which is to be kept out of logs and XCom.
 
+        :param image: a path or URI of an image file, or one that ``read_frame`` has checked
         :raises LumaRayConfigurationError: not an image, or larger than 20 MB
         :raises LumaRayRefused: the vendor refused it
         :raises LumaRayUnavailable: no usable answer; a retry uploads again
         """
-        body = {"data_urls": [data_url(path)]}
+        frame = image if isinstance(image, Frame) else read_frame(str(image))
+        body = {"data_urls": [frame.data_url]}
         with self._transport.post(f"{self.settings.upload_url}/upload-asset", body, paid=False) as response:
             return parse_upload(self._transport.read(response, paid=False))
 

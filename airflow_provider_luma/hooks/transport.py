@@ -130,8 +130,7 @@ class Transport:
                 return reply
             else:
                 raise LumaRayUnavailable(
-                    f"No answer from {urlsplit(url).hostname} after {attempt} tries: {problem}. "
-                    "This call buys nothing; a retry may pass."
+                    f"No answer from {urlsplit(url).hostname} after {attempt} tries: {problem}."
                 )
 
     @contextmanager
@@ -173,9 +172,7 @@ class Transport:
             elif body.taken and paid:
                 raise LumaRaySubmitUnknown(f"The submit was sent, but no answer came: {problem}.")
             else:
-                raise LumaRayUnavailable(
-                    f"No answer from {urlsplit(url).hostname}: {problem}. Nothing was bought; a retry may pass."
-                )
+                raise LumaRayUnavailable(f"No answer from {urlsplit(url).hostname}: {problem}.")
 
     @sealed
     def _send(
@@ -214,9 +211,7 @@ class Transport:
         if not problem:
             return self.reply(response, bytes(body))
         if not paid:
-            raise LumaRayUnavailable(
-                f"The answer broke off: {problem}. This call buys nothing; a retry may pass."
-            )
+            raise LumaRayUnavailable(f"The answer broke off: {problem}.")
         head = self.head(response)
         if 400 <= head.status < 500:
             return head

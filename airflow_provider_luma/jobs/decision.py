@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError
-from airflow_provider_luma.jobs.record import IN_FLIGHT, Identity, JobRecord, RecordState
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayDeliveryFailed
+from airflow_provider_luma.jobs.ledger import Standing
+from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord, RecordState
 
 
 class Action(Enum):
@@ -13,6 +15,8 @@ class Action(Enum):
 
     #: Buy a job.
     BUY = "buy"
+    #: The vendor said FAILED: ask once more, and buy where it says so again.
+    CHECK_FAILED = "check failed"
     #: A paid call's outcome is unknown: look it up.
     LOOK_UP = "look up"
     #: Wait for the recorded job, or fetch its video.
@@ -23,67 +27,142 @@ class Action(Enum):
     REUSE = "reuse"
 
 
+@dataclass(frozen=True)
+class Decision:
+    """The next step, and the take that it is about.
+
+    :param take: None where there is none: to buy, or to reuse a file without a record
+    :param inputs_left_aside: the take was bought for other inputs, and a retry finishes it
+    :param leaves: an earlier take of this task instance that is bought, and that nobody waits for any more
+    """
+
+    action: Action
+    take: JobRecord | None = None
+    inputs_left_aside: bool = False
+    leaves: JobRecord | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What lies at the video's path.
+
+    :param is_taken: whether there is a file
+    :param holds: the take whose video it is, by its digest; None where it is nobody's on record
+    """
+
+    is_taken: bool
+    holds: JobRecord | None = None
+
+
 def decide(
-    own: JobRecord | None,
-    other: JobRecord | None,
+    standing: Standing,
+    place: Place,
     *,
     identity: Identity,
-    fingerprint: str,
+    cleared: Clears,
+    fingerprint: str | None,
     output_path: str,
-    size: int | None,
     if_exists: str,
-) -> Action:
+) -> Decision:
     """Return what to do.
 
-    :param own: this task instance's record
-    :param other: another task instance's record at the same path
+    A retry finishes what its task instance bought, whatever has become of the inputs; only a clear or a new run buys
+    what is asked for now.
+
     :param identity: this task instance
-    :param fingerprint: of what is asked for now
+    :param cleared: its clears up to this attempt
+    :param fingerprint: of what is asked for now; None where that cannot be told, as an input is wrong by now
     :param output_path: where the video goes now
-    :param size: of the file at that path in bytes; None where there is none
     :param if_exists: overwrite, reuse or fail
     :raises LumaRayConfigurationError: the path is another task instance's, or taken under ``if_exists="fail"``
+    :raises LumaRayDeliveryFailed: the video is bought, and its path is another task instance's at the moment
     """
-    if own and own.fingerprint == fingerprint:
-        if own.state is RecordState.INTENT:
-            return Action.LOOK_UP
-        if own.state is RecordState.DELIVERED and own.output_path == output_path and own.bytes == size:
-            return Action.RETURN
-        if own.state is not RecordState.FAILED:
-            return Action.REATTACH
-    if other:
-        same = (other.fingerprint, other.bytes) == (fingerprint, size)
-        if if_exists == "reuse" and other.state is RecordState.DELIVERED and same and size is not None:
-            return Action.REUSE  # a mapping that is expanded anew may give a clip another index
+    own, other = standing.own, standing.other
+    take = _to_finish(standing, identity, cleared, fingerprint)
+    if take is not None:
+        aside = take.fingerprint != fingerprint and fingerprint is not None
+        if place.holds is not None and place.holds.key == take.key and take.state is RecordState.DELIVERED:
+            if take.output_path == output_path:
+                return Decision(Action.RETURN, take, aside)
+        elif other is not None:
+            if other.is_in_flight:
+                raise _path_is_busy(take, other, output_path)
+            if place.is_taken and if_exists == "reuse" and other.state is RecordState.DELIVERED:
+                return Decision(Action.REUSE, other)
+            if place.is_taken and if_exists == "fail":
+                raise _path_is_taken(output_path)
+        if take.state is RecordState.INTENT:
+            return Decision(Action.LOOK_UP, take, aside)
+        return Decision(Action.REATTACH, take, aside)
+    if other is not None:
+        same = place.holds is not None and (place.holds.key, other.fingerprint) == (other.key, fingerprint)
+        if if_exists == "reuse" and other.state is RecordState.DELIVERED and same:
+            return Decision(
+                Action.REUSE, other
+            )  # a mapping that is expanded anew may give a clip another index
         _refuse_shared_path(other, identity, output_path)
-    if size is not None and not _is_ours(own, output_path, size):
+    is_own = place.holds is not None and place.holds.identity == identity
+    if place.is_taken and not is_own:
         if if_exists == "reuse":
-            return Action.REUSE
+            return Decision(Action.REUSE, place.holds)
         if if_exists == "fail":
-            raise LumaRayConfigurationError(
-                f"output_path {output_path!r} is taken, and if_exists='fail'. Nothing was bought; move the file away, "
-                "or set if_exists to 'reuse' or 'overwrite'."
-            )
-    return Action.BUY
+            raise _path_is_taken(output_path)
+    if (
+        own is not None
+        and own.state is RecordState.FAILED
+        and own.request_id
+        and own.fingerprint == fingerprint
+    ):
+        return Decision(Action.CHECK_FAILED, own)
+    return Decision(Action.BUY, leaves=own if own and own.is_in_flight else None)
 
 
-def _is_ours(own: JobRecord | None, output_path: str, size: int) -> bool:
-    """Tell whether the file is an earlier take of this task instance's own."""
-    takes = [] if own is None else own.history()
-    return any(take.get("output_path") == output_path and take.get("bytes") == size for take in takes)
+def _to_finish(
+    standing: Standing, identity: Identity, cleared: Clears, fingerprint: str | None
+) -> JobRecord | None:
+    """Return the take that this attempt has to finish or to return; None where it may buy one."""
+    own = standing.own
+    if own is None:
+        return None
+    is_bought = own.is_in_flight or own.state is RecordState.DELIVERED
+    if is_bought and (own.fingerprint == fingerprint or not cleared.is_cleared_since(own.cleared)):
+        return own
+    for take in reversed(standing.takes):
+        wanted = take.identity == identity and take.fingerprint == fingerprint
+        if wanted and (take.is_in_flight or take.state is RecordState.DELIVERED):
+            return take
+    return None
+
+
+def _path_is_busy(take: JobRecord, other: JobRecord, output_path: str) -> LumaRayDeliveryFailed:
+    return LumaRayDeliveryFailed(
+        f"Its path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there. A retry delivers it "
+        "when that is done.",
+        request_id=take.request_id,
+    )
+
+
+def _path_is_taken(output_path: str) -> LumaRayConfigurationError:
+    return LumaRayConfigurationError(
+        f"output_path {output_path!r} is taken, and if_exists='fail'. Move the file away, or set if_exists to 'reuse' "
+        "or 'overwrite'."
+    )
 
 
 def _refuse_shared_path(other: JobRecord, identity: Identity, output_path: str) -> None:
     same_run = (other.identity.dag_id, other.identity.run_id) == (identity.dag_id, identity.run_id)
-    if other.state in IN_FLIGHT:
-        job = f"job {other.request_id}" if other.request_id else "a job whose id is not known yet"
+    if other.is_in_flight:
         raise LumaRayConfigurationError(
-            f"output_path {output_path!r} is in use: {other.identity} has {job} in flight there, so {identity} bought "
-            "nothing. Give each task instance a path of its own (one that ends in '/' does); if the other will never "
-            "be finished, clear it to collect its video, or delete its record beside the video."
+            f"output_path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there, so {identity} "
+            "bought nothing. Give each task instance a path of its own (one that ends in '/' does). If the other will "
+            f"never be finished: python -m airflow_provider_luma give-up {output_path!r}"
         )
     if same_run and other.state is RecordState.DELIVERED:
         raise LumaRayConfigurationError(
             f"output_path {output_path!r} holds the video of {other.identity} in the same run, so {identity} bought "
             "nothing. Give each task instance a path of its own; one that ends in '/' does."
         )
+
+
+def _job(record: JobRecord) -> str:
+    return f"job {record.request_id}" if record.request_id else "a job whose id is not known yet"

@@ -1,19 +1,17 @@
-"""The life of one paid job: ensure submitted, wait, deliver; one path for blocking, deferred and re-attached."""
+"""The life of one paid job: ensure it is bought, wait, deliver; one path for blocking, deferred and re-attached."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from decimal import Decimal
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-import pendulum
-
 from airflow_provider_luma.exceptions import (
+    LumaRayConfigurationError,
     LumaRayDeliveryFailed,
     LumaRayError,
     LumaRayJobFailed,
@@ -24,19 +22,21 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks.backoff import backoff
-from airflow_provider_luma.jobs.decision import Action, decide
-from airflow_provider_luma.jobs.record import JobRecord, RecordState, now
-from airflow_provider_luma.jobs.submit import Purchase, delivered
+from airflow_provider_luma.jobs.decision import Action, Decision, Place, decide
+from airflow_provider_luma.jobs.delivery import is_in_place, place
+from airflow_provider_luma.jobs.ledger import Standing
+from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.jobs.submit import Submission
 from airflow_provider_luma.jobs.waiting import Watch
-from airflow_provider_luma.media import VideoFile, staged
+from airflow_provider_luma.media import VideoFile, is_mp4_head
 from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict
 from airflow_provider_luma.segmind.replies import JobStatus, VendorStatus
-from airflow_provider_luma.storage import commit, size
+from airflow_provider_luma.storage import StoredFile, open_file, permission_hint
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
     from airflow_provider_luma.jobs.ledger import Ledger
-    from airflow_provider_luma.jobs.spec import JobSpec
+    from airflow_provider_luma.jobs.spec import Inputs, JobSpec
 
 #: Answers of a file host that say that it does not have the video.
 _NOT_THERE = (403, 404, 410)
@@ -44,258 +44,382 @@ _NOT_THERE = (403, 404, 410)
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Reused:
+    """A video that another task instance or somebody else left at the path, and that is taken as it is.
+
+    :param take: its record; None where it has none
+    """
+
+    path: str
+    take: JobRecord | None
+
+
 class Job:
-    """One task instance's job.
+    """One task instance's job, for one attempt.
 
     :param spec: what is asked for
     :param hook: the account
     :param ledger: where the job is on record
     :param stopped: gets an item when the task is told to stop, which ends a wait at once; unlike an event it may be
         filled from a signal handler
+    :param bought: told a job's id as soon as it is on record
     """
 
-    def __init__(self, spec: JobSpec, hook: LumaRayHook, ledger: Ledger, stopped: SimpleQueue[None]) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        hook: LumaRayHook,
+        ledger: Ledger,
+        stopped: SimpleQueue[None],
+        bought: Callable[[JobRecord], None] = lambda take: None,
+    ) -> None:
         self._spec = spec
         self._hook = hook
         self._ledger = ledger
         self._stopped = stopped
-        self._purchase = Purchase(spec, hook, ledger, self._pause)
+        self._bought = bought
+        self._submission = Submission(spec, hook, ledger, self._pause)
 
-    @property
-    def output_path(self) -> str:
-        """Where the video goes."""
-        return str(self._spec.output)
-
-    def ensure_submitted(self) -> JobRecord:
-        """Return the record of the job, which is bought only where none is on record."""
+    def ensure_bought(self) -> JobRecord | Reused:
+        """Return the take to wait for, which is bought only where none is on record, or the video to reuse."""
         while True:
-            record = self._find_or_buy()
-            if record is not None:
-                return record
+            found = self._find_or_buy()
+            if found is not None:
+                if isinstance(found, JobRecord):
+                    self._bought(found)
+                return found
 
-    def _find_or_buy(self) -> JobRecord | None:
+    def _find_or_buy(self) -> JobRecord | Reused | None:
         spec = self._spec
-        own, other = self._ledger.read()
-        if own is not None and (recalled := own.recalled(spec.fingerprint)) is not own:
-            log.info("%s: bought before as an earlier take of this task instance.", recalled.request_id)
-            own = self._ledger.write(recalled)
-        there = size(spec.output)
-        action = decide(
-            own,
-            other,
+        standing = self._ledger.read()
+        inputs = self._inputs(standing.own)
+        decision = decide(
+            standing,
+            self._look(standing),
             identity=spec.identity,
-            fingerprint=spec.fingerprint,
+            cleared=spec.cleared,
+            fingerprint=spec.fingerprint(inputs) if inputs else None,
             output_path=str(spec.output),
-            size=there,
             if_exists=spec.if_exists,
         )
-        if action is Action.REUSE:
-            log.info("%s is there already and is reused; nothing is bought.", spec.output)
-            return spec.intent(body_sha256="", api_version="").moved(
-                RecordState.DELIVERED,
-                request_id=other.request_id if other else None,
-                cost=Decimal(0),
-                bytes=there,
+        take = decision.take
+        self._tell(decision)
+        if decision.action is Action.REUSE:
+            return self._reused(take)
+        if decision.action is Action.CHECK_FAILED and take is not None:
+            take = self._asked_again(take)
+            if take.state is not RecordState.FAILED:
+                return take
+        if decision.action in (Action.BUY, Action.CHECK_FAILED) or take is None:
+            assert inputs is not None, "a retry of a bought job alone goes without inputs"
+            return self._submission.buy(inputs)
+        if decision.action is Action.LOOK_UP:
+            return self._submission.resolve(
+                take, f"An attempt ended around its paid call of {take.intent_at}."
             )
-        if action is Action.BUY or own is None:
-            earlier = (*(other.history() if other else ()), *(own.history() if own else ()))
-            return self._purchase.buy(own.revision if own else 0, earlier)
-        if action is Action.LOOK_UP:
-            return self._purchase.resolve(own, f"An attempt ended around its paid call of {own.intent_at}.")
-        if action is Action.RETURN:
-            log.info("%s: delivered before and in its place; nothing is bought.", own.request_id)
+        return self._taken_up(standing, take, is_returned=decision.action is Action.RETURN)
+
+    def _inputs(self, own: JobRecord | None) -> Inputs | None:
+        """Return the checked inputs; None where they are wrong by now and a retry has a bought job to finish."""
+        is_bought = own is not None and (own.is_in_flight or own.state is RecordState.DELIVERED)
+        try:
+            return self._spec.inputs(own)
+        except (LumaRayConfigurationError, LumaRayUnavailable) as error:
+            if own is None or not is_bought:
+                raise
+            if self._spec.cleared.is_cleared_since(own.cleared):
+                raise error.with_context(
+                    None, f"Nothing new was bought; {_named(own)} stays on record at {self._ledger.path}."
+                ) from None
+            log.warning("%s It is left aside: %s is finished first.", error.cause, _named(own))
+            return None
+
+    def _look(self, standing: Standing) -> Place:
+        """Return what lies at the video's path."""
+        output = self._spec.output
+        try:
+            seen = output.look()
+            if seen is None or seen.is_folder:
+                return Place(is_taken=False)
+            likely = [standing.own, standing.other, *reversed(standing.takes)]
+            delivered = (take for take in likely if take is not None and take.bytes == seen.size)
+            return Place(is_taken=True, holds=next((t for t in delivered if is_in_place(t, output)), None))
+        except LumaRayError:
+            raise
+        except Exception as error:
+            raise LumaRayRecordError(
+                f"What lies at output_path {str(output)!r} cannot be seen: {error}{permission_hint(error)}."
+            ) from None
+
+    def _tell(self, decision: Decision) -> None:
+        if decision.take is not None and decision.inputs_left_aside:
+            log.warning(
+                "The inputs have changed since %s was bought. A retry finishes what was bought; to buy what is asked "
+                "for now, clear the task once it is done.",
+                _named(decision.take),
+            )
+        if decision.leaves is not None:
+            log.warning(
+                "The inputs have changed, and the task was cleared: another clip is bought. %s was bought before, is "
+                "not delivered, and stays on record at %s.",
+                _named(decision.leaves),
+                self._ledger.path,
+            )
+
+    def _reused(self, take: JobRecord | None) -> Reused:
+        output = self._spec.output
+        if take is None and not is_mp4_head(output.read(8) or b""):
+            raise LumaRayConfigurationError(
+                f"The file at output_path {str(output)!r} is no MP4, so if_exists='reuse' cannot take it.",
+                remedy="Move it away, or set if_exists='overwrite'.",
+            )
+        log.info("%s is there already and is reused; nothing is bought.", output)
+        return Reused(str(output), take)
+
+    def _asked_again(self, take: JobRecord) -> JobRecord:
+        """Ask once more for a job that FAILED, before another one is bought; it is free."""
+        status = self._hook.get_status(str(take.request_id))
+        if status.state is VendorStatus.NOT_FOUND:
+            row = self._hook.find_job(str(take.request_id))
+            status = status if row is None else row.status()
+        if status.state in (VendorStatus.FAILED, VendorStatus.NOT_FOUND):
+            return take
+        if status.state is VendorStatus.UNKNOWN:
+            raise LumaRayUnavailable(
+                f"The job FAILED before, and now its status cannot be read. Nothing is bought until {take.request_id} "
+                "is known to have failed.",
+                request_id=take.request_id,
+            )
+        log.warning("%s: FAILED before, and now %s; it is taken up again.", take.request_id, status.state)
+        return self._ledger.advance(take, state=RecordState.SUBMITTED, error=None, cleared=self._spec.cleared)
+
+    def _taken_up(self, standing: Standing, take: JobRecord, *, is_returned: bool) -> JobRecord:
+        """Make a bought take this attempt's, and the path its own."""
+        changes: dict[str, object] = {"cleared": self._spec.cleared}
+        if is_returned:
+            log.info("%s: delivered before and in its place; nothing is bought.", take.request_id)
         else:
             log.info(
-                "%s: bought before and now %s; re-attaching, nothing is bought.", own.request_id, own.state
+                "%s: bought before and now %s; re-attaching, nothing is bought.", take.request_id, take.state
             )
-        return own if self._ledger.legs_agree else self._purchase.note(own)
+            if take.state is RecordState.DELIVERED:
+                changes["state"] = RecordState.COMPLETED
+        taken = self._ledger.note(take, leaving=standing.current, **changes)
+        if self._ledger.current_key not in (None, take.key):
+            raise LumaRayDeliveryFailed(
+                f"Its path {str(self._spec.output)!r} was taken by another task instance meanwhile.",
+                request_id=take.request_id,
+            )
+        return taken
 
     def recorded(self, request_id: str) -> JobRecord:
-        """Return the record of a job that an earlier phase of this attempt submitted.
+        """Return the take of a job that an earlier phase of this attempt bought; a lost record is made anew."""
+        take = next((take for take in self._ledger.read().takes if take.request_id == request_id), None)
+        if take is not None:
+            return take
+        log.warning("%s: no longer on record at %s; it is put there again.", request_id, self._ledger.path)
+        row = self._hook.find_job(request_id)
+        created = row.created if row and row.created else self._hook.vendor_now()
+        intent = self._spec.intent(
+            self._spec.inputs(None),
+            body_sha256=row.body_sha256 if row and row.body_sha256 else "",
+            body_is_unique=False,
+            api_version="v2",
+            at=created.isoformat(),
+        )
+        return self._ledger.note(
+            intent,
+            claim=request_id,
+            state=RecordState.SUBMITTED,
+            request_id=request_id,
+            submitted_at=created.isoformat(),
+        )
 
-        :raises LumaRayRecordError: it is not on record
-        """
-        own, _ = self._ledger.read()
-        if own is None or own.request_id != request_id:
-            raise LumaRayRecordError(
-                f"Bought, but not on record at {self._ledger.path} any more. Look it up in Segmind's request history.",
-                request_id=request_id,
-            )
-        return own
-
-    def wait(self, record: JobRecord) -> JobRecord:
-        """Block until the video is ready, and return the record.
+    def wait(self, take: JobRecord) -> JobRecord:
+        """Block until the video is ready, and return the take.
 
         :raises LumaRayJobFailed: the vendor's FAILED
         :raises LumaRayTimeout: the deadline has passed, or the task was told to stop
         :raises LumaRayResultExpired: the vendor does not know the job any more
         """
         watch = Watch(
-            record.luma_ray_conn_id,
-            str(record.request_id),
-            record.model,
-            waited=lambda: _seconds_since(record),
+            take.luma_ray_conn_id,
+            str(take.request_id),
+            take.model,
+            waited=lambda: self._seconds_since(take),
             timeout=self._spec.timeout.total_seconds(),
             poll_interval=self._spec.poll_interval,
         )
-        with self._about(record), watch.learning():
-            if record.state is RecordState.SUBMITTED and _seconds_since(record) < 1:
+        with self._context(take), watch.learning():
+            if take.state is RecordState.SUBMITTED and self._seconds_since(take) < 1:
                 self._pause(watch.delay())
-            elif record.state is RecordState.SUBMITTED:
-                record = self._ready(record)
-            while record.state is RecordState.SUBMITTED:
+            elif take.state is RecordState.SUBMITTED:
+                take = self._ready(take)
+            while take.state is RecordState.SUBMITTED:
                 status, verdict = watch.look(self._hook)
-                waited = _seconds_since(record)
+                waited = self._seconds_since(take)
                 if verdict is Verdict.WAIT:
-                    log.info("%s: %s after %.0f s.", record.request_id, status.state, waited)
+                    log.info("%s: %s after %.0f s.", take.request_id, status.state, waited)
                     self._pause(watch.delay())
                 else:
-                    record = self._settle(record, status, verdict, waited)
-        return record
+                    take = self._settle(take, status, verdict, waited)
+        return take
 
-    def _ready(self, record: JobRecord) -> JobRecord:
+    def _ready(self, take: JobRecord) -> JobRecord:
         """Ask for the result of a job that was waited for before: where it is there, no status call is needed."""
         try:
-            result = self._hook.get_result(str(record.request_id))
+            result = self._hook.get_result(str(take.request_id))
         except (LumaRayRateLimited, LumaRayUnavailable):
-            return record
+            return take
         if not result.url:
-            return record
+            return take
         status = JobStatus(
             VendorStatus.COMPLETED,
             cost=result.cost,
             remaining_credits=result.remaining_credits,
             output_url=result.url,
         )
-        return self._settle(record, status, Verdict.READY, _seconds_since(record))
+        return self._settle(take, status, Verdict.READY, self._seconds_since(take))
 
-    def _settle(self, record: JobRecord, status: JobStatus, verdict: Verdict, waited: float) -> JobRecord:
+    def _settle(self, take: JobRecord, status: JobStatus, verdict: Verdict, waited: float) -> JobRecord:
         if verdict is Verdict.READY:
-            return self._purchase.note(
-                record.moved(
-                    RecordState.COMPLETED,
-                    completed_at=now(),
-                    output_url=status.output_url,
-                    cost=status.cost,
-                    remaining_credits=status.remaining_credits,
-                )
+            return self._ledger.note(
+                take,
+                state=RecordState.COMPLETED,
+                completed_at=self._hook.vendor_now().isoformat(),
+                output_url=status.output_url or take.output_url,
+                cost=status.cost if take.cost is None else take.cost,
+                remaining_credits=status.remaining_credits,
             )
         if verdict is Verdict.FAILED:
-            self._purchase.note(record.moved(RecordState.FAILED, error=status.error))
-            raise LumaRayJobFailed(
-                f"Segmind reports FAILED: {status.error}. That is not billed; a retry submits a new job.",
-                request_id=record.request_id,
-            )
+            self._ledger.note(take, state=RecordState.FAILED, error=status.error)
+            raise LumaRayJobFailed(f"Segmind reports FAILED: {status.error}.", request_id=take.request_id)
         if verdict is Verdict.GONE:
             raise self._expired(
-                record, f"neither its status nor its history knows the job after {waited:.0f} s"
+                take, f"neither its status nor its history knows the job after {waited:.0f} s"
             )
         raise LumaRayTimeout(
-            f"Not ready {waited:.0f} s after the submission (timeout={self._spec.timeout}), last seen "
-            f"{status.state}. Bought; the job goes on. On record at {self._ledger.path}: a retry looks again.",
-            request_id=record.request_id,
+            f"Not ready {waited:.0f} s after the submission (timeout={self._spec.timeout}), last seen {status.state}.",
         )
 
-    def deliver(self, record: JobRecord) -> JobRecord:
-        """Fetch the video of a job that is ready and put it in its place; return the record.
+    def deliver(self, take: JobRecord) -> JobRecord:
+        """Fetch the video of a job that is ready and put it in its place; return the take.
 
         :raises LumaRayDeliveryFailed: not this time
         :raises LumaRayResultExpired: the vendor no longer has it
         """
-        here = self.output_path
-        if record.state is RecordState.DELIVERED and size(self._spec.output) == record.bytes:
-            return (
-                record
-                if record.output_path == here
-                else self._ledger.write(replace(record, output_path=here))
-            )
-        with self._about(record), staged(self._spec.output, self._spec.identity.digest) as part:
-            if not record.output_url:
-                record, _ = self._locate(record)
+        output = self._spec.output
+        if take.state is RecordState.DELIVERED and is_in_place(take, output):
+            here = str(output)
+            return take if take.output_path == here else self._ledger.note(take, output_path=here)
+        tag = f"{self._spec.identity.digest}.{self._ledger.attempt}"
+        with self._context(take), output.staged(tag) as part:
             try:
-                video = self._download(record, part)
-                commit(video.path, self._spec.output)
+                video = self._copied(take, part)
+                if video is None:
+                    take, video = self._fetched(take, part)
+                delivered = place(self._ledger, output, take, video, self._hook.vendor_now())
             except OSError as error:
-                raise LumaRayDeliveryFailed(
-                    f"The video could not be stored at {self._spec.output}: {error}."
-                ) from None
-        moved = delivered(record, video)
-        log.info("%s: %d bytes at %s.", record.request_id, video.size, self._spec.output)
-        log.info("Cost: %s USD; balance after: %s USD.", record.cost, record.remaining_credits)
-        return self._ledger.write(replace(moved, output_path=here))
+                raise LumaRayDeliveryFailed(f"The video could not be stored at {output}: {error}.") from None
+        log.info("Cost: %s USD; balance after: %s USD.", delivered.cost, delivered.remaining_credits)
+        return delivered
 
-    def _download(self, record: JobRecord, part: Path) -> VideoFile:
+    def _copied(self, take: JobRecord, part: Path) -> VideoFile | None:
+        """Copy the video from where it was delivered before, if it still lies there."""
+        if take.output_path == str(self._spec.output) or take.sha256 is None or take.bytes is None:
+            return None
         try:
-            return self._hook.download_video(str(record.output_url), part)
+            elsewhere = open_file(take.output_path)
+            if not elsewhere.holds(take.bytes, take.sha256, take.mark) or not elsewhere.fetch(part):
+                return None
+        except Exception as error:
+            log.info("%s: not to be had from %s (%s).", take.request_id, take.output_path, error)
+            return None
+        log.info("%s: copied from %s.", take.request_id, take.output_path)
+        return VideoFile.of(part)
+
+    def _fetched(self, take: JobRecord, part: Path) -> tuple[JobRecord, VideoFile]:
+        if not take.output_url:
+            take, _ = self._locate(take)
+        try:
+            return take, self._hook.download_video(str(take.output_url), part)
         except LumaRayDeliveryFailed as error:
             if error.status_code not in _NOT_THERE:
                 raise
-            log.info("%s: %s Asking for the video's address again.", record.request_id, error)
-        record, expired = self._locate(record)
+            log.info("%s: %s Asking for the video's address again.", take.request_id, error.cause)
+        take, expired = self._locate(take)
         try:
-            return self._hook.download_video(str(record.output_url), part)
+            return take, self._hook.download_video(str(take.output_url), part)
         except LumaRayDeliveryFailed as error:
             if expired and error.status_code in _NOT_THERE:
-                raise self._expired(record, "its result has expired and its file is gone") from None
+                raise self._expired(take, "its result has expired and its file is gone") from None
             raise
 
-    def _locate(self, record: JobRecord) -> tuple[JobRecord, bool]:
-        """Find out where the video is, from the result, or from the history; tell whether the result has expired.
+    def _locate(self, take: JobRecord) -> tuple[JobRecord, bool]:
+        """Find out where the video is, from the result or from the history; tell whether the result has expired.
 
         Within the vendor's hour a 404 proves nothing, so it is asked again, now and by the next attempt.
         """
-        if not record.request_id:
-            raise self._expired(record, "its file is gone and v1 named no id to ask for it")
-        may_be_known = _seconds_since(record) <= RECORD_LIFETIME
+        if not take.request_id:
+            raise self._expired(take, "its file is gone and v1 named no id to ask for it")
+        may_be_known = self._seconds_since(take) <= RECORD_LIFETIME
         attempt = 0
         while True:
             attempt += 1
-            result = self._hook.get_result(record.request_id)
-            row = None if result.url else self._hook.find_job(record.request_id)
+            result = self._hook.get_result(take.request_id)
+            row = None if result.url else self._hook.find_job(take.request_id)
             url = result.url or (row and row.output_url)
             if url:
                 cost = result.cost or (row and row.cost)
-                moved = record.moved(
-                    RecordState.COMPLETED,
+                moved = self._ledger.note(
+                    take,
+                    state=RecordState.COMPLETED,
                     output_url=url,
-                    cost=record.cost if record.cost is not None else cost,
-                    remaining_credits=record.remaining_credits or result.remaining_credits,
+                    cost=take.cost if take.cost is not None else cost,
+                    remaining_credits=take.remaining_credits or result.remaining_credits,
                 )
-                return self._purchase.note(moved), not may_be_known
+                return moved, not may_be_known
             if result.state is not VendorStatus.NOT_FOUND:
                 break
             if not may_be_known:
-                raise self._expired(record, "neither its result nor its history is there")
+                raise self._expired(take, "neither its result nor its history is there")
             delay = backoff(attempt)
             if delay is None:
                 raise LumaRayDeliveryFailed(
                     "Segmind says COMPLETED, but neither its result nor its history is there at the moment."
                 )
             self._pause(delay)
-        self._purchase.note(record.moved(RecordState.COMPLETED, result=result.body))
+        self._ledger.note(take, state=RecordState.COMPLETED, result=result.body)
         raise LumaRayDeliveryFailed(
             "Segmind says COMPLETED, but its reply names no video; the whole reply is in the record."
         )
 
-    def _expired(self, record: JobRecord, why: str) -> LumaRayResultExpired:
+    def _expired(self, take: JobRecord, why: str) -> LumaRayResultExpired:
         return LumaRayResultExpired(
-            f"Bought at {record.started}, and no longer to be had from Segmind: {why}. On record at "
-            f"{self._ledger.path}. Airflow will not retry; to buy the clip again, change generation_tag.",
-            request_id=record.request_id,
+            f"Bought at {take.started}, and no longer to be had from Segmind: {why}.",
+            request_id=take.request_id,
+            remedy=(
+                "To buy the clip again, give this one up, then clear the task:\n"
+                f"  python -m airflow_provider_luma give-up {str(self._spec.output)!r}"
+            ),
+        ).with_context(
+            take.request_id, f"The job was bought; on record at {self._ledger.path}. Airflow will not retry."
         )
 
     @contextmanager
-    def _about(self, record: JobRecord) -> Iterator[None]:
-        """Tell every error of a bought job of it: its id, and what a retry will do."""
+    def _context(self, take: JobRecord) -> Iterator[None]:
+        """Let every error of a bought job name its id and where it is on record."""
         try:
             yield
         except LumaRayError as error:
-            if error.request_id:
+            if error.standing:
                 raise
-            standing = f"The job is bought and on record at {self._ledger.path}; "
-            raise error.about(
-                record.request_id, standing + "the next attempt re-attaches at no charge."
-            ) from None
+            standing = error.money
+            if not isinstance(error, LumaRayJobFailed):
+                where = f"The job is bought and on record at {self._ledger.path}"
+                standing = f"{where}; the next attempt re-attaches at no charge."
+            raise error.with_context(take.request_id, standing) from None
 
     def _pause(self, seconds: float) -> None:
         try:
@@ -304,6 +428,32 @@ class Job:
             return
         raise LumaRayTimeout("The task was told to stop, so the wait ended.")
 
+    def _seconds_since(self, take: JobRecord) -> float:
+        """Return how long the vendor has had a job; never less than nothing, whatever the clocks say."""
+        return max((self._hook.vendor_now() - take.started).total_seconds(), 0.0)
 
-def _seconds_since(record: JobRecord) -> float:
-    return (pendulum.now("UTC") - record.started).total_seconds()
+
+def _named(take: JobRecord) -> str:
+    return (
+        f"job {take.request_id}" if take.request_id else f"a job that was perhaps bought at {take.intent_at}"
+    )
+
+
+def check_output(output: StoredFile, given: str) -> None:
+    """Refuse a path at which no video can be, before anything is asked or bought.
+
+    :param given: the argument's value
+    """
+    try:
+        seen = output.look()
+    except Exception as error:
+        if isinstance(error, PermissionError):
+            raise LumaRayRecordError(
+                f"What lies at output_path {given!r} cannot be seen: {error}{permission_hint(error)}."
+            ) from None
+        raise LumaRayConfigurationError(f"output_path={given!r} is no place for a video: {error}.") from None
+    if seen is not None and seen.is_folder:
+        raise LumaRayConfigurationError(
+            f"output_path={given!r} is a directory.",
+            remedy="End it with '/' for a file named after the task instance below it.",
+        )

@@ -1,31 +1,42 @@
-"""Where a job's record lives: beside the video, and mirrored in Airflow's task state store (Airflow 3.3 and later)."""
+"""The one owner of a job's record: it claims before a purchase, and never writes over what it has not read.
+
+The record lies beside the video, and on Airflow 3.3 and later in the task state store too.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRecordError
-from airflow_provider_luma.jobs.record import Identity, JobRecord
-from airflow_provider_luma.storage import (
-    files_below,
-    is_lasting,
-    permissions,
-    read_bytes,
-    sidecar,
-    write_text,
+from airflow_provider_luma.exceptions import (
+    LumaRayConfigurationError,
+    LumaRayRecordError,
+    LumaRaySuperseded,
 )
-
-if TYPE_CHECKING:
-    from airflow_provider_luma.storage import StoragePath
+from airflow_provider_luma.jobs.record import (
+    Clears,
+    Identity,
+    JobRecord,
+    RecordState,
+    assemble,
+    combine,
+    merge,
+)
+from airflow_provider_luma.storage import StoredFile, Version, is_lasting, permission_hint
 
 #: Renaming it would lose the jobs in flight.
 STATE_KEY = "luma_ray_job"
 SUFFIX = ".job.json"
+#: A claim that is older than this when the money is due is looked at again: its process may have been stopped, and its
+#: retry may have bought meanwhile. Both writes of a claim together take well under a second where all is well.
+FRESH_SECONDS = 5.0
+#: A writer who loses so often in a row is not unlucky; something else is wrong.
+_MAX_ROUNDS = 20
 
 log = logging.getLogger(__name__)
 
@@ -34,98 +45,299 @@ class StateStore(Protocol):
     """What is used of Airflow's ``context["task_state_store"]``."""
 
     def get(self, key: str) -> Any:
-        """Return a value; None where there is none."""
+        """Return a value; None where there is none, and also for an attempt that a retry has replaced."""
 
     def set(self, key: str, value: Any, *, retention: Any = ...) -> None:
         """Keep a value."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What is on record when an attempt looks.
+
+    :param own: this task instance's last take
+    :param current: the take that the path belongs to at the moment
+    :param takes: all takes that are on record here, of whatever task instance
+    """
+
+    own: JobRecord | None = None
+    current: JobRecord | None = None
+    takes: tuple[JobRecord, ...] = ()
+
+    @property
+    def other(self) -> JobRecord | None:
+        """The current take, where it is another task instance's."""
+        is_own = self.current is None or (self.own and self.own.identity == self.current.identity)
+        return None if is_own else self.current
+
+
 class Ledger:
-    """Reads and writes the record of one task instance's job on both legs; either alone suffices.
+    """Reads and writes the record of one task instance's job for one attempt.
 
     :param identity: the task instance
     :param output: where the video goes; the record's file is beside it
     :param store: Airflow's task state store, where there is one
+    :param cleared: the clears of the task instance up to this attempt
     :param shared: the folder below which other task instances keep their videos; None: the video's own folder only
+    :param clock: seconds that grow even while the machine sleeps
+    :param nonce: makes a text that no other attempt has
     """
 
     def __init__(
         self,
         identity: Identity,
-        output: StoragePath,
+        output: StoredFile,
         store: StateStore | None,
-        shared: StoragePath | None = None,
+        cleared: Clears = Clears(),  # noqa: B008 - it is frozen
+        shared: StoredFile | None = None,
+        clock: Callable[[], float] = time.time,
+        nonce: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._identity = identity
+        self._output = output
         self._store = store
+        self.cleared = cleared
         self._shared = shared
-        self._output = str(output)
-        self.path = sidecar(output, SUFFIX)
-        #: Whether the last read found the same on both legs, as far as they are this task instance's.
-        self.legs_agree = True
+        self._clock = clock
+        self._nonce = nonce
+        self._file = output.beside(SUFFIX)
+        self._version: Version | None = None
+        self._record: JobRecord | None = None
+        self._stored: JobRecord | None = None
+        self._claimed_at = 0.0
+        #: Tells this attempt's files from those of others.
+        self.attempt = nonce()[:12]
 
-    def read(self) -> tuple[JobRecord | None, JobRecord | None]:
-        """Return this task instance's record, and another's at the same path.
+    @property
+    def path(self) -> str:
+        """Where the record's file is."""
+        return str(self._file)
 
-        Where the legs differ the newer one counts, and of two equally new ones the file, which a person can edit.
+    def read(self) -> Standing:
+        """Return what is on record.
 
-        :raises LumaRayRecordError: a leg that is there cannot be read
+        Where the two copies differ, what both know of a job counts together.
+
+        :raises LumaRayRecordError: a copy that is there cannot be read
         """
-        beside = _read_file(self.path)
-        stored = self._read_store()
-        other = beside if beside and beside.identity != self._identity else None
-        own = [record for record in (beside, stored) if record and record.identity == self._identity]
-        newest = max(own, key=lambda record: record.revision, default=None)
-        self.legs_agree = other is not None or all(
-            record == newest for record in ((beside, stored) if self._store else (beside,))
+        self._refresh()
+        self._stored = self._read_store()
+        takes: dict[str, JobRecord] = {}
+        for record in (self._stored, self._record):
+            for take in record.takes if record else ():
+                known = takes.get(take.key)
+                takes[take.key] = _reconciled(known, take) if known else take
+        current = takes[self._record.key] if self._record else None
+        mine = [take for take in takes.values() if take.identity == self._identity]
+        return Standing(
+            own=max(mine, key=lambda take: (take.revision, take is current), default=None),
+            current=current,
+            takes=tuple(takes.values()),
         )
-        return newest, other
+
+    def claim(self, intent: JobRecord) -> JobRecord | None:
+        """Put an intent on record where, since the last read, nobody else has; call it before each paid call.
+
+        :return: the claim; None where somebody else was first, and nothing may be bought
+        :raises LumaRaySuperseded: a retry has replaced this attempt
+        :raises LumaRayRecordError: it cannot be written; whatever copy took it was withdrawn again
+        :raises LumaRayConfigurationError: nothing can ever be written beside the video
+        """
+        intent = intent.changed(claim=self._nonce(), cleared=self.cleared)
+        record = assemble(intent.changed(revision=self._next_revision()), self._known_takes)
+        self._claimed_at = self._clock()
+        if not self._claim_file(record):
+            return None
+        try:
+            self._store_takes(record)
+        except (LumaRayRecordError, LumaRaySuperseded) as error:
+            self.withdraw(record, str(error))
+            raise
+        return record.changed(superseded=())
+
+    @property
+    def _known_takes(self) -> list[JobRecord]:
+        """All takes that were read or written last, those of the file first."""
+        return [take for record in (self._record, self._stored) if record for take in record.takes]
+
+    def confirm(self, claim: JobRecord) -> bool:
+        """Tell whether a claim still stands; ask right before the money is due.
+
+        The store may not keep two writers apart, or this process may have been stopped since the claim.
+
+        :raises LumaRaySuperseded: a retry has replaced this attempt
+        :raises LumaRayRecordError: that cannot be told
+        """
+        fresh = self._output.is_conditional and self._clock() - self._claimed_at < FRESH_SECONDS
+        while not fresh:
+            asked_at = self._clock()
+            if self._stored is not None:
+                self._set(self._stored)
+            self._refresh()
+            if self._record is None or (self._record.key, self._record.state) != (
+                claim.key,
+                RecordState.INTENT,
+            ):
+                return False
+            fresh = self._clock() - asked_at < FRESH_SECONDS
+        return True
+
+    def withdraw(self, claim: JobRecord, why: str) -> None:
+        """Put on record that nothing was bought under a claim, so that it passes for no call that was made."""
+        try:
+            self.advance(claim.changed(state=RecordState.FAILED, error=why))
+        except (LumaRayRecordError, LumaRaySuperseded) as error:
+            log.warning("%s", error)
+
+    def advance(self, take: JobRecord, *, leaving: JobRecord | None = None, **changes: Any) -> JobRecord:
+        """Put on record what has changed of a take, and return it with whatever others know of it.
+
+        It becomes the path's own record, or stays among the superseded ones where another take has the path by now.
+
+        :param leaving: the take that this one takes the path from; None: only what is on record of itself changes
+        :raises LumaRaySuperseded: it is on record beside the video, and a retry has replaced this attempt
+        :raises LumaRayRecordError: on record nowhere
+        """
+        base = next((one for one in self._known_takes if one.key == take.key), take)
+        changed = take.changed(superseded=(), **changes)
+        take = combine(base, changed) if base.revision > take.revision else changed
+        problems = []
+        try:
+            take = self._advance_file(take, leaving)
+        except Exception as error:
+            problems.append(f"{self._file}: {error!r}")
+        if self._store is not None:
+            take = take.changed(revision=max(take.revision, self._next_revision() - 1))
+            try:
+                self._store_takes(take)
+            except LumaRaySuperseded as error:
+                for problem in problems:
+                    log.error("Not on record beside the video: %s", problem)
+                raise error.with_context(
+                    take.request_id, f"The job is on record at {self._file}; its successor goes on with it."
+                ) from None
+            except LumaRayRecordError as error:
+                problems.append(str(error))
+        copies = 1 if self._store is None else 2
+        if len(problems) == copies:
+            raise LumaRayRecordError(
+                f"The job's record cannot be written: {'; '.join(problems)}.", request_id=take.request_id
+            )
+        for problem in problems:
+            log.warning(
+                "The record could not be written to one of its places (%s); the other holds it.", problem
+            )
+        return take
+
+    def note(self, take: JobRecord, *, leaving: JobRecord | None = None, **changes: Any) -> JobRecord:
+        """Do as ``advance`` does; where it cannot be put on record the attempt goes on with what it knows."""
+        try:
+            return self.advance(take, leaving=leaving, **changes)
+        except LumaRayRecordError as error:
+            log.error("%s The job goes on, but this is not on record.", error.cause)
+            return take.changed(superseded=(), **changes)
+
+    @property
+    def current_key(self) -> str | None:
+        """The take that the path belonged to when it was last read or written."""
+        return self._record.key if self._record else None
+
+    def is_current(self, take: JobRecord) -> bool:
+        """Tell whether the path belongs to a take, with the digest that it has, at this moment."""
+        record = self._refresh()
+        return record is not None and (record.key, record.sha256) == (take.key, take.sha256)
+
+    def _advance_file(self, take: JobRecord, leaving: JobRecord | None) -> JobRecord:
+        for _ in range(_MAX_ROUNDS):
+            there = self._record
+            wanted = _with(there, take, leaving)
+            if wanted == there:
+                return take
+            take = take.changed(revision=self._next_revision())
+            wanted = _with(there, take, leaving).changed(revision=take.revision)
+            if self._write(wanted):
+                return _take_of(wanted, take)
+            # Somebody else has written it since: what they know and what is known here goes together.
+            self._refresh()
+            newer = _take_of(self._record, take) if self._record else take
+            take = combine(newer, take) if newer is not take else take
+        raise OSError(f"others wrote it {_MAX_ROUNDS} times in a row")
+
+    def _claim_file(self, record: JobRecord) -> bool:
+        try:
+            if self._write(record):
+                return True
+        except Exception as error:
+            if is_lasting(error):
+                raise LumaRayConfigurationError(
+                    f"output_path {str(self._output)!r} cannot be written: {error}{permission_hint(error)}. Give a "
+                    "path in a bucket or folder that is there and may be written."
+                ) from None
+            if not self._holds(record):
+                raise LumaRayRecordError(
+                    f"The job's record cannot be written beside output_path ({self._file}): {error!r}."
+                ) from None
+        # Lost, or written by a call whose answer was lost and that was then sent again.
+        return self._holds(record)
+
+    def _holds(self, claim: JobRecord) -> bool:
+        self._refresh()
+        return self._record is not None and self._record.key == claim.key
+
+    def _write(self, record: JobRecord) -> bool:
+        """Write the file if it still is what was read; False where it is not."""
+        content = record.to_bytes()
+        if self._version is None:
+            token = self._file.create(content)
+        else:
+            token = self._file.replace(content, self._version.token)
+        if token is None:
+            return False
+        self._record, self._version = record, Version(content, token)
+        return True
+
+    def _next_revision(self) -> int:
+        return 1 + max(record.revision if record else 0 for record in (self._record, self._stored))
+
+    def _refresh(self) -> JobRecord | None:
+        self._version, self._record = _read(self._file)
+        return self._record
 
     def _read_store(self) -> JobRecord | None:
         if self._store is None:
             return None
         try:
             raw = self._store.get(STATE_KEY)
-            return None if raw is None else JobRecord.from_json(raw)
+            record = None if raw is None else JobRecord.load(raw)
         except Exception as error:
-            where = f"key {STATE_KEY!r} of the task state store"
-            raise _unreadable(f"The job's record at {where} is there but cannot be read", error) from None
-
-    def write(self, record: JobRecord, *, before_purchase: bool = False) -> JobRecord:
-        """Write the record on both legs and return it with its new revision.
-
-        :param before_purchase: both legs must take it; afterwards one is enough
-        :raises LumaRayRecordError: not written, as far as it had to be
-        :raises LumaRayConfigurationError: nothing can be written beside the video, and nothing was, before a purchase
-        """
-        record = replace(record, revision=record.revision + 1)
-        raw = record.to_json()
-        problems = []
-        try:
-            write_text(self.path, json.dumps(raw, indent=2) + "\n")
-        except Exception as error:
-            if before_purchase and is_lasting(error):
-                raise LumaRayConfigurationError(
-                    f"output_path {self._output!r} cannot be written: {error}{permissions(error)}. Give a path in a "
-                    "bucket or folder that is there and may be written. Nothing was bought."
-                ) from None
-            problems.append(f"{self.path}: {error!r}")
-        legs = 1
-        if self._store is not None:
-            legs = 2
-            try:
-                self._store.set(STATE_KEY, raw, retention=_never_expire())
-            except Exception as error:
-                problems.append(f"the task state store: {error!r}")
-        if problems and (before_purchase or len(problems) == legs):
-            bought = "Nothing was bought" if before_purchase else "The job goes on, but this is not on record"
-            raise LumaRayRecordError(
-                f"The job's record cannot be written beside output_path: {'; '.join(problems)}. {bought}.",
-                request_id=record.request_id,
+            raise _unreadable(f"key {STATE_KEY!r} of the task state store", error) from None
+        if record is not None and record.identity != self._identity:
+            raise _unreadable(
+                f"key {STATE_KEY!r} of the task state store",
+                ValueError(f"it is the one of {record.identity}"),
             )
-        for problem in problems:
-            log.warning("The job's record could not be written to %s; the other copy holds it.", problem)
         return record
+
+    def _store_takes(self, take: JobRecord) -> None:
+        mine = (one for one in self._known_takes if one.identity == self._identity)
+        self._set(assemble(take, mine))
+
+    def _set(self, record: JobRecord) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.set(STATE_KEY, record.dump(), retention=_never_expire())
+        except Exception as error:
+            if _says_replaced(error):
+                raise LumaRaySuperseded(
+                    "Airflow has replaced this attempt, by a retry or a clear; this one stops.",
+                    request_id=record.request_id,
+                ) from None
+            raise LumaRayRecordError(
+                f"The job's record cannot be written to the task state store: {error!r}.",
+                request_id=record.request_id,
+            ) from None
+        self._stored = record
 
     def neighbours(self, since: datetime) -> Iterator[JobRecord]:
         """Yield the records of other task instances whose videos lie in the same folder, or below the shared one.
@@ -133,33 +345,62 @@ class Ledger:
         :param since: what happened to a job before is of no interest
         :raises LumaRayRecordError: one of them cannot be read
         """
-        folder = self._shared or self.path.parent
+        folder = self._shared or self._file.parent
         try:
-            paths = list(files_below(folder, SUFFIX, since, deep=folder is self._shared))
+            files = list(folder.files_below(SUFFIX, since, deep=folder is self._shared))
         except Exception as error:
-            raise _unreadable(f"The records below {folder} cannot be listed", error) from None
-        for path in paths:
-            record = _read_file(path)
-            if record and record.identity != self._identity:
+            raise _unreadable(f"{folder}, where the records of other tasks are,", error) from None
+        for file in files:
+            _, record = _read(file)
+            if record is not None and record.identity != self._identity:
                 yield record
 
 
-def _read_file(path: StoragePath) -> JobRecord | None:
+def _reconciled(stored: JobRecord, beside: JobRecord) -> JobRecord:
+    """Return what the two copies say of one take: the newer one counts, of equally new ones what both know."""
+    if stored.revision == beside.revision:
+        return combine(beside, stored)
+    newer, older = (stored, beside) if stored.revision > beside.revision else (beside, stored)
+    ids = {
+        "request_id": newer.request_id or older.request_id,
+        "output_url": newer.output_url or older.output_url,
+    }
+    return newer.changed(**ids)
+
+
+def _with(there: JobRecord | None, take: JobRecord, leaving: JobRecord | None) -> JobRecord:
+    """Return what is on record with a take as it is now."""
+    if there is None:
+        return take
+    if there.key == take.key:
+        return assemble(take, there.superseded)
+    if leaving is not None and there.key == leaving.key:
+        return assemble(take, there.takes)
+    return merge(there, take)
+
+
+def _take_of(record: JobRecord, take: JobRecord) -> JobRecord:
+    return next((one for one in reversed(record.takes) if one.key == take.key), take)
+
+
+def _read(file: StoredFile) -> tuple[Version | None, JobRecord | None]:
     try:
-        text = read_bytes(path)
+        version = file.read_version()
+        return version, None if version is None else JobRecord.load(version.content)
     except Exception as error:
-        raise _unreadable(f"The job's record at {path} cannot be read", error) from None
-    try:
-        return None if text is None else JobRecord.from_json(json.loads(text))
-    except ValueError as error:
-        raise _unreadable(f"The job's record at {path} is there but cannot be read", error) from None
+        raise _unreadable(str(file), error) from None
 
 
-def _unreadable(what: str, error: Exception) -> LumaRayRecordError:
+def _unreadable(where: str, error: Exception) -> LumaRayRecordError:
     return LumaRayRecordError(
-        f"{what}: {error}{permissions(error)}. A job may be bought under it, so nothing new was bought; a retry reads "
-        "it again. If it is damaged for good, look the job up in Segmind's request history, then delete the record."
+        f"The job's record at {where} is there but cannot be read: {error}{permission_hint(error)}."
     )
+
+
+def _says_replaced(error: Exception) -> bool:
+    """Tell the API server's answer for a task instance id that is no more: each retry and clear gets a new one."""
+    detail = getattr(getattr(error, "error", None), "detail", None)
+    return isinstance(detail, dict) and detail.get("status_code") in (404, 410)
 
 
 def _never_expire() -> Any:

@@ -1,30 +1,29 @@
 """The record of one paid job: who asked for what, and how far it got. Pure.
 
-Its JSON form is described by ``record.schema.json`` beside this module.
+In its JSON form it is the sidecar file of the video. ``JobRecord.model_json_schema()`` describes it.
 """
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pendulum
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-SCHEMA_VERSION = 1
 
 
 class RecordState(StrEnum):
     """How far a job got."""
 
-    #: Written before the paid call: perhaps bought.
+    #: On record before the paid call: perhaps bought.
     INTENT = "intent"
     #: Bought; the request id is known.
     SUBMITTED = "submitted"
@@ -34,14 +33,29 @@ class RecordState(StrEnum):
     DELIVERED = "delivered"
     #: Refused or FAILED: not billed.
     FAILED = "failed"
+    #: Bought, and a person said that nobody wants it any more.
+    GIVEN_UP = "given_up"
 
 
 IN_FLIGHT = (RecordState.INTENT, RecordState.SUBMITTED, RecordState.COMPLETED)
+#: Of two records of one job the one that is further in this order counts.
+_ORDER = (
+    RecordState.INTENT,
+    RecordState.SUBMITTED,
+    RecordState.FAILED,
+    RecordState.COMPLETED,
+    RecordState.DELIVERED,
+    RecordState.GIVEN_UP,
+)
+#: What belongs to one delivery, and is never mixed from two.
+_DELIVERY = ("sha256", "bytes", "mark")
+_FIRST_COUNTS = ("request_id", "claim", "intent_at", "cost", "output_url")
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(BaseModel):
     """One task instance, the same in each of its attempts: the try number is not part of it."""
+
+    model_config = ConfigDict(frozen=True)
 
     dag_id: str
     run_id: str
@@ -53,7 +67,7 @@ class Identity:
         """Return the identity of the task instance that runs in a context."""
         ti = context["ti"]
         map_index = -1 if ti.map_index is None else ti.map_index
-        return cls(ti.dag_id, ti.run_id, ti.task_id, map_index)
+        return cls(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
 
     def __str__(self) -> str:
         mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
@@ -66,14 +80,46 @@ class Identity:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
+class Clears(BaseModel):
+    """By what an automatic retry is told from a cleared task: a clear changes both numbers, a retry neither.
+
+    :param max_tries: Airflow's ``ti.max_tries``, which changes when an ended task instance is cleared
+    :param clear_number: Airflow's ``dag_run.clear_number``, which grows when any task of the run is cleared
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    max_tries: int | None = None
+    clear_number: int | None = None
+
+    @classmethod
+    def of(cls, context: Context) -> Clears:
+        """Return the numbers of a context; None for what it does not tell."""
+        run: Any = context.get("dag_run")
+        return cls(
+            max_tries=_whole(getattr(context["ti"], "max_tries", None)),
+            clear_number=_whole(getattr(run, "clear_number", None)),
+        )
+
+    def is_cleared_since(self, earlier: Clears) -> bool:
+        """Tell whether the task was cleared since; in doubt it was not, and a retry finishes first."""
+        if None in (self.max_tries, earlier.max_tries) or self.max_tries == earlier.max_tries:
+            return False
+        return None in (self.clear_number, earlier.clear_number) or self.clear_number != earlier.clear_number
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def fingerprint(
     *, luma_ray_conn_id: str, model: str, parameters: Mapping[str, Any], frame: str | None, tag: str | None
 ) -> str:
-    """Return the digest of all that is billed: another value means another video and another purchase.
+    """Return the digest of all that is billed: another value means another video.
 
     :param luma_ray_conn_id: two connections may be two accounts
     :param model: the model's slug
-    :param parameters: the request body without the frame
+    :param parameters: the request body without the frame, its URLs without signatures
     :param frame: the frame's content digest, or its URL without a signature
     :param tag: the user's ``generation_tag``
     """
@@ -81,135 +127,186 @@ def fingerprint(
     return hashlib.sha256(material.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class JobRecord:
-    """A job on record, and afterwards the video's provenance. Its JSON form is the file beside the video.
+class JobRecord(BaseModel):
+    """A job on record, and afterwards the video's provenance. Times are ISO 8601 in UTC."""
 
-    :param state: how far the job got
-    :param identity: the task instance that bought it
-    :param fingerprint: digest of all that is billed
-    :param luma_ray_conn_id: the connection that pays
-    :param model: the model's slug
-    :param parameters: the request body without the frame
-    :param body_sha256: digest of the request body as sent, by which the vendor's history is searched
-    :param api_version: v1 or v2
-    :param output_path: where the video goes
-    :param intent_at: when the paid call was about to be made (ISO 8601, UTC), as the other times
-    :param start_frame: where the frame came from, without a signature
-    :param frame_identity: its content's digest, or its URL without a signature
-    :param generation_tag: the user's tag
-    :param submitted_at: when the vendor took it
-    :param completed_at: when the video was first seen to be ready
-    :param delivered_at: when the video was in its place
-    :param request_id: the vendor's id of the job
-    :param output_url: where the vendor keeps the video for seven days
-    :param result: the vendor's whole reply, kept where it named no video
-    :param cost: US dollars charged
-    :param remaining_credits: the balance after the job in US dollars
-    :param bytes: the video's size
-    :param sha256: the video's digest
-    :param error: why it failed
-    :param revision: counts the writes, so that the newer of two copies can be told
-    :param superseded: earlier records of the same video path, oldest first
-    """
+    model_config = ConfigDict(frozen=True, extra="allow", title="Record of a Luma Ray job")
 
+    schema_version: Literal[1] = 1
     state: RecordState
-    identity: Identity
-    fingerprint: str
-    luma_ray_conn_id: str
-    model: str
-    parameters: dict[str, Any]
-    body_sha256: str
-    api_version: str
-    output_path: str
-    intent_at: str
-    start_frame: str | None = None
-    frame_identity: str | None = None
-    generation_tag: str | None = None
-    submitted_at: str | None = None
-    completed_at: str | None = None
-    delivered_at: str | None = None
-    request_id: str | None = None
-    output_url: str | None = field(default=None, repr=False)
-    result: dict[str, Any] | None = field(default=None, repr=False)
-    cost: Decimal | None = None
-    remaining_credits: Decimal | None = None
-    bytes: int | None = None
-    sha256: str | None = None
-    error: str | None = None
-    revision: int = 0
-    superseded: tuple[dict[str, Any], ...] = ()
+    identity: Identity = Field(description="the task instance that bought it")
+    claim: str = Field(default="", description="the purchase: a nonce of the attempt that made the paid call")
+    cleared: Clears = Field(
+        default=Clears(), description="the clears of the task instance up to its last attempt"
+    )
+    fingerprint: str = Field(description="digest of all that is billed")
+    luma_ray_conn_id: str = Field(description="the connection that pays")
+    model: str = Field(description="the model's slug")
+    parameters: dict[str, Any] = Field(
+        description="the request body without the frame, URLs without signatures"
+    )
+    body_sha256: str = Field(description="digest of the body as sent, by which the history is searched")
+    body_is_unique: bool = Field(
+        default=False, description="whether no other call can have sent the same body"
+    )
+    api_version: str = Field(description="v1 or v2")
+    output_path: str = Field(description="where the video goes")
+    intent_at: str = Field(description="when the paid call was about to be made")
+    start_frame: str | None = Field(
+        default=None, description="where the frame came from, without a signature"
+    )
+    frame_identity: str | None = Field(default=None, description="its digest, or its URL without a signature")
+    generation_tag: str | None = Field(default=None, description="the user's tag")
+    submitted_at: str | None = Field(default=None, description="when the vendor took it")
+    completed_at: str | None = Field(default=None, description="when the video was first seen to be ready")
+    delivered_at: str | None = Field(default=None, description="when the video was in its place")
+    request_id: str | None = Field(default=None, min_length=1, description="the vendor's id of the job")
+    output_url: str | None = Field(
+        default=None, repr=False, description="where the vendor keeps the video for seven days"
+    )
+    result: dict[str, Any] | None = Field(
+        default=None, repr=False, description="the vendor's whole reply, kept where it named no video"
+    )
+    cost: Decimal | None = Field(default=None, description="US dollars charged")
+    remaining_credits: Decimal | None = Field(default=None, description="US dollars left after the job")
+    bytes: int | None = Field(default=None, description="the video's size")
+    sha256: str | None = Field(
+        default=None, description="the video's digest, on record before it is in its place"
+    )
+    mark: str | None = Field(default=None, description="the store's own mark of the video, such as its ETag")
+    error: str | None = Field(default=None, description="why it failed")
+    revision: int = Field(
+        default=0, description="counts the writes, so that the newer of two copies can be told"
+    )
+    superseded: tuple[JobRecord, ...] = Field(default=(), description="earlier takes, oldest first")
 
-    def moved(self, state: RecordState, **changes: Any) -> JobRecord:
-        """Return the record in a later state."""
-        return replace(self, state=state, **changes)
+    @field_validator("intent_at", "submitted_at")
+    @classmethod
+    def _is_time(cls, text: str | None) -> str | None:
+        if text is not None:
+            _read_time(text)
+        return text
+
+    @model_validator(mode="after")
+    def _has_id(self) -> Self:
+        if self.state is RecordState.SUBMITTED and not self.request_id:
+            raise ValueError("a submitted job without a request id")
+        return self
+
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether it is bought, or perhaps so, and its video not in its place yet."""
+        return self.state in IN_FLIGHT
 
     @property
     def started(self) -> pendulum.DateTime:
         """When the job's time began to count: at the submission, or where that is unknown at the intent."""
-        return read_time(self.submitted_at or self.intent_at)
+        return _read_time(self.submitted_at or self.intent_at)
 
-    def recalled(self, fingerprint: str) -> JobRecord:
-        """Return this record, or the earlier take of the same task instance that has a fingerprint.
+    @property
+    def takes(self) -> tuple[JobRecord, ...]:
+        """All jobs of this record, each by itself: the earlier ones, and last its own."""
+        return (*self.superseded, self.changed(superseded=()))
 
-        An earlier take whose video a later one has replaced is COMPLETED again: bought, and to be fetched.
-        """
-        for take in reversed(self.superseded if self.fingerprint != fingerprint else ()):
-            earlier = JobRecord.from_json({**take, "superseded": []})
-            if (earlier.fingerprint, earlier.identity) == (fingerprint, self.identity):
-                others = tuple(other for other in self.history() if other != take)
-                replaced = earlier.state is self.state is RecordState.DELIVERED
-                state = RecordState.COMPLETED if replaced else earlier.state
-                return replace(earlier, state=state, revision=self.revision, superseded=others)
-        return self
+    @property
+    def key(self) -> str:
+        """What tells this take from the others of its path."""
+        return self.claim or self.request_id or self.intent_at
 
-    def history(self) -> tuple[dict[str, Any], ...]:
-        """Return this record and those it superseded, for the record that supersedes it."""
-        own = self.to_json()
-        del own["superseded"]
-        return (*self.superseded, own)
+    def changed(self, **changes: Any) -> JobRecord:
+        """Return the record with other values."""
+        return self.model_copy(update=changes)
+
+    def _known(self) -> dict[str, Any]:
+        return {name: value for name, value in self if value is not None and name != "superseded"}
 
     def request_ids(self) -> set[str]:
-        """Return the ids of all jobs that this record and its predecessors lay claim to."""
-        ids = {self.request_id, *(earlier.get("request_id") for earlier in self.superseded)}
-        return {request_id for request_id in ids if request_id}
+        """Return the ids of all jobs that this record lays claim to."""
+        return {take.request_id for take in self.takes if take.request_id}
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form, with amounts as strings and no absent values."""
-        raw = {name: value for name, value in asdict(self).items() if value not in (None, ())}
-        plain: dict[str, Any] = json.loads(json.dumps(raw, default=str))
-        return {"schema_version": SCHEMA_VERSION, **plain, "superseded": list(self.superseded)}
+    def dump(self) -> dict[str, Any]:
+        """Return the JSON form: amounts as strings, absent values left out."""
+        return self.model_dump(
+            mode="json", exclude_none=True, exclude={"superseded": {"__all__": {"superseded"}}}
+        )
+
+    def to_bytes(self) -> builtins.bytes:
+        """Return the file's content."""
+        return (json.dumps(self.dump(), indent=2) + "\n").encode()
 
     @classmethod
-    def from_json(cls, raw: object) -> JobRecord:
-        """Read the JSON form.
+    def load(cls, content: object) -> JobRecord:
+        """Read the JSON form, as text or parsed.
 
-        :raises ValueError: it is not one, or of another schema version
+        :raises ValueError: it is not one, or of another schema version; naming what is wrong, and no value
         """
-        if not isinstance(raw, dict) or raw.get("schema_version") != SCHEMA_VERSION:
-            version = raw.get("schema_version") if isinstance(raw, dict) else None
-            raise ValueError(f"schema version {version!r} is not {SCHEMA_VERSION}")
-        known = {f.name for f in fields(cls)}
-        values = {name: value for name, value in raw.items() if name in known}
         try:
-            values["state"] = RecordState(values["state"])
-            values["identity"] = Identity(**values["identity"])
-            values["superseded"] = tuple(values.get("superseded", ()))
-            for name in ("cost", "remaining_credits"):
-                if values.get(name) is not None:
-                    values[name] = Decimal(values[name])
-            record = cls(**values)
-            if not all(
-                isinstance(text, str) for text in (record.fingerprint, record.body_sha256, record.model)
-            ):
-                raise TypeError("a digest or the model is not text")
-            if record.state is RecordState.SUBMITTED and not record.request_id:
-                raise ValueError("a submitted job without a request id")
-            for time in (record.intent_at, record.submitted_at):
-                read_time(time or record.intent_at)
-        except (KeyError, TypeError, ArithmeticError, ValueError) as error:
-            raise ValueError(f"not a job record: {error!r}") from None
-        return record
+            raw = json.loads(content) if isinstance(content, str | bytes) else content
+            if isinstance(raw, dict) and "schema_version" not in raw:
+                raise ValueError("it has no schema_version")
+            return cls.model_validate(raw)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        except ValueError as error:
+            problems = getattr(error, "errors", None)
+            if problems is None:
+                raise
+            told = "; ".join(
+                f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in problems()[:3]
+            )
+            raise ValueError(told) from None
+
+
+def assemble(current: JobRecord, others: Iterable[JobRecord]) -> JobRecord:
+    """Return a record with one take as the current one and all others as superseded, each once.
+
+    A take that failed and has no id says nothing that anyone could miss, and is left out.
+    """
+    takes: dict[str, JobRecord] = {}
+    for take in others:
+        if take.key != current.key and (take.state is not RecordState.FAILED or take.request_id):
+            known = takes.get(take.key)
+            takes[take.key] = combine(known, take) if known else take
+    return current.changed(superseded=tuple(takes.values()))
+
+
+def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:
+    """Return what two writers know together, with the current take of the one that was first.
+
+    No id, cost, URL, digest or take of either is lost.
+
+    :param theirs: the record as it is
+    :param mine: what was to be written without having seen it
+    """
+    known = {take.key: take for take in theirs.takes}
+    for take in mine.takes:
+        there = known.get(take.key)
+        if there is None:
+            known[take.key] = take
+        elif take.request_id and there.request_id and take.request_id != there.request_id:
+            other = take.changed(claim=f"{take.key}/{take.request_id}")
+            known.setdefault(other.key, other)
+        else:
+            known[take.key] = combine(there, take)
+    merged = assemble(known.pop(theirs.key), known.values())
+    return merged.changed(revision=max(theirs.revision, mine.revision))
+
+
+def combine(theirs: JobRecord, mine: JobRecord) -> JobRecord:
+    """Return what two records of one take know together.
+
+    The one that is further counts, but what the first has of an id, a cost or a URL stays, and a video is what the
+    first of them put its digest on record for.
+    """
+    lost_its_id = mine.state is RecordState.FAILED and theirs.request_id and not mine.request_id
+    further = theirs if lost_its_id else max(theirs, mine, key=lambda take: _ORDER.index(take.state))
+    values = (mine if further is theirs else theirs)._known() | further._known()
+    values |= {name: value for name, value in theirs._known().items() if name in _FIRST_COUNTS}
+    if theirs.sha256 and mine.sha256 != theirs.sha256:
+        values |= {name: getattr(theirs, name) for name in _DELIVERY}
+        if further is mine and mine.state is RecordState.DELIVERED:
+            values["state"] = theirs.state
+    return theirs.model_copy(update=values)
 
 
 def now() -> str:
@@ -217,11 +314,7 @@ def now() -> str:
     return pendulum.now("UTC").isoformat()
 
 
-def read_time(text: str) -> pendulum.DateTime:
-    """Return a time of the record.
-
-    :raises ValueError: it is not one
-    """
+def _read_time(text: str) -> pendulum.DateTime:
     moment = pendulum.parse(text)
     if not isinstance(moment, pendulum.DateTime):
         raise ValueError(f"{text!r} is not a date and time")

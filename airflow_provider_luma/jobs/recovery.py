@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import (
     LumaRayAuthenticationError,
@@ -13,15 +14,15 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.jobs.record import JobRecord, RecordState, read_time
-from airflow_provider_luma.segmind.history import HistoryEntry, matches
+from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.segmind.history import HistoryEntry, matches, near_matches
 from airflow_provider_luma.segmind.replies import VendorStatus
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
     from airflow_provider_luma.jobs.ledger import Ledger
 
-#: Seconds before each look, for rows appear with a lag: two minutes in all.
+#: Seconds before each look, for rows appear with a lag: two minutes in all, about as long as the job takes anyway.
 LOOK_DELAYS = (0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 
 #: No paid call lasts longer, so a job and an intent further apart have nothing to do with each other.
@@ -31,69 +32,142 @@ log = logging.getLogger(__name__)
 
 
 def find_lost_job(
-    hook: LumaRayHook, ledger: Ledger, record: JobRecord, cause: str, pause: Callable[[float], None]
-) -> HistoryEntry:
-    """Return the one job in the history that an intent can have bought.
+    hook: LumaRayHook,
+    ledger: Ledger,
+    intent: JobRecord,
+    cause: str,
+    pause: Callable[[float], None],
+    *,
+    hint: str | None = None,
+) -> HistoryEntry | None:
+    """Return the one job in the history that a paid call can have bought.
 
-    :param record: the intent
-    :param cause: what is known of the paid call, for the error
+    :param intent: the call's record
+    :param cause: what is known of the call, for the error
     :param pause: waits some seconds
-    :raises LumaRaySubmitUnknown: none such, or several, or one that may be another task instance's
+    :param hint: an id that may be the job's
+    :return: None where the record has been settled meanwhile, by another attempt or a person
+    :raises LumaRaySubmitUnknown: none such, or several, or one that may be another call's
     :raises LumaRayRecordError: a record beside the video, which may lay claim to the job, cannot be read
     """
     log.warning("%s Looking in Segmind's request history for the job.", cause)
-    since = read_time(record.intent_at)
     finding = ""
-    for delay in LOOK_DELAYS:
+    for number, delay in enumerate(LOOK_DELAYS, start=1):
         pause(delay)
+        if _is_settled(ledger, intent):
+            return None
         try:
-            rows = hook.find_jobs(record.model, since)
+            row = hook.find_job(hint) if hint else None
+            if row and (row.model, row.body_sha256) == (intent.model, intent.body_sha256):
+                return row
+            rows = hook.find_jobs(intent.model, intent.started)
         except LumaRayAuthenticationError as error:
-            finding = f"The history refuses the key ({error})"
+            finding = f"The history refuses the key ({error.cause})"
             break
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
-            finding = f"The history gives no answer ({error})"
+            finding = f"The history gives no answer ({error.cause})"
             continue
         # In this order: another's intent is on record before its job can be in the history.
-        claimed = record.request_ids()
-        unresolved = list(record.superseded)
-        for neighbour in ledger.neighbours(since):
-            claimed |= neighbour.request_ids()
-            unresolved.extend(neighbour.history())
-        rows = [row for row in rows if row.created is None or row.created <= since + _LONGEST_CALL]
-        found = matches(
-            rows, model=record.model, body_sha256=record.body_sha256, since=since, claimed=claimed
+        neighbours = [take for record in ledger.neighbours(intent.started) for take in record.takes]
+        judgement = judge(
+            rows, intent, (*ledger.read().takes, *neighbours), is_last=number == len(LOOK_DELAYS)
         )
-        if len(found) == 1 and not any(_may_own(take, found[0], record, since) for take in unresolved):
-            log.info(
-                "%s: found in the history; it is adopted, and nothing is bought anew.", found[0].request_id
-            )
-            return found[0]
-        ids = ", ".join(row.request_id for row in found)
-        if len(found) > 1:
-            finding = f"The history shows several such jobs ({ids})"
-            break
-        if found:
-            finding = f"The history shows {ids}, which may be that of another lost call with the same inputs"
-        else:
-            finding = "The history shows no such job"
+        if judgement.row is not None:
+            return judgement.row
+        finding = judgement.finding
         log.info("%s; looking again for up to %.0f s.", finding, sum(LOOK_DELAYS))
     raise LumaRaySubmitUnknown(
-        f"{cause} Perhaps a job was bought at {record.intent_at} (model {record.model}). {finding}. On record: "
-        f"{ledger.path}. Airflow will not retry. Look at the account's request history for that time: if the job is "
-        'there, write its "request_id" and the state "submitted" into the record and clear the task; if it is not, '
-        "change generation_tag, or set on_unknown_submit='resubmit', and clear the task to buy it."
+        f"{cause} {finding}.",
+        remedy=(
+            f"Look at the account's request history for {intent.intent_at} (model {intent.model}). Then, and clear the "
+            "task:\n"
+            f"  the job is there:  python -m airflow_provider_luma adopt {intent.output_path!r} <request id>\n"
+            f"  it is not:         python -m airflow_provider_luma not-bought {intent.output_path!r}"
+        ),
+    ).with_context(
+        None,
+        f"Perhaps a job was bought at {intent.intent_at}; on record at {ledger.path}. Airflow will not retry.",
     )
 
 
-def _may_own(take: Mapping[str, Any], row: HistoryEntry, record: JobRecord, since: datetime) -> bool:
+@dataclass(frozen=True)
+class Judgement:
+    """What one look into the history says.
+
+    :param row: the job; None where it is not known for certain
+    :param finding: what was seen instead
+    """
+
+    row: HistoryEntry | None
+    finding: str = ""
+
+
+def judge(
+    rows: Iterable[HistoryEntry], intent: JobRecord, takes: Iterable[JobRecord], *, is_last: bool
+) -> Judgement:
+    """Tell which row is a paid call's job. Pure.
+
+    A body that no other call can have sent is known by itself. Any other may also have been sent by a task whose record
+    is not to be seen from here: then the rows have to be as many as the known calls that they can belong to, once all
+    rows have had the time to appear, and none of them FAILED, as a wrong one of those would lead to a second purchase.
+
+    :param takes: all takes on record, this call's own among them
+    :param is_last: whether all rows have had the time to appear
+    """
+    others = [take for take in takes if take.key != intent.key]
+    claimed = {take.request_id for take in others if take.request_id}
+    near = [row for row in rows if row.created is None or row.created <= intent.started + _LONGEST_CALL]
+    known = {
+        "model": intent.model,
+        "body_sha256": intent.body_sha256,
+        "since": intent.started,
+        "claimed": claimed,
+    }
+    found = matches(near, **known)  # type: ignore[arg-type]
+    if not found:
+        almost = near_matches(rows, **known)  # type: ignore[arg-type]
+        told = "; ".join(f"{row.request_id} ({why})" for row, why in almost)
+        return Judgement(
+            None, f"The history shows no such job{f', but these come near it: {told}' if told else ''}"
+        )
+    ids = ", ".join(row.request_id for row in found)
+    if intent.body_is_unique:
+        one = found[0] if len(found) == 1 else None
+        return Judgement(one, f"The history shows several such jobs ({ids})")
+    rivals = sorted(
+        [intent, *(take for take in others if _may_own(take, found, intent))],
+        key=lambda take: (take.intent_at, take.key),
+    )
+    if len(found) > len(rivals):
+        finding = f"The history shows {ids}, of which some are another task's with the same inputs"
+    elif len(found) < len(rivals):
+        finding = f"The history shows {ids}, which may be that of another lost call with the same inputs"
+    elif any(row.state is VendorStatus.FAILED for row in found):
+        finding = (
+            f"The history shows {ids}, which FAILED, and which may be another task's with the same inputs"
+        )
+    elif not is_last:
+        finding = f"The history shows {ids} so far"
+    else:
+        # The inputs are the same, so any assignment is right in which no two calls take the same job.
+        ordered = sorted(found, key=lambda row: (row.created or datetime.max, row.request_id))
+        return Judgement(ordered[rivals.index(intent)])
+    return Judgement(None, finding)
+
+
+def _may_own(take: JobRecord, found: list[HistoryEntry], intent: JobRecord) -> bool:
     """Tell whether a job is perhaps that of another paid call of the same inputs which does not know its job's id.
 
     A call that is known to have failed can own a FAILED job only.
     """
     return (
-        take["body_sha256"] == record.body_sha256
-        and not take.get("request_id")
-        and (take["state"] != RecordState.FAILED or row.state is VendorStatus.FAILED)
-        and read_time(take["intent_at"]) >= since - _LONGEST_CALL
+        take.body_sha256 == intent.body_sha256
+        and not take.request_id
+        and (take.state is not RecordState.FAILED or any(row.state is VendorStatus.FAILED for row in found))
+        and take.started >= intent.started - _LONGEST_CALL
     )
+
+
+def _is_settled(ledger: Ledger, intent: JobRecord) -> bool:
+    take = next((take for take in ledger.read().takes if take.key == intent.key), intent)
+    return take.state is not RecordState.INTENT

@@ -1,36 +1,56 @@
-"""What one task instance asks for, checked. Pure."""
+"""What one task instance asks for. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState, fingerprint, now
-from airflow_provider_luma.media import Frame
+from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord, RecordState, fingerprint
+from airflow_provider_luma.media import Frame, without_signatures
 from airflow_provider_luma.segmind.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from airflow_provider_luma.storage import StoragePath
+    from airflow_provider_luma.storage import StoredFile
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is billed.
+
+    :param request: the body to be, its frame not filled in yet
+    :param frame: the checked start frame
+    """
+
+    request: GenerationRequest
+    frame: Frame | None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The request body without the frame, and without the signatures of further URLs."""
+        parameters: dict[str, Any] = without_signatures(self.request.parameters())
+        return parameters
 
 
 @dataclass(frozen=True)
 class JobSpec:
     """A job to be. What is not explained here is the operator's argument of the same name.
 
-    :param request: the body to be, its frame not filled in yet
-    :param frame: the checked start frame
+    :param cleared: the clears of the task instance up to this attempt
     :param output: where the video goes
+    :param inputs: checks and reads the inputs; asked only where they are needed, as a retry of a bought job does not.
+        It is given the take that is on record, by which a frame that is gone is known
     """
 
     identity: Identity
+    cleared: Clears
     luma_ray_conn_id: str
-    request: GenerationRequest
-    frame: Frame | None
+    output: StoredFile
+    inputs: Callable[[JobRecord | None], Inputs]
     frame_transfer: str
     generation_tag: str | None
-    output: StoragePath
     api_version: str
     if_exists: str
     on_unknown_submit: str
@@ -38,31 +58,38 @@ class JobSpec:
     timeout: timedelta
     poll_interval: float | None
 
-    @property
-    def fingerprint(self) -> str:
-        """The digest of all that is billed."""
+    def fingerprint(self, inputs: Inputs) -> str:
+        """Return the digest of all that is billed."""
         return fingerprint(
             luma_ray_conn_id=self.luma_ray_conn_id,
-            model=self.request.model,
-            parameters=self.request.parameters(),
-            frame=self.frame.identity if self.frame else None,
+            model=inputs.request.model,
+            parameters=inputs.parameters,
+            frame=inputs.frame.identity if inputs.frame else None,
             tag=self.generation_tag,
         )
 
-    def intent(self, *, body_sha256: str, api_version: str) -> JobRecord:
-        """Return the record of a paid call that is about to be made."""
+    def intent(
+        self, inputs: Inputs, *, body_sha256: str, body_is_unique: bool, api_version: str, at: str
+    ) -> JobRecord:
+        """Return the record of a paid call that is about to be made.
+
+        :param at: the time, by the vendor's clock as far as that is known
+        """
+        frame = inputs.frame
         return JobRecord(
             state=RecordState.INTENT,
             identity=self.identity,
-            fingerprint=self.fingerprint,
+            cleared=self.cleared,
+            fingerprint=self.fingerprint(inputs),
             luma_ray_conn_id=self.luma_ray_conn_id,
-            model=self.request.model,
-            parameters=self.request.parameters(),
-            start_frame=self.frame.source if self.frame else None,
-            frame_identity=self.frame.identity if self.frame else None,
+            model=inputs.request.model,
+            parameters=inputs.parameters,
+            start_frame=frame.source if frame else None,
+            frame_identity=frame.identity if frame else None,
             generation_tag=self.generation_tag,
             body_sha256=body_sha256,
+            body_is_unique=body_is_unique,
             api_version=api_version,
             output_path=str(self.output),
-            intent_at=now(),
+            intent_at=at,
         )

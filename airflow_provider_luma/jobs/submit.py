@@ -1,4 +1,4 @@
-"""The paid call: its intent on record before it, what became of it on record after it."""
+"""The paid call: claimed on record before it, and what became of it on record after it."""
 
 from __future__ import annotations
 
@@ -6,197 +6,203 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import (
     LumaRayDeliveryFailed,
+    LumaRayError,
     LumaRayInsufficientCredits,
     LumaRayRateLimited,
-    LumaRayRecordError,
     LumaRayRefused,
     LumaRaySubmitUnknown,
-    LumaRayTimeout,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.jobs.record import IN_FLIGHT, JobRecord, RecordState, now
+from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.jobs.recovery import find_lost_job
-from airflow_provider_luma.media import VideoFile, send_frame, staged
-from airflow_provider_luma.segmind.history import body_digest
+from airflow_provider_luma.media import send_frame
+from airflow_provider_luma.segmind.history import HistoryEntry, body_digest
 from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.segmind.request import GenerationRequest
-from airflow_provider_luma.storage import commit
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
     from airflow_provider_luma.jobs.ledger import Ledger
-    from airflow_provider_luma.jobs.spec import JobSpec
+    from airflow_provider_luma.jobs.spec import Inputs, JobSpec
 
 log = logging.getLogger(__name__)
 
 
-class Purchase:
+class Submission:
     """Buys one task instance's job.
 
     :param spec: what is asked for
     :param hook: the account
     :param ledger: where the job is on record
     :param pause: waits some seconds
+    :param clock: seconds that only grow
     """
 
     def __init__(
-        self, spec: JobSpec, hook: LumaRayHook, ledger: Ledger, pause: Callable[[float], None]
+        self,
+        spec: JobSpec,
+        hook: LumaRayHook,
+        ledger: Ledger,
+        pause: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
         self._hook = hook
         self._ledger = ledger
         self._pause = pause
+        self._clock = clock
         self._may_resubmit = spec.on_unknown_submit == "resubmit"
 
-    def buy(self, revision: int, earlier: tuple[dict[str, Any], ...]) -> JobRecord | None:
-        """Buy a job and return its record; None, and nothing bought, where another attempt was quicker.
-
-        :param revision: of the record that this one supersedes; 0 where there is none
-        :param earlier: the superseded records, oldest first
-        """
+    def buy(self, inputs: Inputs) -> JobRecord | None:
+        """Buy a job and return its record; None, and nothing bought, where somebody else was quicker."""
         spec = self._spec
-        self._check_balance()
-        start_frame = None
-        if spec.frame:
-            model = model_info(spec.request.model)
-            start_frame = send_frame(
-                spec.frame, spec.frame_transfer, model, self._hook.upload_image, self._hook.reaches
+        self._check_balance(inputs)
+        start_frame, is_unique = None, False
+        if inputs.frame:
+            model = model_info(inputs.request.model)
+            start_frame, is_unique = send_frame(
+                inputs.frame, spec.frame_transfer, model, self._hook.upload_image, self._hook.reaches
             )
-        request = replace(spec.request, start_frame=start_frame)
+        request = replace(inputs.request, start_frame=start_frame)
         api_version = "v2" if spec.api_version == "auto" else spec.api_version
-        deadline = time.monotonic() + spec.timeout.total_seconds()
+        deadline = self._clock() + spec.timeout.total_seconds()
         while True:
-            intent = spec.intent(body_sha256=body_digest(request.body()), api_version=api_version)
-            intent = replace(intent, revision=revision, superseded=earlier)
+            intent = spec.intent(
+                inputs,
+                body_sha256=body_digest(request.body()),
+                body_is_unique=is_unique,
+                api_version=api_version,
+                at=self._hook.vendor_now().isoformat(),
+            )
             self._hook.reserve()
-            own, other = self._ledger.read()
-            if (own is not None and own.revision != revision) or (other and other.state in IN_FLIGHT):
-                log.warning("Somebody else has written %s meanwhile.", self._ledger.path)
+            claim = self._claim(intent)
+            if claim is None:
+                log.warning("Somebody else has written %s meanwhile; looking again.", self._ledger.path)
                 return None
             try:
-                intent = self._ledger.write(intent, before_purchase=True)
-            except LumaRayRecordError as error:
-                # One copy may have taken it; without this it would pass for a call that was made.
-                self.note(replace(intent, state=RecordState.FAILED, error=str(error), revision=revision + 1))
-                raise
-            try:
-                return self._pay(request, intent)
+                return self._pay(request, claim)
             except LumaRayRateLimited as error:
                 # Certainly not bought, and on record as such: the one refusal that passes by waiting.
                 wait = error.seconds_to_reset()
-                if time.monotonic() + wait > deadline:
+                if self._clock() + wait > deadline:
                     raise
-                log.info("%s Waiting %.0f s.", error, wait)
+                log.info("%s Waiting %.0f s.", error.cause, wait)
                 self._pause(wait)
             except LumaRayRefused as error:
                 if (spec.api_version, api_version) != ("auto", "v2") or error.status_code not in (404, 405):
                     raise
                 log.info("Segmind does not have model %r on v2; using v1.", request.model)
                 api_version = "v1"
-            revision = intent.revision + 1
 
-    def resolve(self, intent: JobRecord, cause: str) -> JobRecord | None:
-        """Return the record of the job that a paid call of unknown outcome bought; None as for ``buy``.
+    def resolve(self, intent: JobRecord, cause: str, *, hint: str | None = None) -> JobRecord | None:
+        """Return the record of the job that a paid call of unknown outcome bought; None where it is to be seen anew.
 
+        :param hint: an id that may be the job's
         :raises LumaRaySubmitUnknown: it cannot be found, and ``on_unknown_submit`` is not "resubmit"
         :raises LumaRayTimeout: the task was told to stop; the next attempt looks again
         """
         try:
-            row = find_lost_job(self._hook, self._ledger, intent, cause, self._pause)
-        except (LumaRayTimeout, LumaRayRecordError) as error:
-            raise error.about(
-                None,
-                f"Perhaps a job was bought at {intent.intent_at}; the intent is on record at {self._ledger.path}, and "
-                "the next attempt looks for the job again.",
-            ) from None
+            found = find_lost_job(self._hook, self._ledger, intent, cause, self._pause, hint=hint)
         except LumaRaySubmitUnknown as error:
             if not self._may_resubmit:
                 raise
             self._may_resubmit = False
-            log.warning("%s on_unknown_submit='resubmit': buying anew.", error)
-            return self.buy(intent.revision, intent.history())
-        submitted_at = row.created.isoformat() if row.created else now()
-        return self.note(
-            intent.moved(RecordState.SUBMITTED, request_id=row.request_id, submitted_at=submitted_at)
-        )
+            log.warning("%s on_unknown_submit='resubmit': buying anew.", error.cause)
+            return self.buy(self._spec.inputs(intent))
+        except LumaRayError as error:
+            raise error.with_context(
+                None,
+                f"Perhaps a job was bought at {intent.intent_at}. The intent is on record at {self._ledger.path}; the "
+                "next attempt looks for the job again.",
+            ) from None
+        if found is None:
+            return None
+        log.info("%s: found in the history; it is adopted, and nothing is bought anew.", found.request_id)
+        return self._bought(intent, found.request_id, found)
 
-    def note(self, record: JobRecord) -> JobRecord:
-        """Put on record what has happened; where that fails the attempt goes on with what it knows."""
+    def _claim(self, intent: JobRecord) -> JobRecord | None:
+        claim = self._ledger.claim(intent)
+        if claim is None:
+            return None
         try:
-            return self._ledger.write(record)
-        except LumaRayRecordError as error:
-            log.error("%s", error)
-            return record
+            if self._ledger.confirm(claim):
+                return claim
+            why = "another attempt has taken the claim over"
+        except LumaRayError as error:
+            self._ledger.withdraw(claim, str(error))
+            raise
+        self._ledger.withdraw(claim, why)
+        return None
 
-    def _check_balance(self) -> None:
-        least, price = self._spec.min_remaining_credits, model_info(self._spec.request.model).price
+    def _check_balance(self, inputs: Inputs) -> None:
+        least, price = self._spec.min_remaining_credits, model_info(inputs.request.model).price
         cost = f"{price} USD" if price is not None else "unknown"
         try:
             balance = self._hook.get_credits().total
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
             if least is not None:
                 raise
-            log.warning("Balance before: unknown (%s); expected cost: %s.", error, cost)
+            log.warning("Balance before: unknown (%s); expected cost: %s.", error.cause, cost)
             return
         log.info("Balance before: %s USD; expected cost: %s.", balance, cost)
         if least is not None and balance - (price or 0) < least:
             raise LumaRayInsufficientCredits(
-                f"The balance of {balance} USD less the expected cost ({cost}) is below min_remaining_credits="
-                f"{least}. Nothing was bought, and Airflow will not retry: top up the account, then clear the task."
+                f"The balance of {balance} USD less the expected cost ({cost}) is below min_remaining_credits={least}.",
+                remedy="Top up the account, then clear the task.",
             )
 
-    def _pay(self, request: GenerationRequest, intent: JobRecord) -> JobRecord | None:
+    def _pay(self, request: GenerationRequest, claim: JobRecord) -> JobRecord | None:
         try:
-            if intent.api_version == "v1":
-                return self._generate(request, intent)
+            if claim.api_version == "v1":
+                return self._generate(request, claim)
             request_id = self._hook.submit(request)
         except (LumaRayRefused, LumaRayRateLimited, LumaRayUnavailable) as error:
-            self.note(intent.moved(RecordState.FAILED, request_id=error.request_id, error=str(error)))
+            self._ledger.note(claim, state=RecordState.FAILED, request_id=error.request_id, error=error.cause)
             raise
         except LumaRaySubmitUnknown as error:
             if not error.request_id:
-                return self.resolve(intent, str(error))
+                return self.resolve(claim, error.cause, hint=error.hint)
             request_id = error.request_id
         log.info("%s: submitted to %s.", request_id, request.model)
-        return self.note(intent.moved(RecordState.SUBMITTED, request_id=request_id, submitted_at=now()))
+        return self._bought(claim, request_id)
 
-    def _generate(self, request: GenerationRequest, intent: JobRecord) -> JobRecord:
-        with staged(self._spec.output, self._spec.identity.digest) as part:
+    def _bought(self, take: JobRecord, request_id: str, found: HistoryEntry | None = None) -> JobRecord:
+        """Put the id of a bought job on record; where that fails the attempt goes on with what it knows."""
+        at = found.created if found and found.created else self._hook.vendor_now()
+        return self._ledger.note(
+            take,
+            state=RecordState.SUBMITTED,
+            request_id=request_id,
+            submitted_at=at.isoformat(),
+            cleared=self._spec.cleared,
+        )
+
+    def _generate(self, request: GenerationRequest, claim: JobRecord) -> JobRecord:
+        from airflow_provider_luma.jobs.delivery import place
+
+        with self._spec.output.staged(f"{claim.identity.digest}.{claim.claim}") as part:
             generated = self._hook.generate(request, part)
             log.info("%s: generated by %s on v1.", generated.request_id, request.model)
-            paid = replace(
-                intent,
+            paid = self._ledger.note(
+                claim,
+                state=RecordState.COMPLETED,
                 request_id=generated.request_id,
                 output_url=generated.url,
-                submitted_at=intent.intent_at,
+                submitted_at=claim.intent_at,
+                completed_at=self._hook.vendor_now().isoformat(),
                 cost=generated.cost,
                 remaining_credits=generated.remaining_credits,
             )
-            if generated.request_id or generated.url:
-                paid = self.note(paid.moved(RecordState.COMPLETED, completed_at=now()))
             if generated.video is None:
                 return paid
             try:
-                commit(generated.video.path, self._spec.output)
+                return place(self._ledger, self._spec.output, paid, generated.video, self._hook.vendor_now())
             except OSError as error:
                 raise LumaRayDeliveryFailed(
-                    f"The video was bought, but could not be stored at {self._spec.output}: {error}. A retry fetches "
-                    "it from Segmind at no charge.",
+                    f"The video could not be stored at {self._spec.output}: {error}.",
                     request_id=generated.request_id,
                 ) from None
-            return self.note(delivered(paid, generated.video))
-
-
-def delivered(record: JobRecord, video: VideoFile) -> JobRecord:
-    """Return the record of a job whose video is in its place."""
-    return record.moved(
-        RecordState.DELIVERED,
-        completed_at=record.completed_at or now(),
-        delivered_at=now(),
-        bytes=video.size,
-        sha256=video.sha256,
-    )

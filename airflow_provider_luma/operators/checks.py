@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import Any, Protocol
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.segmind.money import money
 
-if TYPE_CHECKING:
-    from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
+
+class Arguments(Protocol):
+    """What the operator was given, as attributes of the arguments' names."""
+
+    prompt: str
+    start_frame: str | None
+    output_path: str
+    model: str
+    resolution: str
+    aspect_ratio: str
+    loop: bool
+    concepts: Sequence[str] | None
+    extra_parameters: Mapping[str, Any] | None
+    min_remaining_credits: float | Decimal | None
+    timeout: timedelta
+    poll_interval: float | timedelta | None
+    luma_ray_conn_id: str
+
 
 _CHOICES = {
     "frame_transfer": ("auto", "url", "upload", "base64"),
@@ -24,7 +41,7 @@ _CHOICES = {
 def require(holds: bool, name: str, value: object, right: str) -> None:
     """Refuse an argument's value that does not hold, saying what would be right."""
     if not holds:
-        raise LumaRayConfigurationError(f"{name}={value!r} is wrong: give {right}. Nothing was bought.")
+        raise LumaRayConfigurationError(f"{name}={value!r} is wrong: give {right}.")
 
 
 def seconds(interval: object) -> float | None:
@@ -34,11 +51,18 @@ def seconds(interval: object) -> float | None:
     return float(interval) if isinstance(interval, int | float) and not isinstance(interval, bool) else None
 
 
-def check_arguments(operator: LumaRayImageToVideoOperator) -> None:
+def check_arguments(operator: Arguments) -> None:
     """Check what is not templated."""
     for name, choices in _CHOICES.items():
         value = getattr(operator, name)
         require(value in choices, name, value, f"one of {', '.join(choices)}")
+    path: object = operator.output_path
+    require(
+        not (isinstance(path, str) and "try_number" in path),
+        "output_path",
+        path,
+        "a path that is the same in each try: a retry finds the job that is bought by the record beside the video",
+    )
     timeout: object = operator.timeout
     require(
         isinstance(timeout, timedelta) and timeout > timedelta(0), "timeout", timeout, "a positive timedelta"
@@ -59,9 +83,16 @@ def check_arguments(operator: LumaRayImageToVideoOperator) -> None:
     )
 
 
-def check_rendered(operator: LumaRayImageToVideoOperator) -> None:
-    """Check what is templated, and what a mapped task may have got from an XCom."""
-    for name in ("prompt", "output_path", "model", "resolution", "aspect_ratio", "luma_ray_conn_id"):
+def check_place(operator: Arguments) -> None:
+    """Check what tells where the record is, rendered; without it nothing can be known of earlier attempts."""
+    for name in ("output_path", "luma_ray_conn_id"):
+        value = getattr(operator, name)
+        require(isinstance(value, str) and value.strip() != "", name, value, "a text that is not empty")
+
+
+def check_inputs(operator: Arguments) -> None:
+    """Check what is rendered or sent, and what a mapped task may have got from an XCom."""
+    for name in ("prompt", "model", "resolution", "aspect_ratio"):
         value = getattr(operator, name)
         require(isinstance(value, str) and value.strip() != "", name, value, "a text that is not empty")
     require(isinstance(operator.loop, bool), "loop", operator.loop, "True or False, not a text")

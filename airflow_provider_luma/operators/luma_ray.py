@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
-from airflow_provider_luma.operators.checks import check_arguments, check_rendered, require, seconds
+from airflow_provider_luma.operators.checks import (
+    check_arguments,
+    check_inputs,
+    check_place,
+    seconds,
+)
 from airflow_provider_luma.segmind.models import DEFAULT_MODEL
 from airflow_provider_luma.segmind.money import money
 
@@ -20,12 +25,12 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-    from airflow_provider_luma.jobs.job import Job
-    from airflow_provider_luma.jobs.ledger import Ledger
+    from airflow_provider_luma.jobs.job import Job, Reused
     from airflow_provider_luma.jobs.record import Identity, JobRecord
+    from airflow_provider_luma.jobs.spec import Inputs
     from airflow_provider_luma.media import Frame
     from airflow_provider_luma.segmind.request import GenerationRequest
-    from airflow_provider_luma.storage import StoragePath
+    from airflow_provider_luma.storage import StoredFile
 
 
 class LumaRayImageToVideoOperator(BaseOperator):
@@ -147,11 +152,15 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy the video or re-attach to it, wait, and return the XComs."""
-        job, hook = self._job(context, resuming=False)
-        record = job.ensure_submitted()
-        if self.deferrable and record.state == "submitted":
-            self._defer(record, job.output_path)
-        return self._outputs(job.deliver(job.wait(record)), hook, context)
+        from airflow_provider_luma.jobs.record import JobRecord
+
+        job, hook = self._job(context)
+        bought = job.ensure_bought()
+        if isinstance(bought, JobRecord):
+            if self.deferrable and bought.state == "submitted":
+                self._defer(bought)
+            bought = job.deliver(job.wait(bought))
+        return self._outputs(bought, hook, context)
 
     def execute_complete(
         self, context: Context, event: Any, output_path: str | None = None
@@ -168,24 +177,23 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 f"The trigger's event {event!r} names no job. The job is on record beside {self.output_path}; a retry "
                 "re-attaches."
             )
-        job, hook = self._job(context, resuming=True)
-        record = job.recorded(event["request_id"])
-        return self._outputs(job.deliver(job.wait(record)), hook, context)
+        job, hook = self._job(context)
+        return self._outputs(job.deliver(job.wait(job.recorded(event["request_id"]))), hook, context)
 
-    def _defer(self, record: JobRecord, output_path: str) -> None:
+    def _defer(self, take: JobRecord) -> None:
         from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger
 
         self.defer(
             trigger=LumaRayJobTrigger(
                 luma_ray_conn_id=self.luma_ray_conn_id,
-                request_id=str(record.request_id),
-                model=record.model,
-                submitted_at=record.started.isoformat(),
+                request_id=str(take.request_id),
+                model=take.model,
+                submitted_at=take.started.isoformat(),
                 timeout=self.timeout.total_seconds(),
                 poll_interval=seconds(self.poll_interval),
             ),
             method_name="execute_complete",
-            kwargs={"output_path": output_path},
+            kwargs={"output_path": take.output_path},
         )
 
     def on_kill(self) -> None:
@@ -196,28 +204,28 @@ class LumaRayImageToVideoOperator(BaseOperator):
         if self._stopped is not None:
             self._stopped.put(None)
 
-    def _job(self, context: Context, *, resuming: bool) -> tuple[Job, LumaRayHook]:
+    def _job(self, context: Context) -> tuple[Job, LumaRayHook]:
         from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-        from airflow_provider_luma.jobs.job import Job
+        from airflow_provider_luma.jobs.job import Job, check_output
         from airflow_provider_luma.jobs.ledger import Ledger
-        from airflow_provider_luma.jobs.record import Identity
+        from airflow_provider_luma.jobs.record import Clears, Identity
         from airflow_provider_luma.jobs.spec import JobSpec
-        from airflow_provider_luma.storage import open_path
+        from airflow_provider_luma.storage import open_file
 
-        if not resuming:
-            check_rendered(self)
-        identity = Identity.of(context)
+        check_place(self)
+        identity, cleared = Identity.of(context), Clears.of(context)
         output = self._output(identity)
-        folder = open_path(self.output_path, self.storage_conn_id) if self.output_path.endswith("/") else None
-        ledger = Ledger(identity, output, context.get("task_state_store"), shared=folder)
+        check_output(output, self.output_path)
+        folder = open_file(self.output_path, self.storage_conn_id) if self.output_path.endswith("/") else None
+        ledger = Ledger(identity, output, context.get("task_state_store"), cleared, shared=folder)
         spec = JobSpec(
             identity=identity,
+            cleared=cleared,
             luma_ray_conn_id=self.luma_ray_conn_id,
-            request=self._request(),
-            frame=None if resuming else self._frame(ledger),
+            output=output,
+            inputs=self._inputs,
             frame_transfer=self.frame_transfer,
             generation_tag=self.generation_tag,
-            output=output,
             api_version=self.api_version,
             if_exists=self.if_exists,
             on_unknown_submit=self.on_unknown_submit,
@@ -227,7 +235,18 @@ class LumaRayImageToVideoOperator(BaseOperator):
         )
         hook = LumaRayHook(self.luma_ray_conn_id)
         self._stopped = SimpleQueue()
-        return Job(spec, hook, ledger, self._stopped), hook
+
+        def tell(take: JobRecord) -> None:
+            context["ti"].xcom_push(key="request_id", value=take.request_id)
+
+        return Job(spec, hook, ledger, self._stopped, tell), hook
+
+    def _inputs(self, on_record: JobRecord | None) -> Inputs:
+        """Check the inputs and read the frame."""
+        from airflow_provider_luma.jobs.spec import Inputs
+
+        check_inputs(self)
+        return Inputs(self._request(), self._frame(on_record))
 
     def _request(self) -> GenerationRequest:
         from airflow_provider_luma.segmind.request import GenerationRequest
@@ -246,39 +265,31 @@ class LumaRayImageToVideoOperator(BaseOperator):
             self.log.warning("%s", doubt)
         return request
 
-    def _frame(self, ledger: Ledger) -> Frame | None:
+    def _frame(self, on_record: JobRecord | None) -> Frame | None:
         """Check the start frame; one that is gone is known by the record of the job that it was bought for."""
         from airflow_provider_luma.media import Frame, read_frame
-        from airflow_provider_luma.storage import open_path
+        from airflow_provider_luma.storage import open_file
 
         if self.start_frame is None:
             return None
         try:
             return read_frame(self.start_frame, self.storage_conn_id)
         except LumaRayConfigurationError as error:
-            record, _ = ledger.read()
-            source = str(open_path(self.start_frame, self.storage_conn_id))
-            if record is None or record.start_frame != source or record.frame_identity is None:
+            source = str(open_file(self.start_frame, self.storage_conn_id))
+            if on_record is None or on_record.start_frame != source or on_record.frame_identity is None:
                 raise
-            self.log.warning("%s Going by the record of job %s.", error, record.request_id)
-            return Frame(source=source, identity=record.frame_identity)
+            self.log.warning("%s Going by the record of job %s.", error.cause, on_record.request_id)
+            return Frame(source=source, identity=on_record.frame_identity)
 
-    def _output(self, identity: Identity) -> StoragePath:
-        from airflow_provider_luma.storage import is_folder, open_path, safe_name
+    def _output(self, identity: Identity) -> StoredFile:
+        from airflow_provider_luma.storage import open_file, safe_name
 
         name = self.output_path
         if name.endswith("/"):
             mapped = f"-{identity.map_index}" if identity.map_index >= 0 else ""
             task = safe_name(f"{identity.task_id}{mapped}")
             name += f"{safe_name(identity.dag_id)}/{safe_name(identity.run_id)}/{task}.mp4"
-        path = open_path(name, self.storage_conn_id)
-        require(
-            not is_folder(path),
-            "output_path",
-            self.output_path,
-            "a file; it is a directory, so end it with '/' for a file named after the task instance below it",
-        )
-        return path
+        return open_file(name, self.storage_conn_id)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Return the lineage of the delivered video, for Airflow's OpenLineage provider."""
@@ -286,22 +297,27 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
         return None if self._delivered is None else lineage(self._delivered)
 
-    def _outputs(self, record: JobRecord, hook: LumaRayHook, context: Context) -> dict[str, Any]:
+    def _outputs(self, video: JobRecord | Reused, hook: LumaRayHook, context: Context) -> dict[str, Any]:
+        from airflow_provider_luma.jobs.record import JobRecord
         from airflow_provider_luma.outlets import announce
 
-        remaining = record.remaining_credits
+        if isinstance(video, JobRecord):
+            take: JobRecord | None = video
+            path, cost, remaining = video.output_path, video.cost, video.remaining_credits
+        else:
+            take, path, cost, remaining = video.take, video.path, Decimal(0), None
         if remaining is None:
             try:
                 remaining = hook.get_credits().total
             except LumaRayError as error:
-                self.log.warning("The balance after the job is unknown: %s", error)
+                self.log.warning("The balance after the job is unknown: %s", error.cause)
         outputs = {
-            "video_path": record.output_path,
+            "video_path": path,
             "remaining_credits": None if remaining is None else float(remaining),
-            "credits_used": None if record.cost is None else float(record.cost),
-            "request_id": record.request_id,
-            "model": record.model,
+            "credits_used": None if cost is None else float(cost),
+            "request_id": take.request_id if take else None,
+            "model": take.model if take else self.model,
         }
-        self._delivered = record
+        self._delivered = take
         announce(context, self.outlets, outputs)
         return outputs

@@ -196,7 +196,7 @@ def rate_limited(reply: Reply) -> LumaRayRateLimited:
     reset_at = reply.reset_at()
     when = f" until {reset_at:%H:%M:%S} UTC" if reset_at else ""
     return LumaRayRateLimited(
-        f"Segmind's rate limit is reached{when} (429). The call bought nothing; a retry may pass.",
+        f"Segmind's rate limit is reached{when} (429).",
         reset_at=reset_at,
         now=reply.received_at,
     )
@@ -208,17 +208,17 @@ def refusal(reply: Reply, request_id: str | None = None) -> LumaRayRefused:
     lacks_credits = reply.status == 402 or (
         reply.status == 406 and re.search(r"credit|balance|fund", text, re.IGNORECASE)
     )
-    kind, remedy = LumaRayRefused, "correct the request, then clear the task"
+    kind, remedy = LumaRayRefused, "Correct the request, then clear the task."
     if lacks_credits:
-        kind, remedy = LumaRayInsufficientCredits, "top up the account, then clear the task"
+        kind, remedy = LumaRayInsufficientCredits, "Top up the account, then clear the task."
     elif reply.status in (401, 403):
-        kind, remedy = LumaRayAuthenticationError, "check the API key in the connection's password"
+        kind, remedy = LumaRayAuthenticationError, "Check the API key in the connection's password."
     elif reply.status in (404, 410):
         kind = LumaRayModelUnavailable
-        remedy = f"the model is unknown or retired; its successor is {SUCCESSOR!r}"
+        remedy = f"The model is unknown or retired; its successor is {SUCCESSOR!r}."
     return kind(
-        f"Segmind refused the call ({reply.status}): {text}. The call bought nothing, and Airflow will not retry it: "
-        f"{remedy}.",
+        f"Segmind refused the call ({reply.status}): {text}.",
+        remedy=remedy,
         request_id=request_id,
         status_code=reply.status,
     )
@@ -231,7 +231,7 @@ def unusable(reply: Reply, what: str) -> LumaRayError:
     if reply.status in (401, 403):
         return refusal(reply)
     return LumaRayUnavailable(
-        f"{what} got HTTP {reply.status} and {reply.error_text()}. This call buys nothing; a retry may pass.",
+        f"{what} got HTTP {reply.status} and {reply.error_text()}.",
         status_code=reply.status,
     )
 

@@ -50,14 +50,13 @@ class GenerationRequest:
         managed = {"prompt", "loop", "resolution", "aspect_ratio", "concepts", model.frame_field}
         if clash := sorted(managed & set(self.extra_parameters)):
             raise LumaRayConfigurationError(
-                f"extra_parameters names {clash}, which have arguments of their own. Nothing was bought."
+                f"extra_parameters names {clash}, which have arguments of their own."
             )
         try:
             json.dumps(dict(self.extra_parameters), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise LumaRayConfigurationError(
-                f"extra_parameters={dict(self.extra_parameters)!r} is wrong: give values that JSON has ({error}). "
-                "Nothing was bought."
+                f"extra_parameters={dict(self.extra_parameters)!r} is wrong: give values that JSON has ({error})."
             ) from None
         return ours | dict(self.extra_parameters)
 

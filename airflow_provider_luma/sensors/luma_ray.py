@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-import pendulum
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -22,7 +21,6 @@ from airflow_provider_luma.exceptions import (
     LumaRayRateLimited,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.jobs.record import read_time
 from airflow_provider_luma.segmind.credits import CreditThreshold
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ class LumaRayCreditSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait until the balance has crossed, and return it."""
         if self.deferrable:
-            return self._poke_or_defer(context, pendulum.now("UTC").isoformat())
+            return self._poke_or_defer(context, datetime.now(UTC).isoformat())
         try:
             return super().execute(context)
         except AirflowSkipException as skip:
@@ -84,7 +82,7 @@ class LumaRayCreditSensor(BaseSensorOperator):
 
         :param started_at: when the sensor began (ISO 8601, UTC); None (``dag.test()`` drops it): now
         """
-        return self._poke_or_defer(context, started_at or pendulum.now("UTC").isoformat())
+        return self._poke_or_defer(context, started_at or datetime.now(UTC).isoformat())
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume as every sensor does, but let no wrong key or argument be skipped over."""
@@ -118,7 +116,7 @@ class LumaRayCreditSensor(BaseSensorOperator):
         answer = self.poke(context)
         if answer.is_done:
             return answer.xcom_value
-        waited = (pendulum.now("UTC") - read_time(started_at)).total_seconds()
+        waited = (datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds()
         if waited > self.timeout:
             message = f"The balance has not crossed {self.threshold} within {self.timeout:.0f} s."
             raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)

@@ -8,15 +8,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pendulum
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
-from airflow_provider_luma.jobs.record import read_time
 from airflow_provider_luma.jobs.waiting import Watch
 from airflow_provider_luma.segmind.credits import CreditThreshold
 from airflow_provider_luma.segmind.polling import Verdict
@@ -87,6 +86,7 @@ class LumaRayJobTrigger(BaseTrigger):
         self.submitted_at = submitted_at
         self.timeout = timeout
         self.poll_interval = poll_interval
+        self._vendor_ahead = timedelta(0)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all of them plain JSON."""
@@ -119,7 +119,7 @@ class LumaRayJobTrigger(BaseTrigger):
                 while verdict is Verdict.WAIT:
                     while delay := watch.delay(limiter.spacing()):
                         await asyncio.sleep(delay)
-                    _, verdict = await _in_thread(lambda: watch.look(_hook(self.luma_ray_conn_id)))
+                    verdict = await _in_thread(lambda: self._ask(watch))
         except LumaRayError as error:
             log.warning("%s: %s", self.request_id, error)
             yield self._event("error")
@@ -134,7 +134,14 @@ class LumaRayJobTrigger(BaseTrigger):
         )
 
     def _waited(self) -> float:
-        return (pendulum.now("UTC") - read_time(self.submitted_at)).total_seconds()
+        since = datetime.now(UTC) + self._vendor_ahead - datetime.fromisoformat(self.submitted_at)
+        return max(since.total_seconds(), 0.0)
+
+    def _ask(self, watch: Watch) -> Verdict:
+        hook = _hook(self.luma_ray_conn_id)
+        _, verdict = watch.look(hook)
+        self._vendor_ahead = hook.vendor_now() - datetime.now(UTC)
+        return verdict
 
     def _event(self, reason: str) -> TriggerEvent:
         return TriggerEvent({"request_id": self.request_id, "reason": reason})  # type: ignore[no-untyped-call]

@@ -1,0 +1,156 @@
+"""A paid clip by its job's id."""
+
+from __future__ import annotations
+
+import argparse
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+from airflow_provider_luma.cli import words
+from airflow_provider_luma.cli.errors import Refused
+from airflow_provider_luma.cli.found import Found, find_if_any, look_up, open_clip, reread
+from airflow_provider_luma.cli.vendor import hook_for
+from airflow_provider_luma.exceptions import LumaRayDeliveryFailed, LumaRayRateLimited, LumaRayUnavailable
+from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.jobs.delivery import is_in_place, place
+from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.media import VideoFile
+from airflow_provider_luma.storage import StoredFile
+
+
+def fetch(args: argparse.Namespace) -> None:
+    """Fetch a clip to a path, and put that on record where the record there is its job's."""
+    output, request_id = open_clip(args), args.request_id.strip()
+    if not request_id or args.path.endswith("/"):
+        raise Refused("Give a REQUEST_ID, and as PATH a file for its clip.", code=2)
+    found, take = _on_record(find_if_any(args), request_id)
+    if found and take and is_in_place(take, output):
+        words.tell(f"The clip of {request_id} is at {output} already.", words.next_attempt(found))
+        return
+    _check_path(output, found, take, args)
+    with output.staged(f"fetch.{uuid.uuid4().hex[:12]}") as part:
+        hook = hook_for(args, found)
+        video, url, cost = _download(hook, request_id, take, part)
+        if found and take:
+            found, told = _put_on_record(found, take, video, hook, output_url=url, cost=cost)
+        else:
+            _put(video, output, args)
+            told = "" if found else "No record is there, so no task knows of it."
+    words.tell(
+        f"Fetched: the clip of {request_id}, {video.size} bytes, is at {output}.",
+        told,
+        words.next_attempt(found) if found else "",
+    )
+
+
+def _on_record(found: Found | None, request_id: str) -> tuple[Found | None, JobRecord | None]:
+    """Return the job of an id where it is on record at the path, and what is on record of its task instance."""
+    takes = found.standing.takes if found else ()
+    take = next((take for take in takes if take.request_id == request_id), None)
+    if found and take and take.identity != found.take.identity:
+        found = look_up(take.identity, found.output, has_file=found.has_file)
+    return found and replace(found, take=take or found.take), take
+
+
+def _check_path(
+    output: StoredFile, found: Found | None, take: JobRecord | None, args: argparse.Namespace
+) -> None:
+    """Refuse a path that is another job's, or taken."""
+    current = (found.standing.current or found.standing.own) if found else None
+    is_bought = current and (current.is_in_flight or current.state is RecordState.DELIVERED)
+    if current and is_bought and (take is None or take.key != current.key):
+        adopts = current.state is RecordState.INTENT and current.request_id is None
+        raise Refused(
+            f"{output} is the path of {words.job(current)} of {current.identity}, {current.state}.",
+            "Nothing was fetched, and nothing changed.",
+            "Give another path.",
+            f"If it is that very job: {words.command('adopt', output, args.request_id)}" if adopts else "",
+        )
+    seen = output.look()
+    if seen and seen.is_folder:
+        raise Refused(f"{output} is a folder: give a file for the clip in it.")
+    if seen and not args.overwrite:
+        raise _is_taken(output)
+
+
+def _is_taken(output: StoredFile) -> Refused:
+    return Refused(
+        f"There is a file at {output}.",
+        "Nothing was fetched, and nothing changed.",
+        "Give another path, or --overwrite.",
+    )
+
+
+def _download(
+    hook: LumaRayHook, request_id: str, take: JobRecord | None, part: Path
+) -> tuple[VideoFile, str, Decimal | None]:
+    """Fetch the clip from the first address that has it; return it, the address, and what the job cost."""
+    told: list[str] = []
+    for url, cost in _addresses(hook, request_id, take, told):
+        try:
+            return hook.download_video(url, part), url, cost
+        except LumaRayDeliveryFailed as error:
+            told.append(error.cause)
+    raise Refused(
+        f"The clip of {request_id} is not to be had: {' '.join(dict.fromkeys(told))}",
+        f"On record: {words.state(take)}." if take else "",
+        "A job that is not ready is fetched later; Segmind keeps a clip for seven days.",
+    )
+
+
+def _addresses(
+    hook: LumaRayHook, request_id: str, take: JobRecord | None, told: list[str]
+) -> Iterator[tuple[str, Decimal | None]]:
+    """Yield where the clip may be, by the result, else by the history, else by the record.
+
+    :param told: gets what is to be said where there is none
+    """
+    try:
+        result = hook.get_result(request_id)
+        if result.url:
+            yield result.url, result.cost
+        else:
+            told.append(f"Its result is {result.state}.")
+    except (LumaRayRateLimited, LumaRayUnavailable) as error:
+        told.append(error.cause)
+    try:
+        row = hook.find_job(request_id)
+        if row and row.output_url:
+            yield row.output_url, row.cost
+        else:
+            told.append(
+                f"The request history says {row.state}." if row else "The request history has no such job."
+            )
+    except (LumaRayRateLimited, LumaRayUnavailable) as error:
+        told.append(error.cause)
+    if take and take.output_url:
+        yield take.output_url, take.cost
+
+
+def _put_on_record(
+    found: Found,
+    take: JobRecord,
+    video: VideoFile,
+    hook: LumaRayHook,
+    *,
+    output_url: str,
+    cost: Decimal | None,
+) -> tuple[Found, str]:
+    """Put the clip into its place as its job's."""
+    ready = found.ledger.advance(
+        take,
+        leaving=found.standing.current,
+        state=RecordState.COMPLETED,
+        output_url=output_url,
+        cost=cost if take.cost is None else take.cost,
+    )
+    place(found.ledger, found.output, ready, video, hook.vendor_now())
+    return reread(found, {"state": RecordState.DELIVERED, "sha256": video.sha256})
+
+
+def _put(video: VideoFile, output: StoredFile, args: argparse.Namespace) -> None:
+    if output.put(video.path, lambda: args.overwrite or output.look() is None) is None:
+        raise _is_taken(output)

@@ -1,0 +1,171 @@
+"""Where a job's record is found, and how it is changed: the file beside the video, and Airflow's task state store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from airflow_provider_luma.cli.errors import Refused
+from airflow_provider_luma.cli.store import DatabaseStore, NoStore
+from airflow_provider_luma.jobs.decision import Place
+from airflow_provider_luma.jobs.delivery import is_in_place
+from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger, Standing
+from airflow_provider_luma.jobs.record import Identity, JobRecord, assemble
+from airflow_provider_luma.storage import StoredFile, open_file
+
+_NOBODY = Identity(dag_id="", run_id="", task_id="")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A task instance's job on record.
+
+    :param output: the clip
+    :param ledger: the record's owner, for this task instance
+    :param standing: all that is on record, in both copies together
+    :param take: the job that a command is about: the task instance's last one
+    :param has_file: whether the record's file is there; else the store's copy is all that can be seen from here
+    :param store: Airflow's task state store; a text: why it cannot be used from here
+    """
+
+    output: StoredFile
+    ledger: Ledger
+    standing: Standing
+    take: JobRecord
+    has_file: bool
+    store: DatabaseStore | str
+
+    def place(self) -> Place:
+        """Return what lies at the clip's path."""
+        seen = self.output.look()
+        if seen is None or seen.is_folder:
+            return Place(is_taken=False)
+        likely = (self.take, *reversed(self.standing.takes))
+        return Place(is_taken=True, holds=next((t for t in likely if is_in_place(t, self.output)), None))
+
+    def ids_of_others(self) -> dict[str, JobRecord]:
+        """Return the ids that other takes lay claim to, at this path or beside it.
+
+        :raises LumaRayRecordError: a record beside it cannot be read
+        """
+        beside = self.ledger.neighbours(self.take.started)
+        takes = chain(self.standing.takes, *(record.takes for record in beside))
+        return {take.request_id: take for take in takes if take.request_id and take.key != self.take.key}
+
+
+def open_clip(args: argparse.Namespace) -> StoredFile:
+    """Return the clip's file, which the arguments name by its own path or by its record's."""
+    return open_file(args.path.removesuffix(SUFFIX), args.storage_conn_id)
+
+
+def find(args: argparse.Namespace) -> Found:
+    """Return what is on record where the arguments say.
+
+    :raises Refused: nothing is
+    :raises LumaRayRecordError: it cannot be read
+    """
+    found = find_if_any(args)
+    if found is None:
+        raise Refused(
+            f"There is no record at {open_clip(args)}{SUFFIX}.",
+            "Give the clip's path as the task's error has it. Where its file is on another machine, name the task "
+            "instance too, by --dag-id, --run-id, --task-id and, if it is mapped, --map-index.",
+        )
+    return found
+
+
+def find_if_any(args: argparse.Namespace) -> Found | None:
+    """Return what is on record where the arguments say; None where they name a path that has no record."""
+    output, named = open_clip(args), _named(args)
+    current = Ledger(_NOBODY, output, None).read().current
+    if named is None:
+        return None if current is None else look_up(current.identity, output, has_file=True)
+    found = look_up(named, output, has_file=current is not None)
+    if found is None:
+        there = f"the record there is that of {current.identity}" if current else "there is no file"
+        raise Refused(f"Nothing is on record of {named} at {output}: {there}, and {_store_has_none(named)}.")
+    return found
+
+
+def look_up(identity: Identity, output: StoredFile, *, has_file: bool) -> Found | None:
+    """Return what is on record of a task instance; None where nothing is.
+
+    :param has_file: whether the record's file is there
+    :raises LumaRayRecordError: it cannot be read
+    """
+    store = _open_store(identity)
+    ledger = Ledger(identity, output, None if isinstance(store, str) else store)
+    standing = ledger.read()
+    if standing.own is None:
+        return None
+    return Found(output, ledger, standing, standing.own, has_file, store)
+
+
+def _open_store(identity: Identity) -> DatabaseStore | str:
+    try:
+        return DatabaseStore(identity)
+    except NoStore as why:
+        return str(why)
+
+
+def _store_has_none(identity: Identity) -> str:
+    store = _open_store(identity)
+    return store if isinstance(store, str) else "Airflow's task state store has nothing of it"
+
+
+def _named(args: argparse.Namespace) -> Identity | None:
+    """Return the task instance that the arguments name."""
+    dag_id, run_id, task_id, map_index = args.dag_id, args.run_id, args.task_id, args.map_index
+    if dag_id is None and run_id is None and task_id is None and map_index == -1:
+        return None
+    if dag_id is None or run_id is None or task_id is None:
+        raise Refused("--dag-id, --run-id and --task-id go together, and --map-index with them.", code=2)
+    return Identity(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index)
+
+
+def change(found: Found, **changes: Any) -> tuple[Found, str]:
+    """Put on record what is changed of a job; return what is then there, and which copies have it.
+
+    :raises LumaRayRecordError: neither copy can be written
+    :raises Refused: an attempt has changed it meanwhile
+    """
+    take = found.take.changed(claim=found.take.key)  # without a claim its key would change with its id
+    if found.has_file:
+        found.ledger.advance(take, **changes)
+    elif not isinstance(found.store, str):
+        changed = take.changed(revision=take.revision + 1, **changes)
+        found.store.set(STATE_KEY, assemble(changed, found.standing.takes).dump())
+    return reread(found, changes)
+
+
+def reread(found: Found, changes: Mapping[str, Any]) -> tuple[Found, str]:
+    """Return what is on record after a change, and which copies have it.
+
+    :raises Refused: an attempt has changed it meanwhile
+    """
+    output, identity = found.output, found.take.identity
+    after = look_up(identity, output, has_file=found.has_file)
+    if after is None or not _says([after.take], found.take.key, changes):
+        now = f"it is {after.take.state} now" if after else "it is gone"
+        raise Refused(
+            f"An attempt has written the record at {found.ledger.path} at the same time: {now}.",
+            "Look at it (show), and run the command again if it is still right.",
+        )
+    in_file = _says(Ledger(identity, output, None).read().takes, found.take.key, changes)
+    stored = None if isinstance(after.store, str) else after.store.get(STATE_KEY)
+    in_store = stored is not None and _says(JobRecord.load(stored).takes, found.take.key, changes)
+    if in_file and in_store:
+        return after, "It is on record in the file and in Airflow's task state store."
+    if in_store:
+        why = "there is no file here" if not found.has_file else "the file could not be written"
+        return after, f"Only Airflow's task state store was changed, as {why}; it counts as the newer copy."
+    why = after.store if isinstance(after.store, str) else "Airflow's task state store could not be written"
+    return after, f"Only the file was changed, as {why}; it counts as the newer copy."
+
+
+def _says(takes: Iterable[JobRecord], key: str, values: Mapping[str, Any]) -> bool:
+    take = next((take for take in takes if take.key == key), None)
+    return take is not None and all(getattr(take, name) == value for name, value in values.items())

@@ -1,0 +1,100 @@
+"""A job on record, said in words."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from airflow_provider_luma.cli.found import Found
+from airflow_provider_luma.exceptions import LumaRayError
+from airflow_provider_luma.jobs.decision import Action, decide
+from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.segmind.models import model_info
+from airflow_provider_luma.storage import StoredFile
+
+_STATES = {
+    RecordState.INTENT: "perhaps bought: its paid call was about to be made, and what became of it is not on record",
+    RecordState.SUBMITTED: "bought, and not seen to be ready yet",
+    RecordState.COMPLETED: "bought and ready at Segmind, its video not in its place yet",
+    RecordState.DELIVERED: "bought and delivered",
+    RecordState.FAILED: "failed, and not billed",
+    RecordState.GIVEN_UP: "given up by a person",
+}
+
+
+def tell(*lines: str) -> None:
+    """Print lines; empty ones are left out."""
+    sys.stdout.write("\n".join(line for line in lines if line) + "\n")
+
+
+def command(name: str, output: StoredFile, *further: str) -> str:
+    """Return a command about a clip, to be copied into a shell."""
+    return shlex.join(("python", "-m", "airflow_provider_luma", name, str(output), *further))
+
+
+def fetch(request_id: str) -> str:
+    """Return the command that fetches a clip; the path is the reader's to choose."""
+    return f"python -m airflow_provider_luma fetch {shlex.quote(request_id)} PATH"
+
+
+def state(take: JobRecord) -> str:
+    """Return how far a job got."""
+    return _STATES[take.state]
+
+
+def job(take: JobRecord) -> str:
+    """Return a job's name for a sentence."""
+    return f"job {take.request_id}" if take.request_id else f"the job of the paid call of {take.intent_at}"
+
+
+def price(model: str) -> str:
+    """Return what another clip costs."""
+    known = model_info(model).price
+    return "at an unknown price" if known is None else f"for about {known} USD"
+
+
+def paid(take: JobRecord) -> str:
+    """Return what a job cost, or is known to cost."""
+    if take.cost is not None:
+        return f"{take.cost} USD"
+    known = model_info(take.model).price
+    return "an unknown amount" if known is None else f"about {known} USD"
+
+
+def next_attempt(found: Found) -> str:
+    """Return what the task's next attempt will do, as a sentence."""
+    take, identity = found.take, found.take.identity
+    who = f"The next attempt of {identity}, its inputs unchanged,"
+    if not found.has_file and take.state is RecordState.DELIVERED:
+        return f"{who} returns its video, or fetches it again where it is gone; it buys nothing."
+    place = found.place()
+    try:
+        decision = decide(
+            found.standing,
+            place,
+            identity=identity,
+            cleared=take.cleared,
+            fingerprint=take.fingerprint,
+            output_path=str(found.output),
+            if_exists="overwrite",
+        )
+    except LumaRayError as error:
+        return f"{who} stops: {error.cause}"
+    wanted = decision.take or take
+    does = {
+        Action.BUY: f"buys a clip {price(take.model)}",
+        Action.CHECK_FAILED: f"asks Segmind once more about {job(wanted)}, and if it FAILED buys a clip "
+        f"{price(take.model)}",
+        Action.LOOK_UP: f"looks for {job(wanted)} in Segmind's request history; it buys nothing, unless "
+        "on_unknown_submit='resubmit' tells it to",
+        Action.REATTACH: f"re-attaches to {job(wanted)} and fetches its video; it buys nothing",
+        Action.RETURN: "returns the video that lies there; it buys nothing",
+        Action.REUSE: "takes the video that lies there; it buys nothing",
+    }[decision.action]
+    other = place.is_taken and (place.holds is None or place.holds.identity != identity)
+    unless = (
+        " (With if_exists='reuse' it takes the file that lies there, with 'fail' it stops.)"
+        if other and decision.action is Action.BUY
+        else ""
+    )
+    return f"{who} {does}.{unless}"

@@ -1,0 +1,356 @@
+"""Objects in S3, GCS, Azure and whatever else fsspec reaches through Airflow's ``ObjectStoragePath``."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_luma.storage.base import Seen, StoredFile, Version
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+#: How long a signed URL lives. The vendor fetches a frame when a job leaves its queue and knows a job for an hour;
+#: before that a refused submit may have waited for the request limit to pass.
+SIGNED_FOR = timedelta(hours=2)
+#: A signature lives some random seconds longer, so that no two signed URLs are alike: a job is then known by its frame.
+_SIGNED_MORE = timedelta(hours=1)
+
+_S3 = ("s3", "s3a", "s3n")
+_GCS = ("gs", "gcs")
+_AZURE = ("abfs", "abfss", "adl")
+#: By what a store marks a content: GCS by a digest, S3 and Azure by a text that changes with the content.
+_MARKS = ("md5Hash", "ETag", "etag")
+#: The least that S3 takes as a part of an upload. s3fs would hold up to ten times 50 MB.
+_PIECE = 5 * 1024 * 1024
+_UPLOADS: dict[str, dict[str, int]] = {
+    **{scheme: {"chunksize": _PIECE} for scheme in _GCS},
+    **{scheme: {"max_concurrency": 2} for scheme in _AZURE},
+}
+#: A record in a store is not read where it was last written this long before what is looked for: no clocks of a worker
+#: and a store, which sign and check times, are that far apart.
+_CLOCKS_APART = timedelta(hours=1)
+
+#: Stores that have no conditional writes, and of which this was said in the log.
+_unconditional: set[str] = set()
+
+log = logging.getLogger(__name__)
+
+
+def open_object(uri: str, conn_id: str | None) -> ObjectFile:
+    """Return the object at a URI.
+
+    :param conn_id: the storage connection; None: as the URI says
+    """
+    from airflow.sdk import ObjectStoragePath
+
+    path = ObjectStoragePath(uri, conn_id=conn_id)
+    path.fs  # noqa: B018 - where the file system or its connection is missing, it is told here
+    return (_S3File if path.protocol in _S3 else ObjectFile)(path)
+
+
+@dataclass(frozen=True)
+class ObjectFile(StoredFile):
+    """An object of any store. GCS and Azure create conditionally; replacing compares first, and then writes."""
+
+    path: ObjectStoragePath
+
+    @property
+    def is_conditional(self) -> bool:
+        """False: what is known to create conditionally may still not replace so."""
+        return False
+
+    @property
+    def _store(self) -> str:
+        return f"{self.path.protocol}://{self.path.conn_id or ''}"
+
+    @property
+    def _is_object_store(self) -> bool:
+        return self.path.protocol in (*_S3, *_GCS, *_AZURE)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The object's name after the last slash."""
+        return str(self.path.name)
+
+    @property
+    def parent(self) -> ObjectFile:
+        """The object's folder, as far as stores have them."""
+        return type(self)(self.path.parent)
+
+    def beside(self, suffix: str) -> ObjectFile:
+        """Return the object whose name is longer by a suffix."""
+        return type(self)(self.path.parent / (self.path.name + suffix))
+
+    def below(self, relative: str) -> ObjectFile:
+        """Return an object below this folder."""
+        return type(self)(self.path / relative)
+
+    @property
+    def _fs(self) -> Any:
+        """The file system with its listings forgotten, so that what others wrote meanwhile is seen."""
+        fs = self.path.fs
+        fs.invalidate_cache()
+        return fs
+
+    def look(self) -> Seen | None:
+        """Return size and mark; None where there is no such object."""
+        try:
+            info = self._fs.info(self.path.path)
+        except FileNotFoundError:
+            return None
+        size = info.get("size")
+        mark = next((f"{name}:{info[name]}" for name in _MARKS if info.get(name)), None)
+        return Seen(None if size is None else int(size), mark, info["type"] == "directory")
+
+    def read(self, limit: int | None = None) -> bytes | None:
+        """Return the content, or its first bytes; None where there is no such object."""
+        part = {} if limit is None else {"start": 0, "end": limit}
+        try:
+            return bytes(self._fs.cat_file(self.path.path, **part))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read_version(self) -> Version | None:
+        """Return the content and its digest; None where there is no such object."""
+        content = self.read()
+        return None if content is None else Version(content, _token(content))
+
+    def create(self, content: bytes) -> str | None:
+        """Write the object where there is none."""
+        if self._is_object_store:
+            try:
+                with _plain_errors():
+                    self.path.fs.pipe_file(self.path.path, content, mode="create")
+            except FileExistsError:
+                return None
+        elif self.look() is not None:
+            return None
+        else:
+            self._tell_unconditional()
+            self._put(lambda name: self.path.fs.pipe_file(name, content))
+        return _token(content)
+
+    def replace(self, content: bytes, token: str) -> str | None:
+        """Write the object where its content still has the digest that a token is."""
+        there = self.read_version()
+        if there is None or there.token != token:
+            return None
+        self._put(lambda name: self.path.fs.pipe_file(name, content))
+        return _token(content)
+
+    def _tell_unconditional(self) -> None:
+        if self._store not in _unconditional:
+            _unconditional.add(self._store)
+            log.warning(
+                "The store of %s has no conditional writes: two tasks that write one record in the same instant are "
+                "not kept apart. Give each task instance an output_path of its own.",
+                self,
+            )
+
+    def holds(self, size: int, sha256: str, mark: str | None) -> bool:
+        """Tell whether the object's content is the one of a digest, by the store's mark where that is known."""
+        seen = self.look()
+        if seen is None or seen.is_folder or seen.size != size:
+            return False
+        if mark and seen.mark:
+            return mark == seen.mark
+        content = self.read()
+        return content is not None and _token(content) == sha256
+
+    @contextmanager
+    def staged(self, tag: str) -> Iterator[Path]:
+        """Give a file in a temporary folder."""
+        with TemporaryDirectory(prefix="luma_ray_") as folder:
+            yield Path(folder) / "video.part"
+
+    def put(self, local: Path, allowed: Callable[[], bool]) -> str | None:
+        """Upload a file; the store shows it when the upload has ended."""
+        if not allowed():
+            return None
+        how = _UPLOADS.get(self.path.protocol, {})
+        self._put(lambda name: self.path.fs.put_file(str(local), name, **how))
+        seen = self.look()
+        return (seen.mark if seen else None) or ""
+
+    def fetch(self, local: Path) -> bool:
+        """Download the object."""
+        try:
+            self._fs.get_file(self.path.path, str(local))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _put(self, put: Callable[[str], object]) -> None:
+        """Put an object into its place: at once where it appears whole by itself, else under another name first."""
+        fs, place = self.path.fs, self.path.path
+        with _plain_errors():
+            if self._is_object_store:
+                put(place)
+                return
+            folder, _, name = place.rpartition("/")
+            part = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.part"
+            fs.makedirs(folder, exist_ok=True)
+            try:
+                put(part)
+                fs.mv(part, place)
+            except BaseException:
+                with suppress(Exception):
+                    fs.rm_file(part)
+                raise
+
+    def files_below(self, suffix: str, since: datetime, *, deep: bool) -> Iterator[ObjectFile]:
+        """Yield the objects whose names end so; where the store dates them, old ones are left out."""
+
+        def tell(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                raise error
+
+        top = None
+        depth = None if deep else 1
+        for place, _, files in self._fs.walk(self.path.path, maxdepth=depth, on_error=tell, detail=True):
+            top = place if top is None else top
+            for name, info in files.items():
+                written = info.get("LastModified") or info.get("last_modified") or info.get("mtime")
+                dated = self._is_object_store and isinstance(written, datetime) and written.tzinfo
+                if name.endswith(suffix) and not (dated and written < since - _CLOCKS_APART):
+                    yield self.below(f"{place[len(top) :]}/{name}".lstrip("/"))
+
+    def names_below(self) -> list[str]:
+        """Return the paths of all objects below, relative to this one."""
+        root = self.path.path.rstrip("/") + "/"
+        return [path.removeprefix(root) for path in self._fs.find(root)]
+
+    def sign(self) -> str | None:
+        """Return a URL that is good for about two hours and like no other; None where the store signs none."""
+        signer = logging.getLogger("botocore.auth")  # logs signatures at DEBUG
+        level = signer.level
+        signer.setLevel(logging.INFO)
+        seconds = SIGNED_FOR + random.random() * _SIGNED_MORE
+        try:
+            url = self.path.fs.sign(self.path.path, expiration=int(seconds.total_seconds()))
+        except Exception as error:  # every store says no in its own way, be it for want of a key
+            log.info("No URL of %s can be signed (%s).", self, type(error).__name__)
+            return None
+        finally:
+            signer.setLevel(level)
+        return url if isinstance(url, str) and url.startswith(("https://", "http://")) else None
+
+
+class _S3File(ObjectFile):
+    """An object in S3, whose every write can be made to depend on what is there (``If-None-Match``, ``If-Match``)."""
+
+    @property
+    def is_conditional(self) -> bool:
+        return self._store not in _unconditional
+
+    def read_version(self) -> Version | None:
+        # The mark first: a content that is newer than its mark makes the write fail, which is the safe way round.
+        seen = self.look()
+        if seen is None or seen.is_folder:
+            return None
+        content = self.read()
+        return None if content is None else Version(content, _etag(seen) or _token(content))
+
+    def create(self, content: bytes) -> str | None:
+        return self._write(content, None)
+
+    def replace(self, content: bytes, token: str) -> str | None:
+        return self._write(content, token)
+
+    def put(self, local: Path, allowed: Callable[[], bool]) -> str | None:
+        seen = self.look()
+        written = self._write(local, _etag(seen) if seen else None) if allowed() else None
+        return written and f"ETag:{written}"
+
+    def _write(self, content: bytes | Path, expected: str | None) -> str | None:
+        """Write where the object has the expected ETag, or where there is none; return its new ETag."""
+        try:
+            if self.is_conditional:
+                condition = {"IfMatch": expected} if expected else {"IfNoneMatch": "*"}
+                with _plain_errors():
+                    return self._upload(content, condition)
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                self._tell_unconditional()
+            elif _code(error) in _CONDITION_LOST or isinstance(error, FileExistsError):
+                return None
+            elif isinstance(error, FileNotFoundError) and expected and self.look() is None:
+                return None  # what was there is gone
+            else:
+                raise
+        finally:
+            self.path.fs.invalidate_cache()
+        seen = self.look()
+        if (_etag(seen) if seen else None) != expected:
+            return None
+        with _plain_errors():
+            return self._upload(content, {})
+
+    def _upload(self, content: bytes | Path, condition: dict[str, str]) -> str:
+        fs = self.path.fs
+        bucket, key, _ = fs.split_path(self.path.path)
+        place = {"Bucket": bucket, "Key": key}
+        if isinstance(content, bytes):
+            kind = {"ContentType": "application/json"}
+            return str(fs.call_s3("put_object", **place, Body=content, **kind, **condition)["ETag"])
+        kind = {"ContentType": "video/mp4"}
+        if content.stat().st_size <= 2 * _PIECE:
+            body = content.read_bytes()
+            return str(fs.call_s3("put_object", **place, Body=body, **kind, **condition)["ETag"])
+        upload = {**place, "UploadId": fs.call_s3("create_multipart_upload", **place, **kind)["UploadId"]}
+        try:
+            parts: list[dict[str, object]] = []
+            with content.open("rb") as file:
+                while piece := file.read(_PIECE):
+                    number = len(parts) + 1
+                    answer = fs.call_s3("upload_part", **upload, PartNumber=number, Body=piece)
+                    parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            whole = {"MultipartUpload": {"Parts": parts}}
+            return str(fs.call_s3("complete_multipart_upload", **upload, **whole, **condition)["ETag"])
+        except BaseException:
+            with suppress(Exception):
+                fs.call_s3("abort_multipart_upload", **upload)
+            raise
+
+
+#: 412, and 409 where another conditional write of the same object is under way.
+_CONDITION_LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+
+
+def _code(error: OSError) -> str:
+    """Return S3's error code, where there is one."""
+    response = getattr(error.__cause__, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _etag(seen: Seen) -> str | None:
+    return seen.mark.partition(":")[2] if seen.mark else None
+
+
+def _token(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn whatever a store's own libraries raise into OSError."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from None
