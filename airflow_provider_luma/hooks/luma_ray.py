@@ -138,7 +138,7 @@ class LumaRayHook(BaseHook):
         try:
             balance = self.get_credits()
         except LumaRayError as error:
-            return False, str(error)
+            return False, f"{error.cause} {error.remedy}".rstrip()
         message = f"The key works; the balance is {usd(balance.total)} ({usd(balance.free)} of it free)."
         print(message)  # noqa: T201 - `airflow connections test` shows no message of a success, and no log
         return True, message

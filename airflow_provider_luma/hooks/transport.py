@@ -115,7 +115,7 @@ class Transport:
             except NETWORK_ERRORS as error:
                 problem = self.summary(error)
             except LumaRayUnavailable as error:
-                problem = str(error)
+                problem = error.cause.rstrip(".")
             if reply is not None and reply.status not in RETRIED_STATUSES:
                 return reply
             delay = backoff(attempt)
@@ -260,7 +260,7 @@ class Transport:
     def _close_limit(self, reply: Reply) -> None:
         error = rate_limited(reply)
         if self._limiter.close(error.seconds_to_reset()):
-            log.info("%s", error)
+            log.info("%s", error.cause)
 
     def _timeout(self, read: float | None) -> tuple[float, float]:
         return CONNECT_TIMEOUT, read or self._settings.timeout

@@ -154,8 +154,9 @@ def test_a_rate_limit_that_lasts_is_told_with_its_end(simulator: Simulator, hook
 )
 def test_garbage_on_the_line_is_an_outage(hook_at: HookAt, garbage: bytes) -> None:
     hook, host = hook_at(garbage)
-    with pytest.raises(LumaRayUnavailable, match="buys nothing"):
+    with pytest.raises(LumaRayUnavailable) as caught:
         hook.get_credits()
+    assert str(caught.value).count("bought nothing") == 1
     assert len(host.seen) == 4
 
 

@@ -180,7 +180,7 @@ def test_where_no_byte_had_left_nothing_was_bought(
         "no TLS": f"https://127.0.0.1:{host.port}",
     }[port]
     set_connection(monkeypatch, url, timeout=2)
-    with pytest.raises(LumaRayUnavailable, match="Nothing was bought") as caught:
+    with pytest.raises(LumaRayUnavailable, match="bought nothing") as caught:
         buy(LumaRayHook(), request_)
     assert vars(caught.value)["status_code"] is None
     assert len(host.seen) == (4 if port == "no TLS" else 0)
@@ -289,7 +289,7 @@ def test_too_little_money_is_told(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest, buy: Buy
 ) -> None:
     simulator.set_credits("1.59")
-    with pytest.raises(LumaRayInsufficientCredits, match="top up") as caught:
+    with pytest.raises(LumaRayInsufficientCredits, match="Top up") as caught:
         buy(hook, request_)
     assert caught.value.status_code in (402, 406)
     assert (simulator.charges, simulator.jobs) == (0, [])

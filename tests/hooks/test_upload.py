@@ -88,7 +88,7 @@ def test_a_lost_answer_bought_nothing(
     simulator: Simulator, hook: LumaRayHook, frame: Path, kind: str
 ) -> None:
     simulator.fault("upload", kind, times=9)
-    with pytest.raises(LumaRayUnavailable, match=r"buys nothing|Nothing was bought"):
+    with pytest.raises(LumaRayUnavailable, match="bought nothing"):
         hook.upload_image(frame)
     assert simulator.calls == {"upload": 1}
 

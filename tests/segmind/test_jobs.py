@@ -294,7 +294,7 @@ def test_only_a_completed_job_has_a_video(answer: Reply, state: VendorStatus) ->
     ],
 )
 def test_what_is_not_this_jobs_result_is_no_result(answer: Reply) -> None:
-    with pytest.raises(LumaRayUnavailable, match="buys nothing"):
+    with pytest.raises(LumaRayUnavailable, match="bought nothing"):
         parse_result(answer, REQUEST_ID)
 
 
