@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import pendulum
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from airflow_provider_luma.segmind.ids import is_same_id
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -174,7 +176,7 @@ class JobRecord(BaseModel):
         default=None, description="the video's digest, on record before it is in its place"
     )
     mark: str | None = Field(default=None, description="the store's own mark of the video, such as its ETag")
-    error: str | None = Field(default=None, description="why it failed")
+    error: str | None = Field(default=None, description="why it failed, or its outcome is unknown")
     revision: int = Field(
         default=0, description="counts the writes, so that the newer of two copies can be told"
     )
@@ -199,6 +201,11 @@ class JobRecord(BaseModel):
         return self.state in IN_FLIGHT
 
     @property
+    def bought_nothing(self) -> bool:
+        """Whether its call failed without an id: nobody could miss anything of it."""
+        return self.state is RecordState.FAILED and not self.request_id
+
+    @property
     def started(self) -> pendulum.DateTime:
         """When the job's time began to count: at the submission, or where that is unknown at the intent."""
         return _read_time(self.submitted_at or self.intent_at)
@@ -210,8 +217,8 @@ class JobRecord(BaseModel):
 
     @property
     def key(self) -> str:
-        """What tells this take from the others of its path."""
-        return self.claim or self.request_id or self.intent_at
+        """What tells this take from the others of its path, the same all its life."""
+        return self.claim or self.intent_at  # an earlier version put no claim on record
 
     def changed(self, **changes: Any) -> JobRecord:
         """Return the record with other values."""
@@ -260,14 +267,14 @@ class JobRecord(BaseModel):
 def assemble(current: JobRecord, others: Iterable[JobRecord]) -> JobRecord:
     """Return a record with one take as the current one and all others as superseded, each once.
 
-    A take that failed and has no id says nothing that anyone could miss, and is left out.
+    A take that bought nothing is left out.
     """
     takes: dict[str, JobRecord] = {}
     for take in others:
-        if take.key != current.key and (take.state is not RecordState.FAILED or take.request_id):
+        if take.key != current.key:
             known = takes.get(take.key)
             takes[take.key] = combine(known, take) if known else take
-    return current.changed(superseded=tuple(takes.values()))
+    return current.changed(superseded=tuple(take for take in takes.values() if not take.bought_nothing))
 
 
 def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:
@@ -283,9 +290,9 @@ def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:
         there = known.get(take.key)
         if there is None:
             known[take.key] = take
-        elif take.request_id and there.request_id and take.request_id != there.request_id:
+        elif take.request_id and there.request_id and not is_same_id(take.request_id, there.request_id):
             other = take.changed(claim=f"{take.key}/{take.request_id}")
-            known.setdefault(other.key, other)
+            known[other.key] = combine(known.get(other.key, other), other)
         else:
             known[take.key] = combine(there, take)
     merged = assemble(known.pop(theirs.key), known.values())
@@ -295,11 +302,12 @@ def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:
 def combine(theirs: JobRecord, mine: JobRecord) -> JobRecord:
     """Return what two records of one take know together.
 
-    The one that is further counts, but what the first has of an id, a cost or a URL stays, and a video is what the
-    first of them put its digest on record for.
+    The one that is further counts, but who knows of no job does not where the other has its id. What the first has of
+    an id, a cost or a URL stays, and a video is what the first of them put its digest on record for.
     """
-    lost_its_id = mine.state is RecordState.FAILED and theirs.request_id and not mine.request_id
-    further = theirs if lost_its_id else max(theirs, mine, key=lambda take: _ORDER.index(take.state))
+    has_id = theirs.request_id or mine.request_id
+    able = [take for take in (theirs, mine) if not (has_id and take.bought_nothing)]
+    further = max(able, key=lambda take: _ORDER.index(take.state))
     values = (mine if further is theirs else theirs)._known() | further._known()
     values |= {name: value for name, value in theirs._known().items() if name in _FIRST_COUNTS}
     if theirs.sha256 and mine.sha256 != theirs.sha256:

@@ -69,9 +69,8 @@ def find_lost_job(
             continue
         # In this order: another's intent is on record before its job can be in the history.
         neighbours = [take for record in ledger.neighbours(intent.started) for take in record.takes]
-        judgement = judge(
-            rows, intent, (*ledger.read().takes, *neighbours), is_last=number == len(LOOK_DELAYS)
-        )
+        takes = (*ledger.read().takes, *neighbours)
+        judgement = judge(rows, intent, takes, is_last=number == len(LOOK_DELAYS), now=hook.vendor_now())
         if judgement.row is not None:
             return judgement.row
         finding = judgement.finding
@@ -103,16 +102,23 @@ class Judgement:
 
 
 def judge(
-    rows: Iterable[HistoryEntry], intent: JobRecord, takes: Iterable[JobRecord], *, is_last: bool
+    rows: Iterable[HistoryEntry],
+    intent: JobRecord,
+    takes: Iterable[JobRecord],
+    *,
+    is_last: bool,
+    now: datetime | None = None,
 ) -> Judgement:
     """Tell which row is a paid call's job. Pure.
 
     A body that no other call can have sent is known by itself. Any other may also have been sent by a task whose record
     is not to be seen from here: then the rows have to be as many as the known calls that they can belong to, once all
     rows have had the time to appear, and none of them FAILED, as a wrong one of those would lead to a second purchase.
+    Nor may one of those calls still wait for its answer, which will name a job.
 
     :param takes: all takes on record, this call's own among them
     :param is_last: whether all rows have had the time to appear
+    :param now: the vendor's time; None: no call waits any more
     """
     others = [take for take in takes if take.key != intent.key]
     claimed = {take.request_id for take in others if take.request_id}
@@ -146,6 +152,10 @@ def judge(
         finding = (
             f"The history shows {ids}, which FAILED, and which may be another task's with the same inputs"
         )
+    elif any(_may_wait(take, now) for take in rivals if take is not intent):
+        finding = (
+            f"The history shows {ids}, and another call with the same inputs may still wait for its answer"
+        )
     elif not is_last:
         finding = f"The history shows {ids} so far"
     else:
@@ -166,6 +176,11 @@ def _may_own(take: JobRecord, found: list[HistoryEntry], intent: JobRecord) -> b
         and (take.state is not RecordState.FAILED or any(row.state is VendorStatus.FAILED for row in found))
         and take.started >= intent.started - _LONGEST_CALL
     )
+
+
+def _may_wait(take: JobRecord, now: datetime | None) -> bool:
+    """Tell whether a call may still get its answer: it is not on record as lost, and not too old for that."""
+    return now is not None and take.error is None and now < take.started + _LONGEST_CALL
 
 
 def _is_settled(ledger: Ledger, intent: JobRecord) -> bool:

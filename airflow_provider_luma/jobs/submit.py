@@ -106,6 +106,7 @@ class Submission:
         :raises LumaRayTimeout: the task was told to stop; the next attempt looks again
         """
         try:
+            intent = self._ledger.note(intent, error=cause)  # others then know that it waits no longer
             found = find_lost_job(self._hook, self._ledger, intent, cause, self._pause, hint=hint)
         except LumaRaySubmitUnknown as error:
             if not self._may_resubmit:
@@ -178,6 +179,7 @@ class Submission:
             state=RecordState.SUBMITTED,
             request_id=request_id,
             submitted_at=at.isoformat(),
+            error=None,
             cleared=self._spec.cleared,
         )
 

@@ -168,8 +168,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
         """Go on when the trigger has fired: look at the job, fetch its video, and return the XComs.
 
         :param event: names the job; whatever else it says, the job is looked at anew
-        :param output_path: where the video goes, as rendered when the job was submitted; None (``dag.test()`` drops
-            it): as rendered now
+        :param output_path: where the video goes, as rendered when the wait began; None (``dag.test()`` drops it): as
+            rendered now
         """
         self.output_path = output_path or self.output_path
         if not isinstance(event, dict) or not isinstance(event.get("request_id"), str):
@@ -193,7 +193,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 poll_interval=seconds(self.poll_interval),
             ),
             method_name="execute_complete",
-            kwargs={"output_path": take.output_path},
+            kwargs={"output_path": self.output_path},
         )
 
     def on_kill(self) -> None:

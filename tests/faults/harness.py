@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 import requests
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_luma.cli.main import main
 from airflow_provider_luma.exceptions import LumaRayError
 from airflow_provider_luma.jobs.ledger import STATE_KEY
 from airflow_provider_luma.simulator import JobSnapshot, Simulator
+from airflow_provider_luma.storage.local import LOCK_NAME
 from tests.support import MemoryStore, make_operator, task_context
 
 
@@ -60,17 +63,22 @@ class Task:
         mapped = f"-{map_index}" if map_index >= 0 else ""
         self.video = base / "clips" / run_id / f"generate{mapped}.mp4"
         self.record_path = self.video.with_name(self.video.name + ".job.json")
-        self._context = task_context(run_id=run_id, map_index=map_index, store=self.store)
+        self._who: dict[str, Any] = {"run_id": run_id, "map_index": map_index, "store": self.store}
+        self._clears = 0
         self._frame = frame
         self._arguments: dict[str, Any] = {"output_path": f"{base}/", "poll_interval": 0.02, **arguments}
 
     def attempt(self, **changes: Any) -> Outcome:
-        """Run one attempt, with an operator of its own as Airflow does."""
+        """Run one attempt, with an operator of its own as Airflow does; it is a retry of the one before."""
         operator = make_operator(self._frame, **self._arguments | changes)
         try:
-            return Outcome(xcoms=operator.execute(self._context))
+            return Outcome(xcoms=operator.execute(task_context(clears=self._clears, **self._who)))
         except LumaRayError as error:
             return Outcome(error=error)
+
+    def clear(self) -> None:
+        """Let the next attempt be one that a person has asked for."""
+        self._clears += 1
 
     @property
     def record(self) -> dict[str, Any]:
@@ -96,8 +104,8 @@ class Task:
         return requests.get(row["generation_url"], timeout=10).content
 
     def check_left_clean(self) -> None:
-        """In the folder are videos and records and nothing else, and the video is there as a whole."""
-        left = {path.name for path in self.video.parent.glob("*")}
+        """In the folder are videos, records and the lock, and the video is there as a whole."""
+        left = {path.name for path in self.video.parent.glob("*")} - {LOCK_NAME}
         assert not {
             name for name in left if name.startswith(".") or not name.endswith((".mp4", ".mp4.job.json"))
         }
@@ -107,6 +115,18 @@ class Task:
     def tells_of(self, error: LumaRayError, job: JobSnapshot) -> bool:
         """Whether the error names the job's id or the record."""
         return job.request_id in str(error) or str(self.record_path) in str(error)
+
+
+def follow(error: LumaRayError | None, command: str, **values: str) -> None:
+    """Run a command that an error's text advises, as it is printed there.
+
+    :param values: what a person has to fill in
+    """
+    told = [line.partition("python -m airflow_provider_luma ")[2] for line in str(error).splitlines()]
+    (advised,) = (line for line in told if line.startswith(f"{command} "))
+    for name, value in values.items():
+        advised = advised.replace(f"<{name.replace('_', ' ')}>", value)
+    assert main(shlex.split(advised)) == 0, advised
 
 
 def settle(simulator: Simulator) -> list[JobSnapshot]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -36,14 +37,35 @@ def task(simulator: Simulator, connection: None, frame: Path, tmp_path: Path) ->
 def test_an_edit_that_is_taken_back_finds_its_video_again(simulator: Simulator, task: Task) -> None:
     """The first prompt's video was paid for, and the vendor still has it."""
     first = task.attempt(prompt="a")
+    task.clear()
     task.attempt(prompt="b")
+    task.clear()
     again = task.attempt(prompt="a")
     assert simulator.charges == 2
     task.check_delivered(again, next(job for job in simulator.jobs if job.body["prompt"] == "a"))
     assert first.xcoms
     assert again.xcoms
     assert first.xcoms["request_id"] == again.xcoms["request_id"]
+    task.clear()
     assert task.attempt(prompt="b").word == "delivered"
+    assert simulator.charges == 2
+
+
+def test_a_retry_finishes_what_was_bought_whatever_is_asked_for_by_now(
+    simulator: Simulator, task: Task
+) -> None:
+    """Such as a prompt that an upstream task writes anew each time; a clear is what buys another clip."""
+    simulator.fault("download", "status", status=500, times=99)
+    assert task.attempt(prompt="a").word == "retry"
+    simulator.clear_faults()
+    (job,) = settle(simulator)
+    task.check_delivered(task.attempt(prompt="b", generation_tag="new"), job)
+    assert task.attempt(prompt="").word == "delivered"
+    assert simulator.charges == 1
+
+    task.clear()
+    outcome = task.attempt(prompt="b")
+    task.check_delivered(outcome, next(job for job in simulator.jobs if job.body["prompt"] == "b"))
     assert simulator.charges == 2
 
 
@@ -57,6 +79,7 @@ def test_a_lost_job_is_not_taken_for_that_of_a_later_edit(
         simulator.fault("submit", "reset", times=2)
         assert task.attempt().word == "person"
         simulator.advance(60)
+        task.clear()
         second = task.attempt(generation_tag="again")
         assert len(settle(simulator)) == 2
     assert second.word == "person"
@@ -72,7 +95,7 @@ def test_a_record_that_could_not_be_written_before_the_purchase_does_not_pass_fo
         if leg == "task state store":
             for_now.setattr(MemoryStore, "set", failing(RuntimeError("API server error")))
         else:
-            for_now.setattr(ledger, "write_text", failing(OSError(errno.ENOSPC, "No space left on device")))
+            for_now.setattr(os, "link", failing(OSError(errno.ENOSPC, "No space left on device")))
         first = task.attempt()
     assert isinstance(first.error, LumaRayRecordError)
     assert "submit" not in simulator.calls
@@ -125,10 +148,11 @@ def test_a_deferred_wait_delivers_where_the_video_is_asked_for_now(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
     """output_path is not billed: a clear with another one collects the same job, in both modes at the new place."""
-    context = task_context(store=MemoryStore())
+    store = MemoryStore()
     arguments: dict[str, Any] = {"deferrable": True}
     with pytest.raises(TaskDeferred):
-        make_operator(frame, tmp_path / "old.mp4", **arguments).execute(context)
+        make_operator(frame, tmp_path / "old.mp4", **arguments).execute(task_context(store=store))
+    context = task_context(store=store, clears=1)
     with pytest.raises(TaskDeferred) as deferral:
         make_operator(frame, tmp_path / "new.mp4", **arguments).execute(context)
     (job,) = settle(simulator)
@@ -143,8 +167,9 @@ def test_an_edit_that_is_taken_back_while_its_job_runs_waits_for_that_job(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
     """The deferral names the first prompt's job; the record must name it too when the trigger has fired."""
-    context = task_context(store=MemoryStore())
-    for prompt in ("a", "b", "a"):
+    store = MemoryStore()
+    for clears, prompt in enumerate("aba"):
+        context = task_context(store=store, clears=clears)
         operator = make_operator(frame, tmp_path / "clip.mp4", prompt=prompt, deferrable=True)
         with pytest.raises(TaskDeferred) as deferral:
             operator.execute(context)

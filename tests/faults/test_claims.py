@@ -76,8 +76,8 @@ def test_two_in_turn(
     simulator.clear_faults()
     words = check(simulator, pair, [task.attempt() for task in pair])
 
-    # Who was answered has a job of its own, and so has who was not, as long as no other's outcome is open.
-    first_finds = first == TAKEN and (history == "up" or second == ANSWERED)
+    # Who was answered has a job of its own, and so has who was not, as long as there is one for each open outcome.
+    first_finds = first == TAKEN and (history == "up" or second != NOT_TAKEN)
     second_finds = second == TAKEN and (first == ANSWERED or first_finds)
     assert words == [
         "delivered" if first == ANSWERED or first_finds else "person",
@@ -103,6 +103,40 @@ def test_a_job_whose_owner_still_waits_for_the_answer_is_nobody_elses(
         first = answer.result()
     words = check(simulator, (waiting, lost), (first, lost.attempt()))
     assert words == ["delivered", "delivered" if fate == TAKEN else "person"]
+
+
+def test_a_job_is_its_owners_even_where_the_owner_was_the_first_to_claim_and_the_last_to_send(
+    simulator: Simulator, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shared out by the order of the claims, the owner's job would be the other's, and the other's nobody's."""
+    owner, lost = tasks[:2]
+    owner_has_claimed, other_has_sent = threading.Event(), threading.Event()
+    submit = LumaRayHook.submit
+
+    def in_turn(self: LumaRayHook, request: GenerationRequest) -> str:
+        if not owner_has_claimed.is_set():
+            owner_has_claimed.set()
+            assert other_has_sent.wait(10)
+            return submit(self, request)
+        try:
+            return submit(self, request)
+        except LumaRaySubmitUnknown:
+            other_has_sent.set()
+            while len(simulator.jobs) < 2:
+                time.sleep(0.005)
+            raise
+
+    simulator.fault("submit", "reset", accepted=True)
+    simulator.fault("submit", "slow", seconds=1.5)
+    with monkeypatch.context() as for_now, ThreadPoolExecutor(1) as threads:
+        for_now.setattr(LumaRayHook, "submit", in_turn)
+        answer = threads.submit(owner.attempt)
+        assert owner_has_claimed.wait(10)
+        assert lost.attempt().word == "person"
+        assert not answer.done()
+        first = answer.result()
+    lost.clear()
+    assert check(simulator, (owner, lost), (first, lost.attempt())) == ["delivered", "delivered"]
 
 
 def test_a_job_of_v1_that_named_no_id_is_nobody_elses(
