@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 @dag(
     schedule=None,
     tags=["luma-ray"],
-    default_args={"retries": 2, "backoff": timedelta(seconds=30)},
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     params={
         "photo": str(Path(__file__).parent / "frames" / "coffee.jpg"),
         "prompt": "Slow push-in on the espresso, steam rising, warm morning light",

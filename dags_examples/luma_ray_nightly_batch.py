@@ -45,7 +45,7 @@ def luma_ray_nightly_batch() -> None:
         deferrable=True,
         pool="luma_ray",
         retries=3,
-        backoff=timedelta(minutes=1),
+        retry_delay=timedelta(minutes=1),
         map_index_template="{{ task.start_frame.rpartition('/')[2] }}",
     ).expand_kwargs(plan())
 

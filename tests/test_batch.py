@@ -53,16 +53,18 @@ class Run:
 
     def __init__(self, run_id: str = "run_1") -> None:
         self.run_id = run_id
+        self._clears = -1
         self._stores: dict[int, MemoryStore] = {}
 
     def generate(
         self, planned: list[dict[str, Any]], **arguments: Any
     ) -> list[dict[str, Any] | LumaRayError]:
-        """Run them one after the other; what one raises does not keep the next from running."""
+        """Run them one after the other, cleared if they ran before; what one raises does not keep the next from it."""
+        self._clears += 1
         done: list[dict[str, Any] | LumaRayError] = []
         for index, given in enumerate(planned):
             store = self._stores.setdefault(index, MemoryStore())
-            context = task_context(run_id=self.run_id, map_index=index, store=store)
+            context = task_context(run_id=self.run_id, map_index=index, store=store, clears=self._clears)
             operator = make_operator(**given, **arguments)
             try:
                 done.append(operator.execute(context))

@@ -142,7 +142,7 @@ class Job:
             seen = output.look()
             if seen is None or seen.is_folder:
                 return Place(is_taken=False)
-            likely = [standing.own, standing.other, *reversed(standing.takes)]
+            likely = [standing.current, standing.own, *reversed(standing.takes)]
             delivered = (take for take in likely if take is not None and take.bytes == seen.size)
             return Place(is_taken=True, holds=next((t for t in delivered if is_in_place(t, output)), None))
         except LumaRayError:

@@ -50,7 +50,7 @@ def test_a_refusal_is_not_retried(
     simulator.set_credits("0.1")
     run = airflow.run_dag(CLIPS, "blocking", "generate", frame=str(frame), videos=f"{tmp_path}/out/")
     assert run["state"] == "failed"
-    assert "top up the account" in run["errors"][0]
+    assert "Top up the account" in run["errors"][0]
     assert sum(request.call == "submit" for request in simulator.requests) == 1
 
 

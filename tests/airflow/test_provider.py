@@ -74,7 +74,7 @@ def test_airflow_shows_the_provider_and_its_connection_type(airflow: Airflow) ->
 @pytest.mark.airflow
 @pytest.mark.parametrize(
     ("password", "says"),
-    [(API_KEY, "the balance is 20.00 USD"), ("SG_ffffffffffffffff", "check the API key")],
+    [(API_KEY, "the balance is 20.00 USD"), ("SG_ffffffffffffffff", "Check the API key")],
 )
 def test_the_connection_test_answers_with_the_balance_or_says_what_is_wrong(
     airflow: Airflow, password: str, says: str

@@ -17,7 +17,7 @@ CLIP: dict[str, Any] = {
     "resolution": "540p",
     "poll_interval": 0.1,
     "retries": 2,
-    "backoff": timedelta(seconds=0),
+    "retry_delay": timedelta(seconds=0),
 }
 
 

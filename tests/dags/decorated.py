@@ -15,7 +15,7 @@ with DAG("decorated", schedule=None, params={"frame": "", "videos": "", "calls":
         resolution="540p",
         poll_interval=4,  # a trigger that fires at once overtakes the executor's word that the task is deferred
         retries=2,
-        backoff=timedelta(seconds=0),
+        retry_delay=timedelta(seconds=0),
         deferrable=True,
         outlets=[Asset("luma_ray_clips"), AssetAlias("luma_ray_videos")],
         map_index_template="{{ task.op_kwargs['subject'] }}",

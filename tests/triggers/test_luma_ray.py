@@ -328,7 +328,7 @@ def test_a_watcher_outlives_a_wrong_key_and_sees_it_corrected(
         return await task
 
     assert asyncio.run(watch())["balance"] == "4.5"
-    assert "check the API key" in caplog.text
+    assert "Check the API key" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": "much"}, {"threshold": 5, "direction": "up"}])

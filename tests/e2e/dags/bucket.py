@@ -31,6 +31,6 @@ with DAG("bucket", schedule=None, params=PARAMS, max_active_tasks=200):
         resolution="540p",
         poll_interval=0.5,
         retries=3,
-        backoff=timedelta(seconds=0),
+        retry_delay=timedelta(seconds=0),
         map_index_template="{{ task.start_frame.rpartition('/')[2] }}",
     ).expand_kwargs(plan())

@@ -26,7 +26,7 @@ CLIP: dict[str, Any] = {
     "luma_ray_conn_id": "{{ params.connection }}",
     "resolution": "540p",
     "retries": 5,
-    "backoff": timedelta(seconds=0),
+    "retry_delay": timedelta(seconds=0),
     "on_execute_callback": leave_pid,
 }
 EACH: dict[str, Any] = {"params": PARAMS, "max_active_runs": 200, "max_active_tasks": 200}
