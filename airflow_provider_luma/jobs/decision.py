@@ -81,13 +81,13 @@ def decide(
     take = _to_finish(standing, identity, cleared, fingerprint)
     if take is not None:
         aside = take.fingerprint != fingerprint and fingerprint is not None
+        if other is not None and other.is_in_flight:
+            raise _path_is_busy(take, other, output_path)
         if place.holds is not None and place.holds.key == take.key and take.state is RecordState.DELIVERED:
             if take.output_path == output_path:
                 return Decision(Action.RETURN, take, aside)
         elif other is not None:
-            if other.is_in_flight:
-                raise _path_is_busy(take, other, output_path)
-            if place.is_taken and if_exists == "reuse" and other.state is RecordState.DELIVERED:
+            if if_exists == "reuse" and place.holds is not None and place.holds.key == other.key:
                 return Decision(Action.REUSE, other)
             if place.is_taken and if_exists == "fail":
                 raise _path_is_taken(output_path)

@@ -317,11 +317,6 @@ def combine(theirs: JobRecord, mine: JobRecord) -> JobRecord:
     return theirs.model_copy(update=values)
 
 
-def now() -> str:
-    """Return the present time as the record writes it."""
-    return pendulum.now("UTC").isoformat()
-
-
 def _read_time(text: str) -> pendulum.DateTime:
     moment = pendulum.parse(text)
     if not isinstance(moment, pendulum.DateTime):

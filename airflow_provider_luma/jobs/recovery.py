@@ -122,17 +122,17 @@ def judge(
     """
     others = [take for take in takes if take.key != intent.key]
     claimed = {take.request_id for take in others if take.request_id}
-    near = [row for row in rows if row.created is None or row.created <= intent.started + _LONGEST_CALL]
     known = {
         "model": intent.model,
         "body_sha256": intent.body_sha256,
         "since": intent.started,
+        "until": intent.started + _LONGEST_CALL,
         "claimed": claimed,
     }
-    found = matches(near, **known)  # type: ignore[arg-type]
+    found = matches(rows, **known)  # type: ignore[arg-type]
     if not found:
         almost = near_matches(rows, **known)  # type: ignore[arg-type]
-        told = "; ".join(f"{row.request_id} ({why})" for row, why in almost)
+        told = "; ".join(map(str, almost[:3]))
         return Judgement(
             None, f"The history shows no such job{f', but these come near it: {told}' if told else ''}"
         )

@@ -6,9 +6,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import (
+    LONGEST_RATE_LIMIT,
     LumaRayDeliveryFailed,
     LumaRayError,
     LumaRayInsufficientCredits,
@@ -70,7 +72,7 @@ class Submission:
         request = replace(inputs.request, start_frame=start_frame)
         api_version = "v2" if spec.api_version == "auto" else spec.api_version
         deadline = self._clock() + spec.timeout.total_seconds()
-        while True:
+        for refusals in count():
             intent = spec.intent(
                 inputs,
                 body_sha256=body_digest(request.body()),
@@ -86,8 +88,9 @@ class Submission:
             try:
                 return self._pay(request, claim)
             except LumaRayRateLimited as error:
-                # Certainly not bought, and on record as such: the one refusal that passes by waiting.
-                wait = error.seconds_to_reset()
+                # Certainly not bought, and on record as such: the one refusal that passes by waiting. A crowd of
+                # tasks that meet the limit together ask ever more rarely.
+                wait = min(error.seconds_to_reset() * 2**refusals, LONGEST_RATE_LIMIT)
                 if self._clock() + wait > deadline:
                     raise
                 log.info("%s Waiting %.0f s.", error.cause, wait)

@@ -273,12 +273,11 @@ class _Search:
                 self._follow(run, path, labels)
                 while options := run.options():
                     self._check_length(run, path)
-                    if len(options) > 1 and run.remembers:
-                        left = bounds.preemptions - run.preemptions, bounds.kills - run.kills
-                        if table.covers(run.state(), left):
-                            level.pruned += 1
-                            level.steps += run.steps
-                            break
+                    left = bounds.preemptions - run.preemptions
+                    if len(options) > 1 and run.remembers and table.covers(run.state(), left):
+                        level.pruned += 1
+                        level.steps += run.steps
+                        break
                     path.append(options[0])
                     untried.append(options[:0:-1])
                     labels.append(run.perform(options[0]))
@@ -342,24 +341,22 @@ class _Search:
 
 
 class _Table:
-    """The states that were explored, each with what was left of the bounds."""
+    """The states that were explored, each with how many preemptions were left; how many kills it says itself."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._known: dict[bytes, tuple[tuple[int, int], ...]] = {}
+        self._known: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def covers(self, state: bytes, left: tuple[int, int]) -> bool:
-        """Tell whether a state was explored with no less left; it is from now on."""
-        known = self._known.get(state, ())
-        preemptions, kills = left
-        if any(one[0] >= preemptions and one[1] >= kills for one in known):
+    def covers(self, state: bytes, left: int) -> bool:
+        """Tell whether a state was explored with no fewer preemptions left; it is from now on."""
+        known = self._known.get(state)
+        if known is not None and known >= left:
             return True
-        if known or len(self._known) < self._most:
-            rest = [one for one in known if one[0] > preemptions or one[1] > kills]
-            self._known[state] = (*rest, left)
+        if known is not None or len(self._known) < self._most:
+            self._known[state] = left
         return False
 
 

@@ -5,39 +5,31 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.schedules import explorer
-from tests.schedules.explorer import Broken, Deadlock, Outcome, Scenario, Scheduler, explore, replay
+from tests.schedules.explorer import Broken, Deadlock, Outcome, Report, Scenario, Scheduler, explore, replay
 from tests.schedules.scheduler import Run
 from tests.schedules.trace import KILL, KINDS, TICK
 
 Factory = Callable[[Scheduler], Scenario]
 PROGRAMS = 200
 
-# What the steps of a random program do; the last number in each line weighs them.
-_KINDS = {
-    "read": 4,
-    "write": 3,
-    "mix": 1,
-    "add": 2,
-    "swap": 2,
-    "skip": 2,
-    "fail": 1,
-    "sleep": 2,
-    "wait": 1,
-    "now": 1,
-    "stamp": 1,
-    "late": 1,
-}
+_KINDS = "read write mix add swap skip fail sleep wait now stamp late"
+
+# How much of each kind is in a program: of all something, or mostly what has to do with time.
+_MIXED = (4, 3, 1, 2, 2, 2, 1, 2, 1, 1, 1, 1)
+_TIMED = (2, 2, 0, 1, 0, 1, 0, 6, 1, 2, 4, 2)
 
 
 def program_of(dice: random.Random, cells: int) -> Callable[[Scheduler, list[int]], object]:
     """Return a small random program: what it does depends on what it has read, and on the time."""
-    kinds = dice.choices(list(_KINDS), weights=list(_KINDS.values()), k=dice.randint(3, 7))
+    weights = dice.choice([_MIXED, _TIMED])
+    kinds = dice.choices(_KINDS.split(), weights, k=dice.randint(3, 7))
     code = [(kind, dice.randrange(cells), dice.randrange(4)) for kind in kinds]
 
     def program(scheduler: Scheduler, world: list[int]) -> object:
@@ -135,16 +127,100 @@ def bounds_of(seed: int) -> dict[str, Any]:
     }
 
 
+def explored(seed: int, **more: Any) -> Report | None:
+    """Explore a random scenario; None where it takes too long without pruning."""
+    report = explore(toy_of(seed), collect=True, limit=2_000, **bounds_of(seed), **more)
+    return report if report.complete else None
+
+
 def test_pruning_is_sound():
     """The same ends are found as without, level by level; and what is wrong, as soon."""
-    whole_runs = pruned_runs = 0
+    runs = [0, 0]
     for seed in range(PROGRAMS):
-        bounds = bounds_of(seed)
-        whole = explore(toy_of(seed), prune=False, collect=True, limit=3_000, **bounds)
-        if not whole.complete:
+        whole, bounds = explored(seed, prune=False), bounds_of(seed)
+        if whole is None:
             continue
-        pruned = explore(toy_of(seed), prune=True, collect=True, **bounds)
-        whole_runs += whole.runs
-        pruned_runs += pruned.runs
-        assert pruned.ends == whole.ends, f"{seed}: {bounds}"
-    print(f"{whole_runs:,} runs without pruning, {pruned_runs:,} with")
+        pruned = explore(toy_of(seed), collect=True, **bounds)
+        few = explore(toy_of(seed), collect=True, states=5, **bounds)
+        runs[0] += whole.runs
+        runs[1] += pruned.runs
+        # Pruned, it may see earlier that more preemptions lead to nothing new.
+        assert few.ends == pruned.ends == whole.ends, f"{seed}: {bounds}"
+        assert whole.levels[-1].cut or not pruned.levels[-1].cut
+        for one, other in zip(whole.levels, pruned.levels, strict=False):
+            assert other.ends == one.ends, f"{seed}: {bounds}"
+            assert other.schedules <= one.schedules
+
+        forbidden = random.Random(seed).choice(sorted(whole.ends, key=repr))
+        found = []
+        for prune in (False, True):
+            with pytest.raises(Broken, match="forbidden") as broken:
+                explore(toy_of(seed, forbidden), prune=prune, **bounds)
+            found.append((broken.value.preemptions, broken.value.kills))
+            with pytest.raises(Broken) as again:
+                replay(toy_of(seed, forbidden), broken.value.schedule)
+            assert str(again.value) == str(broken.value)
+        assert found[0] == found[1]
+    assert runs[1] < runs[0] / 2
+    print(f"{runs[0]:,} runs without pruning, {runs[1]:,} with")
+
+
+class Careful(Run):
+    """Asks for the options at each step, also where a schedule is repeated."""
+
+    def perform(self, decision: int) -> str:
+        assert decision in self.options()
+        return super().perform(decision)
+
+
+def test_repetition_is_exact(monkeypatch: pytest.MonkeyPatch):
+    """A schedule is brought to where it is left for another without asking for options: that is the same."""
+    for seed in range(PROGRAMS):
+        quick = explored(seed)
+        with monkeypatch.context() as patch:
+            patch.setattr(explorer, "Run", Careful)
+            careful = explored(seed)
+        if quick is None or careful is None:
+            assert quick is careful
+            continue
+        assert replace(quick, seconds=0) == replace(careful, seconds=0)
+
+
+class Ruthless(Run):
+    """Kills anybody at any time, also one who waits, or whose turn it is not."""
+
+    def options(self) -> list[int]:
+        options = super().options()
+        if options and self.kills < self._bounds.kills:
+            alive = [one.index * KINDS + KILL for one in self._contenders if one.outcome is None]
+            options += [kill for kill in alive if kill not in options]
+        return options
+
+    def perform(self, decision: int) -> str:
+        if decision == TICK or decision % KINDS != KILL:
+            return super().perform(decision)
+        killed = self._contenders[decision // KINDS]
+        killed.outcome = Outcome("killed")
+        self.kills += 1
+        if killed is self._current:
+            self._current = None
+        return killed.label
+
+
+def test_kills_at_other_times_show_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    for seed in range(PROGRAMS):
+        bounds = bounds_of(seed) | {"kills": 1}
+        usual = explore(toy_of(seed), collect=True, **bounds)
+        with monkeypatch.context() as patch:
+            patch.setattr(explorer, "Run", Ruthless)
+            ruthless = explore(toy_of(seed), collect=True, prune=False, limit=2_000, **bounds)
+        if ruthless.complete:
+            assert alike(usual.ends) == alike(ruthless.ends), f"{seed}: {bounds}"
+
+
+def alike(ends: Iterable[Any]) -> set[Hashable]:
+    """Take who is killed while it waits for ever for one that just waits for ever."""
+    return {
+        (world, tuple("gone" if kind in ("stuck", "killed") else (kind, value) for kind, value in outcomes))
+        for world, outcomes in ends
+    }

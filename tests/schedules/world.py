@@ -1,4 +1,4 @@
-"""The world in which contenders for one job meet: a vendor, files, Airflow's state store, and a clock, each call a step."""
+"""The world in which contenders for one job meet: a vendor, files, Airflow's state store and a clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from queue import Empty
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_luma.exceptions import LumaRaySubmitUnknown
+from airflow_provider_luma.exceptions import LumaRayError
 from airflow_provider_luma.jobs.job import Job, Reused
 from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger
 from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord, RecordState
@@ -349,6 +349,7 @@ class Attempt:
     :param prompt: what it asks for
     :param cleared: how often the task was cleared before
     :param stored: whether Airflow has a task state store
+    :param starts: after how many seconds
     :param url: whether its frame is a URL, so that other calls may send the same body
     """
 
@@ -361,9 +362,12 @@ class Attempt:
     url: bool = False
     if_exists: str = "overwrite"
     on_unknown_submit: str = "fail"
+    starts: float = 0.0
 
     def run(self, world: World) -> str | None:
         """Start as Airflow starts a try, and go through with it; return the id of the delivered job."""
+        if self.starts:
+            world.scheduler.sleep(self.starts)
         if self.stored:
             world.scheduler.step(
                 "Airflow starts the try", lambda: world.running.update({self.identity: self.name})
@@ -375,10 +379,14 @@ class Attempt:
         hook: Any = Hook(world, self.identity)
         wait: Any = Wait(world.scheduler)
         job = Job(self._spec(world, output, clears), hook, ledger, wait)
-        take = job.ensure_bought()
-        if isinstance(take, Reused):
-            return take.take.request_id if take.take else None
-        return job.deliver(job.wait(take)).request_id
+        try:
+            take = job.ensure_bought()
+            if isinstance(take, Reused):
+                return take.take.request_id if take.take else None
+            return job.deliver(job.wait(take)).request_id
+        except LumaRayError as error:
+            check_truth(world, self.identity, error)
+            raise
 
     def _spec(self, world: World, output: Place, clears: Clears) -> JobSpec:
         request = GenerationRequest(model=MODEL, prompt=self.prompt, start_frame=None)
@@ -436,13 +444,11 @@ def check_records(world: World) -> None:
     assert len(missing) <= len(open_calls), f"{missing} are on no record"
 
 
-def check_truth(world: World, attempt: Attempt, error: BaseException) -> None:
-    """An error does not say that nothing was bought where something was."""
-    mine = [sold for sold in world.sold if sold.poster == attempt.identity]
-    if isinstance(error, LumaRaySubmitUnknown):
-        return
-    if "Nothing was bought" in str(error):
-        assert not mine, f"it bought {mine[0].request_id}, and says: {error}"
+def check_truth(world: World, identity: Identity, error: LumaRayError) -> None:
+    """An error does not say that nothing was bought where something was, by the time that it is raised."""
+    mine = [sold for sold in world.sold if sold.poster == identity]
+    if "Nothing was bought" in str(error) and mine:
+        raise AssertionError(f"{identity} bought {mine[0].request_id}, and is told: {error}")
 
 
 def _digest(content: bytes) -> str:
