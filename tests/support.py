@@ -65,6 +65,17 @@ def task_context(
     return {"ti": ti, "task_instance": ti, "dag_run": run} | ({"task_state_store": store} if store else {})
 
 
+def record_path(clip: Path) -> Path:
+    """Return where the record of a local video is."""
+    return clip.with_name(f"{clip.name}.job.json")
+
+
+def recorded(clip: Path) -> dict[str, Any]:
+    """Return what is on record beside a local video."""
+    record: dict[str, Any] = json.loads(record_path(clip).read_text())
+    return record
+
+
 def make_operator(start_frame: object, output_path: object, **arguments: Any) -> LumaRayImageToVideoOperator:
     """Return an operator that polls quickly; every call makes a new one, as every attempt of a task does."""
     defaults: dict[str, Any] = {
