@@ -9,7 +9,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo test faults chaos lint build bench clean
+.PHONY: help demo test quick faults chaos lint build bench clean
 .DELETE_ON_ERROR:
 
 help: ## what there is
@@ -18,11 +18,18 @@ help: ## what there is
 demo: $(READY) ## a video, made by the example DAG on the built-in simulator (SEGMIND_API_KEY=...: by Segmind, for money)
 	@$(BIN)/python scripts/demo.py
 
-test: $(READY) ## the tests (ARGS=... for pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+WORKERS ?= 2
+test: $(READY) ## the tests (ARGS=... for pytest, WORKERS=... processes)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-faults: $(READY) ## the faults at length: 20,000 lives of a job, which takes a quarter of an hour
-	@LUMA_FAULT_EXAMPLES=20000 $(BIN)/python -m pytest tests/faults $(ARGS)
+QUICK := tests/claims/test_drift.py tests/decorators tests/hooks tests/jobs tests/operators tests/segmind tests/sensors \
+  tests/triggers tests/test_imports.py tests/test_media.py tests/test_outlets.py tests/test_storage.py
+quick: $(READY) ## what a change needs every minute: the tests that start no Airflow and no store
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(QUICK) $(ARGS)
+
+faults: $(READY) ## the faults at length: 20,000 lives, every schedule with three preemptions, 50 trials of processes: an hour
+	@LUMA_FAULT_EXAMPLES=20000 LUMA_SCHEDULES=3 LUMA_TRIALS=50 \
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/faults tests/schedules tests/claims $(ARGS)
 
 RUNS ?= 30
 chaos: $(READY) ## a real Airflow whose processes are killed, 30 times and more (RUNS=0: a handful of times)
@@ -52,5 +59,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into .venv: once, a few minutes ..."
 	@test -e $@ || $(PYTHON) -m venv --clear .venv
 	@rm -f $@
-	@$(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile -c constraints.txt -e '.[simulator,dev]'
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt -e '.[simulator,dev]'
 	@printf '%s' "$(CURDIR)" > $@

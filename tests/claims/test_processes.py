@@ -1,6 +1,6 @@
 """Real processes behind a barrier, on a local disk and on a real S3 server: one purchase each time.
 
-LUMA_TRIALS says how often each kind is tried (default 6; `make faults` tries 50 times).
+LUMA_TRIALS says how often each kind is tried (default 2; `make faults` tries 50 times).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.buckets import s3_server
 from tests.claims.contender import serve
 from tests.support import API_KEY
 
-TRIALS = int(os.environ.get("LUMA_TRIALS", "6"))
+TRIALS = int(os.environ.get("LUMA_TRIALS", "2"))
 CONTENDERS = 4
 
 

@@ -39,7 +39,7 @@ _ANY = sys.maxsize
 _RATES = (0.02, 0.05, 0.1, 0.2, 0.5)  # how often a random schedule does not just go on
 
 
-def bound(default: int = 2) -> int:
+def bound(default: int = 1) -> int:
     """Return how many preemptions to explore: what LUMA_SCHEDULES says, if it says anything."""
     return int(os.environ.get("LUMA_SCHEDULES") or default)
 

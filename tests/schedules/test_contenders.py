@@ -1,6 +1,6 @@
 """Whoever contends for one job, under every schedule: at most one charge each, and no paid video is lost.
 
-LUMA_SCHEDULES says how many preemptions are explored (default 2; `make faults` explores 3). With one preemption less,
+LUMA_SCHEDULES says how many preemptions are explored (default 1; `make faults` explores 3). With one preemption less,
 one of the contenders may also be killed at any step, before its effect or right after it.
 """
 

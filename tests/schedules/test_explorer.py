@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.schedules.explorer import (
+    Bounds,
     Broken,
     Deadlock,
     Endless,
@@ -25,6 +26,8 @@ from tests.schedules.explorer import (
     explore,
     replay,
 )
+from tests.schedules.scheduler import Run
+from tests.schedules.trace import decode
 
 Program = Callable[[Scheduler, list[Any]], object]
 
@@ -574,6 +577,71 @@ def test_history_tells_states_apart():
 
     report = explore(toy(flip, reader), preemptions=99, collect=True)
     assert {end[1][1][1] for end in report.ends} == {"0", "1"}  # type: ignore[index]
+
+
+def test_values_that_are_equal_are_not_the_same():
+    def truth(scheduler, world):
+        scheduler.step("write", lambda: put(world, True))
+
+    def one(scheduler, world):
+        scheduler.step("write", lambda: put(world, 1))
+
+    def reader(scheduler, world):
+        return scheduler.step("read", lambda: world[0])
+
+    report = explore(toy(truth, one, reader), preemptions=99, collect=True)
+    assert {end[1][2][1] for end in report.ends} == {"0", "True", "1"}  # type: ignore[index]
+
+
+def state_after(schedule: str, longest_stall: float) -> bytes:
+    def waiter(scheduler, world):
+        scheduler.step("go", lambda: None, when=lambda: world[0] == 1)
+
+    def setter(scheduler, world):
+        scheduler.step("set", lambda: put(world, 1))
+
+    def clock(scheduler, world):
+        for _ in range(3):
+            scheduler.sleep(5)
+
+    bounds = Bounds(preemptions=9, stalls=True, longest_stall=longest_stall)
+    run = Run(toy(waiter, setter, clock), bounds, remember=True)
+    for decision in decode(schedule, run.names):
+        assert decision in run.options()
+        run.perform(decision)
+    state = run.state()
+    run.close()
+    return state
+
+
+def test_how_long_one_has_been_behind_is_part_of_the_state():
+    """As are whether it is, and for how long another still sleeps."""
+    early, late = "b:1 ~ c:1", "~ c:1 b:1"
+    for longest_stall in (20, float("inf")):
+        states = [state_after(schedule, longest_stall) for schedule in (early, late)]
+        assert states[0] != states[1]  # only one is behind
+        states = [state_after(f"{schedule} ~", longest_stall) for schedule in (early, late)]
+        # Both are behind now, and for how long counts where there is a limit to it.
+        assert (states[0] == states[1]) == (longest_stall == float("inf"))
+
+
+def test_for_how_long_one_sleeps_is_part_of_the_state():
+    """At 3 s the first contender has done the same; it sleeps till 5 s or, if stalled before, till 8 s."""
+
+    def sleeper(scheduler, world):
+        scheduler.step("start", lambda: None)
+        scheduler.sleep(5)
+        return scheduler.step("look", lambda: world[0])
+
+    def writer(scheduler, world):
+        scheduler.sleep(3)
+        scheduler.step("begin", lambda: None)
+        scheduler.sleep(3)
+        scheduler.step("write", lambda: put(world, 1))
+
+    for prune in (False, True):
+        report = explore(toy(sleeper, writer), preemptions=1, stalls=True, prune=prune, collect=True)
+        assert {end[1][0][1] for end in report.ends} == {"0", "1"}  # type: ignore[index]
 
 
 # Misuse
