@@ -310,16 +310,17 @@ class Job:
         :raises LumaRayResultExpired: the vendor no longer has it
         """
         output = self._spec.output
-        if take.state is RecordState.DELIVERED and is_in_place(take, output):
-            here = str(output)
-            return take if take.output_path == here else self._ledger.note(take, output_path=here)
         tag = f"{self._spec.identity.digest}.{self._ledger.attempt}"
-        with self._context(take), output.staged(tag) as part:
+        with self._context(take):
             try:
-                video = self._copied(take, part)
-                if video is None:
-                    take, video = self._fetched(take, part)
-                delivered = place(self._ledger, output, take, video, self._hook.vendor_now())
+                if take.state is RecordState.DELIVERED and is_in_place(take, output):
+                    here = str(output)
+                    return take if take.output_path == here else self._ledger.note(take, output_path=here)
+                with output.staged(tag) as part:
+                    video = self._copied(take, part)
+                    if video is None:
+                        take, video = self._fetched(take, part)
+                    delivered = place(self._ledger, output, take, video, self._hook.vendor_now())
             except OSError as error:
                 raise LumaRayDeliveryFailed(f"The video could not be stored at {output}: {error}.") from None
         log.info("Cost: %s USD; balance after: %s USD.", delivered.cost, delivered.remaining_credits)
