@@ -12,7 +12,8 @@ from zipfile import ZipFile
 
 PACKAGE = "airflow_provider_luma"
 SDIST_TOPS = {
-    PACKAGE, "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "benchmarks", "constraints.txt", "dags_examples",
+    PACKAGE, "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "benchmarks",
+    "constraints.txt", "dags_examples",
     "pyproject.toml", "scripts", "tests", ".gitignore",
 }  # fmt: skip
 
