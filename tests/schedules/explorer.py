@@ -271,10 +271,12 @@ class _Search:
             run = Run(self._factory, bounds, remember=self._prune)
             try:
                 self._follow(run, path, labels)
+                chosen = True  # a state is looked up where there is a choice, and once after one
                 while options := run.options():
                     self._check_length(run, path)
                     left = bounds.preemptions - run.preemptions
-                    if len(options) > 1 and run.remembers and table.covers(run.state(), left):
+                    is_turn, chosen = chosen or len(options) > 1, len(options) > 1
+                    if is_turn and run.remembers and table.covers(run.state(), left):
                         level.pruned += 1
                         level.steps += run.steps
                         break

@@ -22,6 +22,7 @@ from tests.schedules.explorer import (
     Outcome,
     Scenario,
     Scheduler,
+    _Table,
     bound,
     explore,
     replay,
@@ -251,11 +252,12 @@ def test_limit():
 
 def test_bound_of_the_environment(monkeypatch):
     assert bound(3) == 3
-    assert explore(toy(straight(4), straight(4))).levels[-1].preemptions == 2
-    monkeypatch.setenv("LUMA_SCHEDULES", "1")
-    assert bound(3) == 1
-    assert explore(toy(straight(4), straight(4))).levels[-1].preemptions == 1
-    assert explore(toy(straight(4), straight(4)), preemptions=3).levels[-1].preemptions == 3
+    scenario = toy(straight(4), straight(4))
+    assert explore(scenario).levels[-1].preemptions == bound()
+    monkeypatch.setenv("LUMA_SCHEDULES", "2")
+    assert bound(3) == 2
+    assert explore(scenario).levels[-1].preemptions == 2
+    assert explore(scenario, preemptions=3).levels[-1].preemptions == 3
 
 
 # Kills
@@ -593,7 +595,20 @@ def test_values_that_are_equal_are_not_the_same():
     assert {end[1][2][1] for end in report.ends} == {"0", "True", "1"}  # type: ignore[index]
 
 
-def state_after(schedule: str, longest_stall: float) -> bytes:
+def state_after(schedule: str, *programs: Program, longest_stall: float = float("inf")) -> bytes:
+    """Return the state that these decisions lead to."""
+    bounds = Bounds(preemptions=9, stalls=True, longest_stall=longest_stall)
+    run = Run(toy(*programs), bounds, remember=True)
+    for decision in decode(schedule, run.names):
+        assert decision in run.options()
+        run.perform(decision)
+    state = run.state()
+    run.close()
+    return state
+
+
+@pytest.mark.parametrize("longest_stall", [20, float("inf")])
+def test_how_long_one_has_been_behind_is_part_of_the_state(longest_stall):
     def waiter(scheduler, world):
         scheduler.step("go", lambda: None, when=lambda: world[0] == 1)
 
@@ -604,44 +619,35 @@ def state_after(schedule: str, longest_stall: float) -> bytes:
         for _ in range(3):
             scheduler.sleep(5)
 
-    bounds = Bounds(preemptions=9, stalls=True, longest_stall=longest_stall)
-    run = Run(toy(waiter, setter, clock), bounds, remember=True)
-    for decision in decode(schedule, run.names):
-        assert decision in run.options()
-        run.perform(decision)
-    state = run.state()
-    run.close()
-    return state
+    def state(schedule):
+        return state_after(schedule, waiter, setter, clock, longest_stall=longest_stall)
+
+    # At 5 s the waiter is behind, or the other was while it had nothing to go on for.
+    assert state("b:1 ~ c:1") != state("~ c:1 b:1")
+    # At 10 s the waiter is behind, for 10 s or for 5 s: which counts where there is a limit to it.
+    assert (state("b:1 ~ c:1 ~") == state("~ c:1 b:1 ~")) == (longest_stall == float("inf"))
 
 
-def test_how_long_one_has_been_behind_is_part_of_the_state():
-    """As are whether it is, and for how long another still sleeps."""
-    early, late = "b:1 ~ c:1", "~ c:1 b:1"
-    for longest_stall in (20, float("inf")):
-        states = [state_after(schedule, longest_stall) for schedule in (early, late)]
-        assert states[0] != states[1]  # only one is behind
-        states = [state_after(f"{schedule} ~", longest_stall) for schedule in (early, late)]
-        # Both are behind now, and for how long counts where there is a limit to it.
-        assert (states[0] == states[1]) == (longest_stall == float("inf"))
-
-
-def test_for_how_long_one_sleeps_is_part_of_the_state():
-    """At 3 s the first contender has done the same; it sleeps till 5 s or, if stalled before, till 8 s."""
-
+def test_time_is_part_of_the_state():
     def sleeper(scheduler, world):
         scheduler.step("start", lambda: None)
         scheduler.sleep(5)
-        return scheduler.step("look", lambda: world[0])
+        scheduler.step("end", lambda: None)
 
-    def writer(scheduler, world):
+    def other(scheduler, world):
         scheduler.sleep(3)
-        scheduler.step("begin", lambda: None)
-        scheduler.sleep(3)
-        scheduler.step("write", lambda: put(world, 1))
+        scheduler.step("look", lambda: world[0])
 
-    for prune in (False, True):
-        report = explore(toy(sleeper, writer), preemptions=1, stalls=True, prune=prune, collect=True)
-        assert {end[1][0][1] for end in report.ends} == {"0", "1"}  # type: ignore[index]
+    # At 3 s both have done the same, but one started late, and so sleeps longer; in the end it is 5 s or 8 s.
+    assert state_after("a:1 b:2 a:1", sleeper, other) != state_after("~ a:1 b:2 a:1", sleeper, other)
+    assert state_after("a:1 b:2", sleeper, other) != state_after("~ a:1 b:2", sleeper, other)
+    assert state_after("~ b:1 a:1 b:1", sleeper, other) == state_after("~ a:1 b:2", sleeper, other)
+
+
+def test_a_state_is_explored_again_with_more_preemptions_left():
+    table = _Table(1)
+    assert [table.covers(b"state", left) for left in (1, 1, 0, 2, 1)] == [False, True, True, False, True]
+    assert [table.covers(b"one too many", 1) for _ in range(2)] == [False, False]
 
 
 # Misuse
@@ -709,7 +715,7 @@ def test_outside_of_contenders_a_step_is_just_done():
 
 def test_speed():
     """More than 2,000 schedules a second: here with room for a slow machine that does other things too."""
-    since = time.perf_counter()
+    since = time.process_time()
     report = explore(toy(straight(12), straight(12)), preemptions=3)
     print(report)
-    assert report.runs / (time.perf_counter() - since) > 500
+    assert report.runs / (time.process_time() - since) > 500

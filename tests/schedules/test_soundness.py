@@ -130,7 +130,7 @@ def bounds_of(seed: int) -> dict[str, Any]:
 
 def explored(seed: int, **more: Any) -> Report | None:
     """Explore a random scenario; None where it takes too long without pruning."""
-    report = explore(toy_of(seed), collect=True, limit=600, **bounds_of(seed), **more)
+    report = explore(toy_of(seed), collect=True, limit=300, **bounds_of(seed), **more)
     return report if report.complete else None
 
 
@@ -213,7 +213,7 @@ def test_kills_at_other_times_show_nothing_else(monkeypatch: pytest.MonkeyPatch)
         bounds = bounds_of(seed) | {"kills": 1}
         with monkeypatch.context() as patch:
             patch.setattr(explorer, "Run", Ruthless)
-            ruthless = explore(toy_of(seed), collect=True, prune=False, limit=600, **bounds)
+            ruthless = explore(toy_of(seed), collect=True, prune=False, limit=300, **bounds)
         if ruthless.complete:
             usual = explore(toy_of(seed), collect=True, **bounds)
             assert alike(usual.ends) == alike(ruthless.ends), f"{seed}: {bounds}"
