@@ -43,7 +43,7 @@ class Cluster:
         home: Path,
         *,
         dags: Path = DAGS,
-        amount: int = 6,
+        amount: int = 7,
         parallelism: int = 6,
         settings: Mapping[str, str] | None = None,
     ) -> None:

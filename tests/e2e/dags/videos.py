@@ -43,3 +43,7 @@ for name, deferrable in (("blocking", False), ("deferred", True)):
 
 with DAG("mapped", schedule=None, **EACH):
     LumaRayImageToVideoOperator.partial(deferrable=True, **CLIP).expand(prompt=prompts())
+
+with DAG("drifting", schedule=None, **EACH):
+    # Its inputs differ in each try, as an edited file or a rendered variable may.
+    LumaRayImageToVideoOperator(prompt="take {{ ti.try_number }}", poll_interval=0.3, **CLIP)
