@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+
+from benchmarks.surroundings import task_context
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ def run_task(
             **arguments,
         )
 
-    ti = SimpleNamespace(dag_id="bench", run_id="run", task_id="generate", map_index=number)
-    context: Any = {"ti": ti, "task_instance": ti}
+    context = task_context(number)
     held = 0.0
 
     def work(phase: Callable[[], Any]) -> None:

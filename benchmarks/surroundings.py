@@ -12,11 +12,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 API_KEY = "SG_simulator"
 MODEL = "luma-ray-img-2-video"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FRAME = ROOT / "dags_examples" / "frames" / "coffee.jpg"
 
 
@@ -73,6 +74,19 @@ def server(**options: Any) -> Iterator[str]:
             yield url
         finally:
             process.stdin.close()
+
+
+def task_context(map_index: int = -1) -> Any:
+    """Return the context of a task instance, as far as the operator reads it."""
+    ti = SimpleNamespace(
+        dag_id="bench",
+        run_id="run",
+        task_id="generate",
+        map_index=map_index,
+        max_tries=0,
+        xcom_push=lambda key, value: None,
+    )
+    return {"ti": ti, "task_instance": ti, "dag_run": SimpleNamespace(clear_number=0)}
 
 
 def upload(url: str) -> str:

@@ -56,7 +56,13 @@ def test_the_drawn_times_have_the_mean_and_are_the_same_each_time(kind: str) -> 
 
 
 def test_the_schedules_alone() -> None:
-    assert [row[0] for row in polling.computed(50).rows][:2] == ["ours, lognormal", "segmind SDK, lognormal"]
+    report = polling.computed(50)
+
+    assert [row[0] for row in report.rows][::13] == [
+        "ours, jobs of 2 s",
+        "ours, about 125 s, lognormal, sd 20%",
+    ]
+    assert not any(limit.missed for limit in report.limits if "polls" in limit.what)
 
 
 def test_the_operator_and_the_sdk_wait_on_a_moving_clock() -> None:

@@ -25,9 +25,9 @@ from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.jobs.decision import Action, Decision, Place, decide
 from airflow_provider_luma.jobs.delivery import is_in_place, place
 from airflow_provider_luma.jobs.ledger import Standing
+from airflow_provider_luma.jobs.polling import JobPoller
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.jobs.submit import Submission
-from airflow_provider_luma.jobs.waiting import Watch
 from airflow_provider_luma.media import VideoFile, is_mp4_head
 from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict
 from airflow_provider_luma.segmind.replies import JobStatus, VendorStatus
@@ -192,11 +192,12 @@ class Job:
                 request_id=take.request_id,
             )
         log.warning("%s: FAILED before, and now %s; it is taken up again.", take.request_id, status.state)
-        return self._ledger.advance(take, state=RecordState.SUBMITTED, error=None, cleared=self._spec.cleared)
+        cleared = self._spec.cleared.or_later(take.cleared)
+        return self._ledger.advance(take, state=RecordState.SUBMITTED, error=None, cleared=cleared)
 
     def _taken_up(self, standing: Standing, take: JobRecord, *, is_returned: bool) -> JobRecord:
         """Make a bought take this attempt's, and the path its own."""
-        changes: dict[str, object] = {"cleared": self._spec.cleared}
+        changes: dict[str, object] = {"cleared": self._spec.cleared.or_later(take.cleared)}
         if is_returned:
             log.info("%s: delivered before and in its place; nothing is bought.", take.request_id)
         else:
@@ -243,27 +244,29 @@ class Job:
         :raises LumaRayTimeout: the deadline has passed, or the task was told to stop
         :raises LumaRayResultExpired: the vendor does not know the job any more
         """
-        watch = Watch(
-            take.luma_ray_conn_id,
+        poller = JobPoller(
             str(take.request_id),
             take.model,
             waited=lambda: self._seconds_since(take),
             timeout=self._spec.timeout.total_seconds(),
             poll_interval=self._spec.poll_interval,
         )
-        with self._context(take), watch.learning():
+        spacing = self._hook.limiter.spacing
+        with self._context(take), self._hook.limiter.waiting():
             if take.state is RecordState.SUBMITTED and self._seconds_since(take) < 1:
-                self._pause(watch.delay())
+                self._pause(poller.delay(spacing()))
             elif take.state is RecordState.SUBMITTED:
                 take = self._ready(take)
             while take.state is RecordState.SUBMITTED:
-                status, verdict = watch.look(self._hook)
+                status, verdict = poller.poll(self._hook)
                 waited = self._seconds_since(take)
                 if verdict is Verdict.WAIT:
                     log.info("%s: %s after %.0f s.", take.request_id, status.state, waited)
-                    self._pause(watch.delay())
+                    self._pause(poller.delay(spacing()))
                 else:
                     take = self._settle(take, status, verdict, waited)
+            if take.state is RecordState.FAILED:  # as another attempt has seen meanwhile
+                raise LumaRayJobFailed(f"Segmind reports FAILED: {take.error}.")
         return take
 
     def _ready(self, take: JobRecord) -> JobRecord:
@@ -364,11 +367,11 @@ class Job:
         """
         if not take.request_id:
             raise self._expired(take, "its file is gone and v1 named no id to ask for it")
-        may_be_known = self._seconds_since(take) <= RECORD_LIFETIME
         attempt = 0
         while True:
             attempt += 1
             result = self._hook.get_result(take.request_id)
+            may_be_known = self._seconds_since(take) <= RECORD_LIFETIME  # by the clock of that reply
             row = None if result.url else self._hook.find_job(take.request_id)
             url = result.url or (row and row.output_url)
             if url:
@@ -381,6 +384,9 @@ class Job:
                     remaining_credits=take.remaining_credits or result.remaining_credits,
                 )
                 return moved, not may_be_known
+            if result.state is VendorStatus.FAILED:
+                self._ledger.note(take, state=RecordState.FAILED, error="its result says FAILED")
+                raise LumaRayJobFailed("Segmind reports FAILED in place of a result.")
             if result.state is not VendorStatus.NOT_FOUND:
                 break
             if not may_be_known:

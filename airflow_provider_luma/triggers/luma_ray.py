@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
-from airflow_provider_luma.jobs.waiting import Watch
+from airflow_provider_luma.jobs.polling import JobPoller
 from airflow_provider_luma.segmind.credits import CreditThreshold
 from airflow_provider_luma.segmind.polling import Verdict
 from airflow_provider_luma.segmind.replies import Credits
@@ -104,8 +104,7 @@ class LumaRayJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the worker is needed; connection look-up and HTTP happen in threads of their own."""
-        watch = Watch(
-            self.luma_ray_conn_id,
+        poller = JobPoller(
             self.request_id,
             self.model,
             waited=self._waited,
@@ -114,12 +113,12 @@ class LumaRayJobTrigger(BaseTrigger):
         )
         try:
             limiter = await _in_thread(lambda: _hook(self.luma_ray_conn_id).limiter)
-            with limiter.waiting(), watch.learning():
+            with limiter.waiting():
                 verdict = Verdict.WAIT
                 while verdict is Verdict.WAIT:
-                    while delay := watch.delay(limiter.spacing()):
+                    while delay := poller.delay(limiter.spacing()):
                         await asyncio.sleep(delay)
-                    verdict = await _in_thread(lambda: self._ask(watch))
+                    verdict = await _in_thread(lambda: self._ask(poller))
         except LumaRayError as error:
             log.warning("%s: %s", self.request_id, error)
             yield self._event("error")
@@ -137,9 +136,9 @@ class LumaRayJobTrigger(BaseTrigger):
         since = datetime.now(UTC) + self._vendor_ahead - datetime.fromisoformat(self.submitted_at)
         return max(since.total_seconds(), 0.0)
 
-    def _ask(self, watch: Watch) -> Verdict:
+    def _ask(self, poller: JobPoller) -> Verdict:
         hook = _hook(self.luma_ray_conn_id)
-        _, verdict = watch.look(hook)
+        _, verdict = poller.poll(hook)
         self._vendor_ahead = hook.vendor_now() - datetime.now(UTC)
         return verdict
 

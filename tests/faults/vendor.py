@@ -31,6 +31,7 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
 )
+from airflow_provider_luma.hooks.limiter import RateLimiter
 from airflow_provider_luma.hooks.luma_ray import GeneratedVideo
 from airflow_provider_luma.media import VideoFile
 from airflow_provider_luma.segmind.history import HistoryEntry, body_digest
@@ -338,6 +339,8 @@ class FakeHook:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        #: It leaves room for whatever is asked here.
+        self.limiter = RateLimiter(1_000_000, clock=world.clock)
 
     def vendor_now(self) -> datetime:
         return self._world.time()

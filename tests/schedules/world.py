@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_luma.exceptions import LumaRayError
+from airflow_provider_luma.hooks.limiter import RateLimiter
 from airflow_provider_luma.jobs.job import Job, Reused
 from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger
 from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord, RecordState
@@ -245,6 +246,7 @@ class Hook:
     def __init__(self, world: World, poster: Identity) -> None:
         self._world = world
         self._poster = poster
+        self.limiter = RateLimiter(100_000)
 
     def _step(self, label: str, effect: Callable[[], Any]) -> Any:
         return self._world.scheduler.step(label, effect)
