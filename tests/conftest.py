@@ -33,6 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "SHORTEST_RATE_LIMIT", 0.01)
     limiter_of.cache_clear()
     luma_ray._hook_of_period.cache_clear()
+    monkeypatch.setattr(luma_ray, "_QUIET_TIME", 0.0)
     monkeypatch.setattr(recovery, "LOOK_DELAYS", (0.0, 0.05, 0.05, 0.1))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -195,6 +195,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             method_name="execute_complete",
             kwargs={"output_path": self.output_path},
         )
+                deferred_at=datetime.now(UTC).isoformat(),
 
     def on_kill(self) -> None:
         """End the wait; the vendor has no cancel, so the job goes on."""

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 #: How many polls may be under way at once; each is over within the connection's timeout.
 _POLL_THREADS = 16
+#: Seconds after the deferral before which no event is yielded. The process that deferred may linger for up to 5 s, and
+#: Airflow fails a task that is queued again before the executor has reported that end; this is twice as long.
+_QUIET_TIME = 10.0
+#: A trigger that starts so many seconds after its deferral is a restarted triggerer's, and need not be quiet again.
+_RESTARTED = 60.0
+#: Seconds between two lines of progress in a trigger's log.
+_PROGRESS_INTERVAL = 60.0
 #: Seconds after which an edited connection is seen by triggers that run.
 _HOOK_LIFETIME = 60.0
 T = TypeVar("T")
@@ -67,6 +74,7 @@ class LumaRayJobTrigger(BaseTrigger):
     :param submitted_at: when it was submitted (ISO 8601, UTC)
     :param timeout: seconds from the submission to the deadline
     :param poll_interval: seconds between status calls; None: adapted to the model
+    :param deferred_at: when the task was deferred (ISO 8601, UTC); None: just now
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class LumaRayJobTrigger(BaseTrigger):
         submitted_at: str,
         timeout: float,
         poll_interval: float | None = None,
+        deferred_at: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.luma_ray_conn_id = luma_ray_conn_id
@@ -86,7 +95,9 @@ class LumaRayJobTrigger(BaseTrigger):
         self.submitted_at = submitted_at
         self.timeout = timeout
         self.poll_interval = poll_interval
+        self.deferred_at = deferred_at
         self._vendor_ahead = timedelta(0)
+        self._told_at = 0.0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all of them plain JSON."""
@@ -99,11 +110,28 @@ class LumaRayJobTrigger(BaseTrigger):
                 "submitted_at": self.submitted_at,
                 "timeout": self.timeout,
                 "poll_interval": self.poll_interval,
+                "deferred_at": self.deferred_at,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the worker is needed; connection look-up and HTTP happen in threads of their own."""
+        clock = asyncio.get_running_loop().time
+        quiet_until = clock() + self._quiet_time()
+        try:
+            reason = (await self._outcome()).value
+        except LumaRayError as error:
+            log.warning("%s: %s", self.request_id, error)
+            reason = "error"
+        await asyncio.sleep(max(quiet_until - clock(), 0.0))
+        yield self._event(reason)
+
+    def _quiet_time(self) -> float:
+        deferred_at = datetime.fromisoformat(self.deferred_at) if self.deferred_at else datetime.now(UTC)
+        # Whole, and not what is left of it: another machine's clock may be some seconds off.
+        return 0.0 if datetime.now(UTC) - deferred_at > timedelta(seconds=_RESTARTED) else _QUIET_TIME
+
+    async def _outcome(self) -> Verdict:
         poller = JobPoller(
             self.request_id,
             self.model,
@@ -111,19 +139,14 @@ class LumaRayJobTrigger(BaseTrigger):
             timeout=self.timeout,
             poll_interval=self.poll_interval,
         )
-        try:
-            limiter = await _in_thread(lambda: _hook(self.luma_ray_conn_id).limiter)
-            with limiter.waiting():
-                verdict = Verdict.WAIT
-                while verdict is Verdict.WAIT:
-                    while delay := poller.delay(limiter.spacing()):
-                        await asyncio.sleep(delay)
-                    verdict = await _in_thread(lambda: self._ask(poller))
-        except LumaRayError as error:
-            log.warning("%s: %s", self.request_id, error)
-            yield self._event("error")
-        else:
-            yield self._event(verdict.value)
+        limiter = await _in_thread(lambda: _hook(self.luma_ray_conn_id).limiter)
+        verdict = Verdict.WAIT
+        with limiter.waiting():
+            while verdict is Verdict.WAIT:
+                while delay := poller.delay(limiter.spacing()):
+                    await asyncio.sleep(delay)
+                verdict = await _in_thread(lambda: self._poll(poller))
+        return verdict
 
     async def on_kill(self) -> None:
         """Say what a killed wait means; the vendor has no cancel (Airflow 3.3 and later call this)."""
@@ -136,10 +159,14 @@ class LumaRayJobTrigger(BaseTrigger):
         since = datetime.now(UTC) + self._vendor_ahead - datetime.fromisoformat(self.submitted_at)
         return max(since.total_seconds(), 0.0)
 
-    def _ask(self, poller: JobPoller) -> Verdict:
+    def _poll(self, poller: JobPoller) -> Verdict:
         hook = _hook(self.luma_ray_conn_id)
-        _, verdict = poller.poll(hook)
+        status, verdict = poller.poll(hook)
         self._vendor_ahead = hook.vendor_now() - datetime.now(UTC)
+        waited = self._waited()
+        if verdict is Verdict.WAIT and waited >= self._told_at + _PROGRESS_INTERVAL:
+            self._told_at = waited
+            log.info("%s: %s after %.0f s.", self.request_id, status.state, waited)
         return verdict
 
     def _event(self, reason: str) -> TriggerEvent:

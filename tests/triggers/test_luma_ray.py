@@ -161,7 +161,7 @@ def test_an_edited_connection_is_seen_after_a_minute(
     set_connection(monkeypatch, simulator.url)
     monotonic = time.monotonic
     monkeypatch.setattr("airflow_provider_luma.triggers.luma_ray.time.monotonic", lambda: monotonic() + 60)
-    assert fired(job_trigger(request_id))["reason"] == "ready"
+    assert fired(job_trigger(request_id, timeout=900.0))["reason"] == "ready"
 
 
 def test_a_cancelled_wait_no_longer_counts(simulator: Simulator, frame: Path) -> None:
@@ -205,6 +205,76 @@ def test_waits_without_room_for_a_look_hardly_do_anything_and_say_little(
     assert "status" not in simulator.calls
     ours = [record for record in caplog.records if record.name.startswith("airflow_provider_luma.")]
     assert [record for record in ours if "simulator" not in record.name] == []
+
+
+class Naps:
+    """Stands for ``asyncio.sleep`` in the trigger: a pause of minutes is noted, and ends when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.over = asyncio.Event()
+        self.begun: list[float] = []
+        self._sleep = asyncio.sleep
+        monkeypatch.setattr("airflow_provider_luma.triggers.luma_ray.asyncio.sleep", self)
+
+    async def __call__(self, seconds: float) -> None:
+        if seconds < 60:
+            await self._sleep(seconds)
+            return
+        self.begun.append(seconds)
+        await self.over.wait()
+
+
+@pytest.mark.parametrize("key", [API_KEY, "SG_ffffffffffffffff"])
+def test_no_event_comes_while_the_process_that_deferred_may_linger_be_it_an_error(
+    simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    request_id = submitted(frame)
+    set_connection(monkeypatch, simulator.url, password=key)
+    monkeypatch.setattr("airflow_provider_luma.triggers.luma_ray._QUIET_TIME", 600.0)
+
+    async def quiet_first() -> Any:
+        naps = Naps(monkeypatch)
+        trigger = job_trigger(request_id, deferred_at=datetime.now(UTC).isoformat())
+        task = asyncio.create_task(first(revived(trigger).run()))
+        while not naps.begun and not task.done():
+            await asyncio.wait({task}, timeout=0.01)
+        assert not task.done()
+        assert 500 < naps.begun[0] <= 600
+        naps.over.set()
+        return await task
+
+    assert asyncio.run(quiet_first())["reason"] == ("ready" if key == API_KEY else "error")
+
+
+def test_a_restarted_triggerer_need_not_be_quiet_again(
+    simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_luma.triggers.luma_ray._QUIET_TIME", 600.0)
+    earlier = datetime.now(UTC) - timedelta(minutes=2)
+    trigger = job_trigger(submitted(frame), deferred_at=earlier.isoformat())
+    assert fired(trigger)["reason"] == "ready"
+
+
+def test_the_triggers_log_tells_progress_once_a_minute(
+    frame: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Simulator(latency=300, clip_seconds=0.2, api_key=API_KEY) as simulator:
+        set_connection(monkeypatch, simulator.url)
+        caplog.set_level("INFO", logger="airflow_provider_luma.triggers")
+        trigger = job_trigger(submitted(frame), timeout=900.0, poll_interval=0.01)
+
+        async def advanced() -> Any:
+            task = asyncio.create_task(first(trigger.run()))
+            while not task.done():
+                await asyncio.to_thread(simulator.advance, 10)
+                polls = simulator.calls.get("status", 0)
+                while simulator.calls.get("status", 0) == polls and not task.done():
+                    await asyncio.wait({task}, timeout=0.01)
+            return await task
+
+        assert asyncio.run(advanced())["reason"] == "ready"
+    lines = [record.getMessage() for record in caplog.records if "PROCESSING after" in record.getMessage()]
+    assert 3 <= len(lines) <= 4
 
 
 def test_neither_arguments_nor_event_nor_repr_hold_a_key_or_an_url(simulator: Simulator, frame: Path) -> None:
