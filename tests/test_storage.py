@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
-from airflow_provider_luma.storage import commit, open_path, safe_name, sidecar, size, write_text
+from airflow_provider_luma.storage import LocalFile, StoredFile, open_file, safe_name
 
 
 @pytest.fixture
@@ -52,36 +53,36 @@ def memory() -> Iterator[str]:
     ],
 )
 def test_a_local_path(elsewhere: Path, uri: str, path: str) -> None:
-    assert open_path(uri) == Path(path.replace("{cwd}", str(elsewhere)))
-    assert open_path(uri, "some_conn") == open_path(uri)
+    assert open_file(uri) == LocalFile(Path(path.replace("{cwd}", str(elsewhere))))
+    assert open_file(uri, "some_conn") == open_file(uri)
 
 
 def test_an_object_stores_path(memory: str) -> None:
-    for path in (open_path(f"{memory}/a/v.mp4"), open_path("memory://bucket/a/v.mp4", "luma_ray_test")):
-        assert not isinstance(path, Path)
-        assert (path.protocol, path.conn_id, path.name) == ("memory", "luma_ray_test", "v.mp4")
-    assert open_path(f"{memory}/v.mp4", "another").conn_id == "luma_ray_test", "the URI goes first"  # type: ignore[union-attr]
+    for file in (open_file(f"{memory}/a/v.mp4"), open_file("memory://bucket/a/v.mp4", "luma_ray_test")):
+        assert (str(file), file.name) == ("memory://luma_ray_test@/bucket/a/v.mp4", "v.mp4")
+    assert "luma_ray_test@" in str(open_file(f"{memory}/v.mp4", "another")), "the URI goes first"
 
 
 @pytest.mark.parametrize("scheme", ["nosuchscheme", "a.b", "ftp"])
 def test_a_store_without_a_file_system_is_told(scheme: str) -> None:
     """Airflow knows a scheme when a provider brings it; that fsspec does is not enough."""
     with pytest.raises(
-        LumaRayConfigurationError, match=rf"No file system for '{scheme}' .* is installed.*Nothing was bought"
+        LumaRayConfigurationError,
+        match=rf"(?s)No file system for '{scheme}' .* is installed.*Nothing was bought",
     ):
-        open_path(f"{scheme}://bucket/v.mp4")
+        open_file(f"{scheme}://bucket/v.mp4")
 
 
 @pytest.mark.parametrize("uri", ["~nosuchuser/v.mp4", "s3://[half/v.mp4"])
 def test_a_path_that_cannot_be_is_told(uri: str) -> None:
     with pytest.raises(LumaRayConfigurationError, match="Nothing was bought"):
-        open_path(uri)
+        open_file(uri)
 
 
 def test_a_sidecar_lies_beside(memory: str) -> None:
-    there = sidecar(open_path(f"{memory}/a/v.mp4"), ".job.json")
-    assert there == open_path(f"{memory}/a/v.mp4.job.json")
-    assert sidecar(Path("/data/v.mp4"), ".job.json") == Path("/data/v.mp4.job.json")
+    there = open_file(f"{memory}/a/v.mp4").beside(".job.json")
+    assert there == open_file(f"{memory}/a/v.mp4.job.json")
+    assert local(Path("/data/v.mp4")).beside(".job.json") == local(Path("/data/v.mp4.job.json"))
 
 
 @pytest.mark.parametrize("text", ["v.mp4", "clips", "run_1", "scheduled-2026", "A.b-c_9", "x" * 100])
@@ -155,87 +156,149 @@ def test_a_name_that_was_made_safe_does_not_meet_one_that_was_born_so(text: str)
     assert made == text or safe_name(made) != made
 
 
-def test_a_text_is_written_with_the_folders_above_it(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "v.mp4.job.json"
-    write_text(path, "caf\u00e9 \u2603\n")
-    assert path.read_bytes() == "caf\u00e9 \u2603\n".encode()
-    write_text(path, "new")
-    assert path.read_text() == "new"
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+def local(path: Path) -> StoredFile:
+    return open_file(str(path))
 
 
-def test_a_reader_sees_the_old_text_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "v.mp4.job.json"
-    write_text(path, "old")
-    seen = []
-    monkeypatch.setattr(os, "fsync", lambda file: seen.append(path.read_text()))
-    write_text(path, "new" * 100_000)
-    assert seen == ["old"], "on the disk before it is in its place"
-    assert path.read_text() == "new" * 100_000
+def names(folder: Path) -> list[str]:
+    """What lies in a folder, the lock left out."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".luma_ray.lock")
 
 
-def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+def replaced(file: StoredFile, content: bytes) -> str | None:
+    version = file.read_version()
+    assert version is not None
+    return file.replace(content, version.token)
+
+
+def test_a_file_is_created_with_the_folders_above_it_and_only_once(tmp_path: Path) -> None:
+    file = local(tmp_path / "a" / "b" / "v.mp4.job.json")
+    assert file.create("caf\u00e9 \u2603\n".encode()) is not None
+    assert file.read() == "caf\u00e9 \u2603\n".encode()
+    assert file.create(b"another") is None
+    assert names(tmp_path / "a" / "b") == ["v.mp4.job.json"]
+
+
+def test_a_file_is_replaced_only_as_it_was_read(tmp_path: Path) -> None:
+    file = local(tmp_path / "v.mp4.job.json")
+    first = file.create(b"one")
+    assert first is not None
+    second = file.replace(b"two", first)
+    assert second is not None
+    assert file.replace(b"three", first) is None
+    assert file.read() == b"two"
+    assert file.replace(b"three", second) is not None
+    (tmp_path / "v.mp4.job.json").unlink()
+    assert file.replace(b"four", second) is None
+    assert local(tmp_path / "no folder" / "v").replace(b"x", first) is None
+    assert names(tmp_path) == []
+
+
+def test_a_reader_sees_the_old_content_or_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "v.mp4.job.json"
-    write_text(path, "old")
+    local(path).create(b"old")
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda handle: seen.append(path.read_bytes()))
+    assert replaced(local(path), b"new" * 100_000)
+    assert seen == [b"old", b"new" * 100_000], "on the disk before it is in its place, and its name after it"
 
-    def fail(file: int) -> None:
+
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "v.mp4.job.json"
+    local(path).create(b"old")
+
+    def fail(handle: int) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
-        write_text(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+        replaced(local(path), b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["v.mp4.job.json"]
 
 
-def test_a_commit_moves_the_whole_file_onto_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    local, target = tmp_path / ".part", tmp_path / "v.mp4"
-    local.write_bytes(b"new")
+def test_a_video_is_put_whole_and_only_where_that_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "v.mp4"
     target.write_bytes(b"old")
-    seen = []
-    monkeypatch.setattr(os, "fsync", lambda file: seen.append(target.read_bytes()))
-    commit(local, target)
-    assert seen == [b"old"], "on the disk before it is in its place"
+    with local(target).staged("attempt") as part:
+        part.write_bytes(b"new")
+        assert local(target).put(part, lambda: False) is None
+        assert target.read_bytes() == b"old"
+        seen = []
+        monkeypatch.setattr(os, "fsync", lambda handle: seen.append(target.read_bytes()))
+        assert local(target).put(part, lambda: True) == ""
+    assert seen[0] == b"old", "on the disk before it is in its place"
     assert target.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [target]
+    assert names(tmp_path) == ["v.mp4"]
 
 
-def test_a_commit_that_fails_leaves_the_old_video(tmp_path: Path) -> None:
-    local, target = tmp_path / ".part", tmp_path / "v.mp4"
+def test_what_killed_attempts_left_goes_with_the_next_video(tmp_path: Path) -> None:
+    target = local(tmp_path / "v.mp4")
+    with target.staged("killed") as left:
+        left.write_bytes(b"half")
+        (tmp_path / "other").write_bytes(b"whole")
+        assert target.put(tmp_path / "other", lambda: True) == ""
+        assert not left.exists()
+
+
+def test_a_put_that_fails_leaves_the_old_video(tmp_path: Path) -> None:
+    target = tmp_path / "v.mp4"
     target.write_bytes(b"old")
     with pytest.raises(FileNotFoundError):
-        commit(local, target)
+        local(target).put(tmp_path / "missing", lambda: True)
     assert target.read_bytes() == b"old"
-    local.write_bytes(b"new")
-    folder = tmp_path / "folder"
-    (folder / "full").mkdir(parents=True)
-    with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
-        commit(local, folder)
-    assert local.read_bytes() == b"new"
 
 
-def test_the_same_in_an_object_store(memory: str, tmp_path: Path) -> None:
-    target = open_path(f"{memory}/clips/v.mp4")
-    assert size(target) is None
-    local = tmp_path / "v.part"
-    local.write_bytes(b"video")
-    commit(local, target)
-    assert not local.exists()
-    assert size(target) == 5
-    assert target.read_bytes() == b"video"
-    record = sidecar(target, ".job.json")
-    write_text(record, "old")
-    write_text(record, "caf\u00e9")
-    assert record.read_bytes() == "caf\u00e9".encode()
+def test_the_same_in_an_object_store_without_conditions(memory: str, tmp_path: Path) -> None:
+    target = open_file(f"{memory}/clips/v.mp4")
+    assert (target.look(), target.is_conditional) == (None, False)
+    video = tmp_path / "v.part"
+    video.write_bytes(b"video")
+    assert target.put(video, lambda: True) is not None
+    seen = target.look()
+    assert seen is not None
+    assert (seen.size, target.read(), target.read(3)) == (5, b"video", b"vid")
+    record = target.beside(".job.json")
+    token = record.create(b"old")
+    assert token is not None
+    assert record.create(b"again") is None
+    assert record.replace("caf\u00e9".encode(), token) is not None
+    assert record.replace(b"late", token) is None
+    assert record.read() == "caf\u00e9".encode()
+    assert target.fetch(tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"video"
     with pytest.raises(OSError):  # noqa: PT011
-        commit(tmp_path / "missing", target)
-    assert target.read_bytes() == b"video"
+        target.put(tmp_path / "missing", lambda: True)
+    assert target.read() == b"video"
 
 
-def test_the_size_of_what_is_not_there_is_none(tmp_path: Path) -> None:
+def test_what_is_not_there_reads_as_none(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"12345")
-    assert size(tmp_path / "v.mp4") == 5
-    assert size(tmp_path / "missing.mp4") is None
-    assert size(tmp_path / "v.mp4" / "below") is None
+    seen = local(tmp_path / "v.mp4").look()
+    assert seen is not None
+    assert (seen.size, seen.is_folder) == (5, False)
+    for missing in (tmp_path / "missing.mp4", tmp_path / "v.mp4" / "below"):
+        assert (local(missing).look(), local(missing).read(), local(missing).read_version()) == (
+            None,
+            None,
+            None,
+        )
+        assert not local(missing).fetch(tmp_path / "copy")
+    folder = local(tmp_path).look()
+    assert folder is not None
+    assert folder.is_folder
+
+
+def test_a_file_holds_what_has_its_digest(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"12345")
+    digest = hashlib.sha256(b"12345").hexdigest()
+    assert local(tmp_path / "v.mp4").holds(5, digest, None)
+    assert not local(tmp_path / "v.mp4").holds(5, hashlib.sha256(b"54321").hexdigest(), None)
+    assert not local(tmp_path / "v.mp4").holds(4, digest, None)
+    assert not local(tmp_path / "missing").holds(5, digest, None)
