@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -241,15 +242,20 @@ def unsigned(url: str) -> str:
     if given >= _AZURE_SIGNED:
         dropped |= _AZURE
     kept = [
-        (name, f"sha256-{_short_digest(value)}" if name.lower() in _SECRET and value else value)
+        (name, _digested(value) if name.lower() in _SECRET and value else value)
         for name, value in query
         if name.lower() not in dropped
     ]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(kept), ""))
 
 
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+_DIGESTED = re.compile(r"sha256-[0-9a-f]{16}")
+
+
+def _digested(text: str) -> str:
+    if _DIGESTED.fullmatch(text):
+        return text
+    return f"sha256-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 def without_signatures(value: Any) -> Any:

@@ -20,16 +20,14 @@ from airflow_provider_luma.media import (
     MAX_FRAME_BYTES,
     Frame,
     VideoSink,
-    data_url,
     ends_whole,
     is_mp4_head,
     read_frame,
     send_frame,
-    staged,
     unsigned,
 )
 from airflow_provider_luma.segmind.models import model_info
-from airflow_provider_luma.storage import open_path
+from airflow_provider_luma.storage import LocalFile, open_file
 
 MODEL = model_info("luma-ray-img-2-video")
 
@@ -46,16 +44,33 @@ def image(kind: str) -> bytes:
         *((image(kind), f"image/{kind.lower()}") for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")),
         (b"MM\0*" + b"\0" * 20, "image/tiff"),
         (b"\0\0\0\x18ftypheic" + b"\0" * 20, "image/heic"),
+        (b"\0\0\0\x18ftypheix" + b"\0" * 20, "image/heic"),
+        (b"\0\0\0\x18ftypmif1" + b"\0" * 20, "image/heif"),
         (b"\0\0\0\x18ftypavif" + b"\0" * 20, "image/avif"),
+        (b"\0\0\0\x18ftypavis" + b"\0" * 20, "image/avif"),
     ],
 )
 def test_a_frame_is_known_by_its_first_bytes(tmp_path: Path, content: bytes, mime: str) -> None:
     path = tmp_path / "frame.dat"
     path.write_bytes(content)
-    assert read_frame(str(path)) == Frame(
-        source=str(path), identity=f"sha256:{hashlib.sha256(content).hexdigest()}", path=path, mime=mime
+    frame = read_frame(str(path))
+    assert frame == Frame(
+        source=str(path),
+        identity=f"sha256:{hashlib.sha256(content).hexdigest()}",
+        file=LocalFile(path),
+        mime=mime,
+        content=content,
     )
-    assert data_url(path) == f"data:{mime};base64,{base64.b64encode(content).decode()}"
+    path.write_bytes(b"replaced meanwhile")
+    assert frame.data_url == f"data:{mime};base64,{base64.b64encode(content).decode()}", (
+        "sent as it was checked"
+    )
+
+
+def test_a_word_that_begins_like_a_bitmap_is_none(tmp_path: Path) -> None:
+    (tmp_path / "frame.txt").write_bytes(b"BMW is a maker of cars")
+    with pytest.raises(LumaRayConfigurationError, match="is not an image"):
+        read_frame(str(tmp_path / "frame.txt"))
 
 
 def test_a_frame_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
@@ -163,7 +178,10 @@ SIGNED = {
         "https://d1.cloudfront.net/f.jpg?Expires=1&Signature=abc&Key-Pair-Id=K1&Policy=p&w=640",
         "https://d1.cloudfront.net/f.jpg?w=640",
     ),
-    "a token": ("https://x.example/f.jpg?token=secret&size=l", "https://x.example/f.jpg?size=l"),
+    "a token, which may be part of the address": (
+        "https://x.example/f.jpg?token=secret&size=l",
+        "https://x.example/f.jpg?token=sha256-2bb80d537b1da3e3&size=l",
+    ),
     "user information": ("https://me:secret@x.example:8443/f.jpg", "https://x.example:8443/f.jpg"),
     "a fragment": ("https://x.example/f.jpg#top", "https://x.example/f.jpg"),
     "nothing to strip": ("https://x.example/f%20g.jpg?a=1&b=&a=2", "https://x.example/f%20g.jpg?a=1&b=&a=2"),
@@ -176,8 +194,8 @@ def test_an_url_is_known_without_its_signature_and_sent_with_it(url: str, plain:
     frame = read_frame(url)
     assert (frame.source, frame.identity, frame.url) == (plain, plain, url)
     assert url not in repr(frame) or url == plain
-    assert send_frame(frame, "auto", MODEL, _no_upload, _reached) == url
-    assert send_frame(frame, "url", MODEL, _no_upload, _reached) == url
+    assert send_frame(frame, "auto", MODEL, _no_upload, _reached) == (url, False)
+    assert send_frame(frame, "url", MODEL, _no_upload, _reached) == (url, False)
 
 
 @pytest.mark.parametrize(
@@ -215,13 +233,17 @@ def test_a_file_is_uploaded(tmp_path: Path, transfer: str) -> None:
         return "https://images.segmind.com/assets/x.png"
 
     frame = _frame(tmp_path)
-    assert send_frame(frame, transfer, MODEL, upload, _reached) == "https://images.segmind.com/assets/x.png"
-    assert uploaded == [frame.path]
+    assert send_frame(frame, transfer, MODEL, upload, _reached) == (
+        "https://images.segmind.com/assets/x.png",
+        True,
+    )
+    assert uploaded == [frame]
 
 
 def test_a_file_is_sent_inline_as_bare_base64(tmp_path: Path) -> None:
     frame = _frame(tmp_path)
-    assert send_frame(frame, "base64", MODEL, _no_upload, _reached) == base64.b64encode(image("PNG")).decode()
+    inline = base64.b64encode(image("PNG")).decode()
+    assert send_frame(frame, "base64", MODEL, _no_upload, _reached) == (inline, False)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +379,7 @@ def test_nothing_is_left_beside_the_target(tmp_path: Path, error: type[BaseExcep
     target = tmp_path / "sub" / "video.mp4"
 
     def fill() -> Path:
-        with staged(target, "tag") as part:
+        with LocalFile(target).staged("tag") as part:
             part.write_bytes(b"half")
             if error:
                 raise error
@@ -372,15 +394,15 @@ def test_nothing_is_left_beside_the_target(tmp_path: Path, error: type[BaseExcep
 
 
 def test_what_was_moved_away_stays(tmp_path: Path) -> None:
-    with staged(tmp_path / "video.mp4", "tag") as part:
+    with LocalFile(tmp_path / "video.mp4").staged("tag") as part:
         part.write_bytes(b"whole")
         part.rename(tmp_path / "video.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
-def test_each_attempt_stages_in_the_same_place_and_each_task_in_another(tmp_path: Path) -> None:
+def test_each_attempt_stages_in_a_place_of_its_own(tmp_path: Path) -> None:
     def place(tag: str) -> Path:
-        with staged(tmp_path / "v.mp4", tag) as part:
+        with LocalFile(tmp_path / "v.mp4").staged(tag) as part:
             return part
 
     assert place("a") == place("a")
@@ -388,10 +410,10 @@ def test_each_attempt_stages_in_the_same_place_and_each_task_in_another(tmp_path
 
 
 def test_what_a_killed_attempt_left_is_overwritten(tmp_path: Path) -> None:
-    with staged(tmp_path / "v.mp4", "tag") as part:
+    with LocalFile(tmp_path / "v.mp4").staged("tag") as part:
         left = part
     left.write_bytes(b"left by a killed attempt")
-    with staged(tmp_path / "v.mp4", "tag") as part:
+    with LocalFile(tmp_path / "v.mp4").staged("tag") as part:
         part.write_bytes(b"new")
         assert part.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == []
@@ -401,7 +423,7 @@ def test_what_a_killed_attempt_left_is_overwritten(tmp_path: Path) -> None:
 def test_a_name_as_long_as_the_file_system_takes_can_be_staged(tmp_path: Path, name: str) -> None:
     target = tmp_path / name
     target.touch()
-    with staged(target, "0123456789abcdef") as part:
+    with LocalFile(target).staged("0123456789abcdef") as part:
         part.write_bytes(b"whole")
 
 
@@ -411,9 +433,8 @@ def test_a_frame_in_an_object_store_is_read_from_there() -> None:
     store.pipe_file("/frames/f.png", image("PNG"))
     frame = read_frame("memory://luma_ray_test@frames/f.png")
     assert frame.mime == "image/png"
-    assert frame.path is not None
-    assert frame.path.read_bytes() == image("PNG")
-    assert data_url(frame.path).startswith("data:image/png;base64,")
+    assert frame.read() == image("PNG")
+    assert frame.data_url.startswith("data:image/png;base64,")
     for missing in ("memory://luma_ray_test@frames/g.png", "memory://luma_ray_test@frames"):
         with pytest.raises(LumaRayConfigurationError, match="Nothing was bought"):
             read_frame(missing)
@@ -422,8 +443,8 @@ def test_a_frame_in_an_object_store_is_read_from_there() -> None:
 
 def test_a_target_in_an_object_store_is_staged_in_a_folder_of_its_own() -> None:
     attach("memory", conn_id="luma_ray_test", fs=fsspec.filesystem("memory"))
-    target = open_path("memory://luma_ray_test@bucket/video.mp4")
-    with staged(target, "tag") as part:
+    target = open_file("memory://luma_ray_test@bucket/video.mp4")
+    with target.staged("tag") as part:
         part.write_bytes(b"half")
         assert part.parent.is_dir()
     assert not part.parent.exists()

@@ -116,7 +116,7 @@ class LocalFile(StoredFile):
 
     @contextmanager
     def _written(self, content: bytes) -> Iterator[Path]:
-        part = self.path.with_name(f".{self.path.name[:200]}.{uuid.uuid4().hex[:8]}.part")
+        part = self.path.with_name(f"{self._part_prefix}{uuid.uuid4().hex[:8]}.part")
         try:
             with part.open("wb") as file:
                 file.write(content)
