@@ -15,7 +15,6 @@ from airflow_provider_luma.exceptions import (
     LumaRayDeliveryFailed,
     LumaRayError,
     LumaRayJobFailed,
-    LumaRayRateLimited,
     LumaRayRecordError,
     LumaRayResultExpired,
     LumaRayTimeout,
@@ -24,13 +23,13 @@ from airflow_provider_luma.exceptions import (
 from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.jobs.decision import Action, Decision, Place, decide
 from airflow_provider_luma.jobs.delivery import is_in_place, place
-from airflow_provider_luma.jobs.ledger import Standing
+from airflow_provider_luma.jobs.ledger import MAX_ROUNDS, Standing
 from airflow_provider_luma.jobs.polling import JobPoller
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.jobs.submit import Submission
 from airflow_provider_luma.media import VideoFile, is_mp4_head
 from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict
-from airflow_provider_luma.segmind.replies import JobStatus, VendorStatus
+from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorStatus
 from airflow_provider_luma.storage import StoredFile, open_file, permission_hint
 
 if TYPE_CHECKING:
@@ -80,15 +79,20 @@ class Job:
         self._stopped = stopped
         self._bought = bought
         self._submission = Submission(spec, hook, ledger, self._pause)
+        self._result: JobResult | None = None
 
     def ensure_bought(self) -> JobRecord | Reused:
         """Return the take to wait for, which is bought only where none is on record, or the video to reuse."""
-        while True:
+        for _ in range(MAX_ROUNDS):
             found = self._find_or_buy()
             if found is not None:
                 if isinstance(found, JobRecord):
                     self._bought(found)
                 return found
+        raise LumaRayRecordError(
+            f"The job's record at {self._ledger.path} was another's {MAX_ROUNDS} times in a row when it was to be "
+            "written, and not when it was read."
+        )
 
     def _find_or_buy(self) -> JobRecord | Reused | None:
         spec = self._spec
@@ -108,16 +112,15 @@ class Job:
         if decision.action is Action.REUSE:
             return self._reused(take)
         if decision.action is Action.CHECK_FAILED and take is not None:
-            take = self._asked_again(take)
+            take = self._asked_again(take, standing)
             if take.state is not RecordState.FAILED:
                 return take
         if decision.action in (Action.BUY, Action.CHECK_FAILED) or take is None:
             assert inputs is not None, "a retry of a bought job alone goes without inputs"
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
-            return self._submission.resolve(
-                take, f"An attempt ended around its paid call of {take.intent_at}."
-            )
+            cause = f"An attempt ended around its paid call of {take.intent_at}."
+            return self._submission.resolve(take, cause, leaving=standing.current)
         return self._taken_up(standing, take, is_returned=decision.action is Action.RETURN)
 
     def _inputs(self, own: JobRecord | None) -> Inputs | None:
@@ -177,7 +180,7 @@ class Job:
         log.info("%s is there already and is reused; nothing is bought.", output)
         return Reused(str(output), take)
 
-    def _asked_again(self, take: JobRecord) -> JobRecord:
+    def _asked_again(self, take: JobRecord, standing: Standing) -> JobRecord:
         """Ask once more for a job that FAILED, before another one is bought; it is free."""
         status = self._hook.get_status(str(take.request_id))
         if status.state is VendorStatus.NOT_FOUND:
@@ -251,39 +254,24 @@ class Job:
             timeout=self._spec.timeout.total_seconds(),
             poll_interval=self._spec.poll_interval,
         )
-        spacing = self._hook.limiter.spacing
-        with self._context(take), self._hook.limiter.waiting():
-            if take.state is RecordState.SUBMITTED and self._seconds_since(take) < 1:
-                self._pause(poller.delay(spacing()))
-            elif take.state is RecordState.SUBMITTED:
-                take = self._ready(take)
+        limiter = self._hook.limiter
+        with self._context(take), limiter.waiting():
+            # Of a job that was waited for before, the result is asked for first: it tells both whether and where.
+            is_new = self._seconds_since(take) < 1
+            if take.state is RecordState.SUBMITTED and is_new:
+                self._pause(poller.delay(limiter.spacing()))
+            ask = poller.poll if is_new else poller.poll_result
             while take.state is RecordState.SUBMITTED:
-                status, verdict = poller.poll(self._hook)
+                status, verdict = ask(self._hook)
+                ask = poller.poll
                 waited = self._seconds_since(take)
                 if verdict is Verdict.WAIT:
                     log.info("%s: %s after %.0f s.", take.request_id, status.state, waited)
-                    self._pause(poller.delay(spacing()))
+                    self._pause(poller.delay(limiter.spacing()))
                 else:
                     take = self._settle(take, status, verdict, waited)
-            if take.state is RecordState.FAILED:  # as another attempt has seen meanwhile
-                raise LumaRayJobFailed(f"Segmind reports FAILED: {take.error}.")
+            self._result = poller.result
         return take
-
-    def _ready(self, take: JobRecord) -> JobRecord:
-        """Ask for the result of a job that was waited for before: where it is there, no status call is needed."""
-        try:
-            result = self._hook.get_result(str(take.request_id))
-        except (LumaRayRateLimited, LumaRayUnavailable):
-            return take
-        if not result.url:
-            return take
-        status = JobStatus(
-            VendorStatus.COMPLETED,
-            cost=result.cost,
-            remaining_credits=result.remaining_credits,
-            output_url=result.url,
-        )
-        return self._settle(take, status, Verdict.READY, self._seconds_since(take))
 
     def _settle(self, take: JobRecord, status: JobStatus, verdict: Verdict, waited: float) -> JobRecord:
         if verdict is Verdict.READY:
@@ -370,7 +358,7 @@ class Job:
         attempt = 0
         while True:
             attempt += 1
-            result = self._hook.get_result(take.request_id)
+            result, self._result = self._result or self._hook.get_result(take.request_id), None
             may_be_known = self._seconds_since(take) <= RECORD_LIFETIME  # by the clock of that reply
             row = None if result.url else self._hook.find_job(take.request_id)
             url = result.url or (row and row.output_url)

@@ -36,7 +36,7 @@ SUFFIX = ".job.json"
 #: retry may have bought meanwhile. Both writes of a claim together take well under a second where all is well.
 FRESH_SECONDS = 5.0
 #: A writer who loses so often in a row is not unlucky; something else is wrong.
-_MAX_ROUNDS = 20
+MAX_ROUNDS = 20
 
 log = logging.getLogger(__name__)
 
@@ -122,11 +122,10 @@ class Ledger:
         """
         self._refresh()
         self._stored = self._read_store()
-        takes: dict[str, JobRecord] = {}
-        for record in (self._stored, self._record):
-            for take in record.takes if record else ():
-                known = takes.get(take.key)
-                takes[take.key] = _reconciled(known, take) if known else take
+        takes = {take.key: take for take in self._known_takes}
+        if self._stored is not None:  # what the file knows better must not come back from here
+            *earlier, last = (takes[take.key] for take in self._stored.takes)
+            self._stored = last.changed(superseded=tuple(earlier))
         current = takes[self._record.key] if self._record else None
         mine = [take for take in takes.values() if take.identity == self._identity]
         return Standing(
@@ -157,8 +156,12 @@ class Ledger:
 
     @property
     def _known_takes(self) -> list[JobRecord]:
-        """All takes that were read or written last, those of the file first."""
-        return [take for record in (self._record, self._stored) if record for take in record.takes]
+        """All takes that were read or written last, those of the file first; of each what both copies say together."""
+        takes = {take.key: take for take in (self._record.takes if self._record else ())}
+        for take in self._stored.takes if self._stored else ():
+            beside = takes.get(take.key)
+            takes[take.key] = _reconciled(take, beside) if beside else take
+        return list(takes.values())
 
     def confirm(self, claim: JobRecord) -> bool:
         """Tell whether a claim still stands; ask right before the money is due.
@@ -248,7 +251,7 @@ class Ledger:
         return record is not None and (record.key, record.sha256) == (take.key, take.sha256)
 
     def _advance_file(self, take: JobRecord, leaving: JobRecord | None) -> JobRecord:
-        for _ in range(_MAX_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             there = self._record
             wanted = _with(there, take, leaving)
             if wanted == there:
@@ -261,7 +264,7 @@ class Ledger:
             self._refresh()
             newer = _take_of(self._record, take) if self._record else take
             take = combine(newer, take) if newer is not take else take
-        raise OSError(f"others wrote it {_MAX_ROUNDS} times in a row")
+        raise OSError(f"others wrote it {MAX_ROUNDS} times in a row")
 
     def _claim_file(self, record: JobRecord) -> bool:
         try:

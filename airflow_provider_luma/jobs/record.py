@@ -104,10 +104,21 @@ class Clears(BaseModel):
         )
 
     def is_cleared_since(self, earlier: Clears) -> bool:
-        """Tell whether the task was cleared since; in doubt it was not, and a retry finishes first."""
-        if None in (self.max_tries, earlier.max_tries) or self.max_tries == earlier.max_tries:
+        """Tell whether the task was cleared since; in doubt it was not, and a retry finishes first.
+
+        An attempt that outlived a clear was not: it was started before, and its task's purchase is the later one.
+        """
+        if self.max_tries is None or earlier.max_tries is None or self.max_tries == earlier.max_tries:
             return False
-        return None in (self.clear_number, earlier.clear_number) or self.clear_number != earlier.clear_number
+        if self.clear_number is None or earlier.clear_number is None:
+            return True
+        return self.clear_number > earlier.clear_number
+
+    def or_later(self, other: Clears) -> Clears:
+        """Return the later one of two, of those that cannot be told apart this one."""
+        if self.clear_number is None or other.clear_number is None:
+            return self
+        return other if other.clear_number > self.clear_number else self
 
 
 def _whole(value: object) -> int | None:
@@ -267,14 +278,16 @@ class JobRecord(BaseModel):
 def assemble(current: JobRecord, others: Iterable[JobRecord]) -> JobRecord:
     """Return a record with one take as the current one and all others as superseded, each once.
 
-    A take that bought nothing is left out.
+    A take that bought nothing is left out by its own task instance, which writes all copies; another one's copy, which
+    is not to be seen from here, may not know that yet.
     """
     takes: dict[str, JobRecord] = {}
     for take in others:
         if take.key != current.key:
             known = takes.get(take.key)
             takes[take.key] = combine(known, take) if known else take
-    return current.changed(superseded=tuple(take for take in takes.values() if not take.bought_nothing))
+    kept = (take for take in takes.values() if not take.bought_nothing or take.identity != current.identity)
+    return current.changed(superseded=tuple(kept))
 
 
 def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:

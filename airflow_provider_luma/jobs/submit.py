@@ -101,10 +101,13 @@ class Submission:
                 log.info("Segmind does not have model %r on v2; using v1.", request.model)
                 api_version = "v1"
 
-    def resolve(self, intent: JobRecord, cause: str, *, hint: str | None = None) -> JobRecord | None:
+    def resolve(
+        self, intent: JobRecord, cause: str, *, hint: str | None = None, leaving: JobRecord | None = None
+    ) -> JobRecord | None:
         """Return the record of the job that a paid call of unknown outcome bought; None where it is to be seen anew.
 
         :param hint: an id that may be the job's
+        :param leaving: the take that has the path so far
         :raises LumaRaySubmitUnknown: it cannot be found, and ``on_unknown_submit`` is not "resubmit"
         :raises LumaRayTimeout: the task was told to stop; the next attempt looks again
         """
@@ -126,7 +129,7 @@ class Submission:
         if found is None:
             return None
         log.info("%s: found in the history; it is adopted, and nothing is bought anew.", found.request_id)
-        return self._bought(intent, found.request_id, found)
+        return self._bought(intent, found.request_id, found, leaving)
 
     def _claim(self, intent: JobRecord) -> JobRecord | None:
         claim = self._ledger.claim(intent)
@@ -145,15 +148,12 @@ class Submission:
     def _check_balance(self, inputs: Inputs) -> None:
         least, price = self._spec.min_remaining_credits, model_info(inputs.request.model).price
         cost = f"{price} USD" if price is not None else "unknown"
-        try:
-            balance = self._hook.get_credits().total
-        except (LumaRayUnavailable, LumaRayRateLimited) as error:
-            if least is not None:
-                raise
-            log.warning("Balance before: unknown (%s); expected cost: %s.", error.cause, cost)
+        if least is None:
+            log.info("Expected cost: %s.", cost)
             return
+        balance = self._hook.get_credits().total
         log.info("Balance before: %s USD; expected cost: %s.", balance, cost)
-        if least is not None and balance - (price or 0) < least:
+        if balance - (price or 0) < least:
             raise LumaRayInsufficientCredits(
                 f"The balance of {balance} USD less the expected cost ({cost}) is below min_remaining_credits={least}.",
                 remedy="Top up the account, then clear the task.",
@@ -174,16 +174,23 @@ class Submission:
         log.info("%s: submitted to %s.", request_id, request.model)
         return self._bought(claim, request_id)
 
-    def _bought(self, take: JobRecord, request_id: str, found: HistoryEntry | None = None) -> JobRecord:
+    def _bought(
+        self,
+        take: JobRecord,
+        request_id: str,
+        found: HistoryEntry | None = None,
+        leaving: JobRecord | None = None,
+    ) -> JobRecord:
         """Put the id of a bought job on record; where that fails the attempt goes on with what it knows."""
         at = found.created if found and found.created else self._hook.vendor_now()
         return self._ledger.note(
             take,
+            leaving=leaving,
             state=RecordState.SUBMITTED,
             request_id=request_id,
             submitted_at=at.isoformat(),
             error=None,
-            cleared=self._spec.cleared,
+            cleared=self._spec.cleared.or_later(take.cleared),
         )
 
     def _generate(self, request: GenerationRequest, claim: JobRecord) -> JobRecord:

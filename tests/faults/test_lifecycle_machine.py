@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from airflow_provider_luma.exceptions import LumaRayError, LumaRaySubmitUnknown
+from airflow_provider_luma.exceptions import LumaRayError, LumaRayResultExpired, LumaRaySubmitUnknown
 from airflow_provider_luma.hooks import backoff
 from airflow_provider_luma.jobs.job import Job as PaidJob
 from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger
@@ -69,6 +69,8 @@ DISK = next((path for path in ("/dev/shm",) if os.access(path, os.W_OK)), None)
 
 #: What is asked for: the prompt and the generation tag.
 Take = tuple[str, str | None]
+#: What a person is told to settle by a command.
+ASKING = (LumaRaySubmitUnknown, LumaRayResultExpired)
 INDEX = st.sampled_from((0, 1))
 
 
@@ -153,6 +155,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.meanwhile_plan: dict[int | str, str] = {}
         self.clear_number = 0
         self.a_copy_is_gone = False
+        self.given_up: set[str] = set()
 
     def teardown(self) -> None:
         try:
@@ -285,7 +288,7 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     @rule(index=INDEX)
     def a_person_does_as_told(self, index: int) -> None:
-        if isinstance(self.instances[index].last, LumaRaySubmitUnknown):
+        if isinstance(self.instances[index].last, ASKING):
             self.settle(self.instances[index])
 
     @rule(seconds=st.sampled_from((1, 60, 600, 4000, 8 * 86400, 32 * 86400)))
@@ -463,7 +466,8 @@ class LifeOfAJob(RuleBasedStateMachine):
         if self.may_pay_again:
             return
         for instance in self.instances:
-            posters = [job.poster for job in self.charged(instance)]
+            kept = (job for job in self.charged(instance) if job.request_id not in self.given_up)
+            posters = [job.poster for job in kept]
             takes = [poster.take for poster in posters]
             assert len(set(takes)) == len(takes), f"paid twice for the same: {takes}"
             clears = [poster.clears for poster in posters]
@@ -482,8 +486,19 @@ class LifeOfAJob(RuleBasedStateMachine):
                 )
 
     def come_to_rest(self) -> None:
-        """Let them be retried without further trouble until each is delivered or for a person."""
-        waiting = [instance for instance in self.instances if instance.attempts]
+        """Let them be retried without further trouble until each is delivered or for a person, who does as told."""
+        waiting = self.retried([instance for instance in self.instances if instance.attempts])
+        settled: list[Instance] = []
+        for _ in range(3):  # a job that was found may have expired
+            asking = [one for one in self.instances if isinstance(one.last, ASKING)]
+            settled = [one for one in asking if self.settle(one)]
+            waiting = self.retried(waiting + settled)
+        assert not waiting, f"never settles: {waiting[0].last!r}"
+        asking = [one for one in settled if isinstance(one.last, ASKING)]
+        assert not asking, f"the advice is of no use: {asking[0].last!r}"
+
+    def retried(self, waiting: list[Instance]) -> list[Instance]:
+        """Return those that still wait after many retries."""
         for _ in range(8):
             for instance in tuple(waiting):
                 self.run(instance)
@@ -491,7 +506,7 @@ class LifeOfAJob(RuleBasedStateMachine):
                     waiting.remove(instance)
                     self.check_what_a_person_is_asked(instance)
             self.world.now += 150
-        assert not waiting, f"never settles: {waiting[0].last!r}"
+        return waiting
 
     def check_what_a_person_is_asked(self, instance: Instance) -> None:
         if isinstance(instance.last, LumaRaySubmitUnknown):
@@ -501,31 +516,43 @@ class LifeOfAJob(RuleBasedStateMachine):
                 posters += self.world.torn
             assert instance.index in {poster.index for poster in posters}, "a person is asked about nothing"
 
-    def settle(self, instance: Instance) -> None:
-        """Do what the error of a lost paid call tells a person to do, after a look at the account, and clear."""
-        identity = self.identity(instance)
+    def settle(self, instance: Instance) -> bool:
+        """Do what an error tells a person to do, after a look at the account, and clear.
+
+        Return whether the record was there: it may be on another host.
+        """
+        identity, error = self.identity(instance), instance.last
         ledger = Ledger(identity, LocalFile(self.video(instance)), None)
-        open_takes = [
-            take for take in ledger.read().takes if take.identity == identity and not take.request_id
-        ]
-        claimed = {take.request_id for take in self.takes()}
-        for take in open_takes:
-            if take.state is not RecordState.INTENT:
-                continue
-            own = [
-                job
-                for job in self.charged(instance)
-                if job.request_id not in claimed and body_digest(job.body) == take.body_sha256
-            ]
-            if own:
-                claimed.add(own[0].request_id)
-                ledger.advance(take, state=RecordState.SUBMITTED, request_id=own[0].request_id, error=None)
-            else:
-                ledger.advance(
-                    take, state=RecordState.FAILED, error="A person found that nothing was bought."
-                )
+        takes = [take for take in ledger.read().takes if take.identity == identity and take.is_in_flight]
+        for take in takes:
+            if isinstance(error, LumaRayResultExpired):
+                self.give_up(instance, ledger, take)
+            elif take.state is RecordState.INTENT:
+                self.adopt_or_deny(instance, ledger, take)
         self.clear(instance.index)
         instance.last = None
+        return bool(takes)
+
+    def give_up(self, instance: Instance, ledger: Ledger, take: JobRecord) -> None:
+        asked = (take.parameters["prompt"], take.generation_tag)
+        self.given_up |= {
+            job.request_id
+            for job in self.charged(instance)
+            if job.request_id == take.request_id or (not take.request_id and job.poster.take == asked)
+        }
+        ledger.advance(take, state=RecordState.GIVEN_UP)
+
+    def adopt_or_deny(self, instance: Instance, ledger: Ledger, take: JobRecord) -> None:
+        claimed = {take.request_id for take in self.takes()}
+        own = [
+            job
+            for job in self.charged(instance)
+            if job.request_id not in claimed and body_digest(job.body) == take.body_sha256
+        ]
+        if own:
+            ledger.advance(take, state=RecordState.SUBMITTED, request_id=own[0].request_id, error=None)
+        else:
+            ledger.advance(take, state=RecordState.FAILED, error="A person found that nothing was bought.")
 
     def check_jobs_are_accounted_for(self) -> None:
         """Every charged job's id is on record, or that of an open call stands for it; v1 may have named none."""
