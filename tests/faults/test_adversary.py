@@ -9,6 +9,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,21 @@ import requests
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_luma import media
-from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRecordError
+from airflow_provider_luma.exceptions import (
+    LumaRayConfigurationError,
+    LumaRayDeliveryFailed,
+    LumaRayJobFailed,
+    LumaRayRecordError,
+    LumaRaySubmitUnknown,
+)
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.hooks.transport import Transport
 from airflow_provider_luma.jobs import ledger
 from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
+from airflow_provider_luma.storage.local import LocalFile
 from tests.faults.conftest import connect
-from tests.faults.harness import Task, settle
+from tests.faults.harness import Task, follow, settle
 from tests.faults.vendor import Died
 from tests.support import API_KEY, MemoryStore, make_operator, task_context
 
@@ -333,3 +341,101 @@ def test_a_failed_job_of_v1_is_not_taken_for_a_lost_one(
         assert simulator.charges == 1
         if named:
             task.check_delivered(last, settle(simulator)[1])
+
+
+def test_an_attempt_that_outlives_a_clear_buys_nothing_of_its_own(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    """It was on its way to buy the first prompt's clip; the clear has bought the second's, and an edit buys nothing."""
+    task = Task(simulator, tmp_path / "videos", frame, stored=False)
+    simulator.fault("upload", "slow", seconds=1.0)
+    with ThreadPoolExecutor(1) as threads:
+        zombie = threads.submit(task.attempt, prompt="a")
+        while not simulator.calls.get("upload"):
+            time.sleep(0.005)
+        task.clear()
+        cleared = task.attempt(prompt="b")
+        assert not zombie.done()
+        assert zombie.result().word == "delivered"
+    (job,) = settle(simulator)
+    task.check_delivered(cleared, job)
+    assert job.body["prompt"] == "b"
+    task.check_delivered(task.attempt(prompt="c"), job)
+    assert simulator.charges == 1
+
+
+def test_a_job_that_failed_while_its_task_was_deferred_is_not_fetched(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    """Another attempt, or one that died right after, has put FAILED on record."""
+    context = task_context(store=MemoryStore())
+    operator = make_operator(frame, tmp_path / "clip.mp4", deferrable=True)
+    simulator.fail_next()
+    with pytest.raises(TaskDeferred) as deferral:
+        operator.execute(context)
+    (job,) = settle(simulator)
+    for _ in range(2):
+        with pytest.raises(LumaRayJobFailed, match="FAILED"):
+            make_operator(frame, tmp_path / "clip.mp4", deferrable=True).execute_complete(
+                context,
+                event={"request_id": job.request_id, "reason": "failed"},
+                **deferral.value.kwargs or {},
+            )
+    assert json.loads((tmp_path / "clip.mp4.job.json").read_text())["state"] == "failed"
+    assert "download" not in simulator.calls
+    make_operator(frame, tmp_path / "clip.mp4").execute(context)
+    assert (len(simulator.jobs), simulator.charges) == (2, 1)
+
+
+def test_what_a_person_settled_is_not_asked_again_when_the_next_job_fails(
+    simulator: Simulator, task: Task
+) -> None:
+    """The task state store did not see that the lost call bought nothing."""
+    simulator.fault("submit", "reset", accepted=False)
+    lost = task.attempt()
+    follow(lost.error, "not-bought")
+    task.clear()
+    simulator.fail_next()
+    assert isinstance(task.attempt().error, LumaRayJobFailed)
+    task.check_delivered(task.attempt(), settle(simulator)[1])
+
+
+def test_what_a_person_settled_outlives_another_run_at_the_same_path(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    """A path that is the same each night: the record's file is the later run's by then."""
+    store = MemoryStore()
+
+    def attempt(run_id: str, clears: int = 0, store: MemoryStore | None = None) -> None:
+        operator = make_operator(frame, tmp_path / "clip.mp4")
+        operator.execute(task_context(run_id=run_id, clears=clears, store=store))
+
+    simulator.fault("submit", "reset", accepted=False)
+    with pytest.raises(LumaRaySubmitUnknown) as lost:
+        attempt("monday", store=store)
+    follow(lost.value, "not-bought")
+    attempt("tuesday")
+    attempt("monday", clears=1, store=store)
+    assert simulator.charges == 2
+
+
+def test_a_video_that_cannot_be_read_again_is_no_bare_error(
+    simulator: Simulator, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one on a network disk that is away for a moment, right after another attempt has delivered it."""
+    task.attempt()
+    (job,) = settle(simulator)
+    holds = LocalFile.holds
+    looks = count()
+
+    def away(self: LocalFile, *arguments: Any) -> bool:
+        if next(looks) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return holds(self, *arguments)
+
+    with monkeypatch.context() as for_now:
+        for_now.setattr(LocalFile, "holds", away)
+        outcome = task.attempt()
+    assert isinstance(outcome.error, LumaRayDeliveryFailed)
+    assert task.tells_of(outcome.error, job)
+    task.check_delivered(task.attempt(), job)
