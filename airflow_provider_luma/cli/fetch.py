@@ -18,38 +18,38 @@ from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs.delivery import is_in_place, place
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.media import VideoFile
+from airflow_provider_luma.segmind.ids import is_same_id
 from airflow_provider_luma.storage import StoredFile
 
 
-def fetch(args: argparse.Namespace) -> None:
+def fetch(args: argparse.Namespace) -> list[str]:
     """Fetch a clip to a path, and put that on record where the record there is its job's."""
-    output, request_id = open_clip(args), args.request_id.strip()
-    if not request_id or args.path.endswith("/"):
-        raise Refused("Give a REQUEST_ID, and as PATH a file for its clip.", code=2)
+    output, request_id = open_clip(args), words.request_id(args)
+    if args.path.endswith("/"):
+        raise Refused(f"PATH is the file for the clip, and {args.path!r} is a folder.", code=2)
     found, take = _on_record(find_if_any(args), request_id)
     if found and take and is_in_place(take, output):
-        words.tell(f"The clip of {request_id} is at {output} already.", words.next_attempt(found))
-        return
+        return [f"The clip of {request_id} is at {output} already.", words.next_attempt(found)]
     _check_path(output, found, take, args)
+    hook = hook_for(args, found)
     with output.staged(f"fetch.{uuid.uuid4().hex[:12]}") as part:
-        hook = hook_for(args, found)
         video, url, cost = _download(hook, request_id, take, part)
         if found and take:
             found, told = _put_on_record(found, take, video, hook, output_url=url, cost=cost)
         else:
             _put(video, output, args)
             told = "" if found else "No record is there, so no task knows of it."
-    words.tell(
+    return [
         f"Fetched: the clip of {request_id}, {video.size} bytes, is at {output}.",
         told,
         words.next_attempt(found) if found else "",
-    )
+    ]
 
 
 def _on_record(found: Found | None, request_id: str) -> tuple[Found | None, JobRecord | None]:
     """Return the job of an id where it is on record at the path, and what is on record of its task instance."""
     takes = found.standing.takes if found else ()
-    take = next((take for take in takes if take.request_id == request_id), None)
+    take = next((take for take in takes if is_same_id(take.request_id, request_id)), None)
     if found and take and take.identity != found.take.identity:
         found = look_up(take.identity, found.output, has_file=found.has_file)
     return found and replace(found, take=take or found.take), take

@@ -13,9 +13,12 @@ from airflow_provider_luma.cli.store import DatabaseStore, NoStore
 from airflow_provider_luma.jobs.decision import Place
 from airflow_provider_luma.jobs.delivery import is_in_place
 from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger, Standing
-from airflow_provider_luma.jobs.record import Identity, JobRecord, assemble
+from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState, assemble
+from airflow_provider_luma.segmind.ids import id_key
 from airflow_provider_luma.storage import StoredFile, open_file
 
+#: The values of a change that it is all about.
+_DECISIVE = ("state", "request_id", "sha256")
 _NOBODY = Identity(dag_id="", run_id="", task_id="")
 
 
@@ -46,14 +49,16 @@ class Found:
         likely = (self.take, *reversed(self.standing.takes))
         return Place(is_taken=True, holds=next((t for t in likely if is_in_place(t, self.output)), None))
 
-    def ids_of_others(self) -> dict[str, JobRecord]:
-        """Return the ids that other takes lay claim to, at this path or beside it.
+    def others(self) -> dict[str, JobRecord]:
+        """Return the takes of other jobs by the keys of their ids, at this path or beside it.
 
         :raises LumaRayRecordError: a record beside it cannot be read
         """
         beside = self.ledger.neighbours(self.take.started)
         takes = chain(self.standing.takes, *(record.takes for record in beside))
-        return {take.request_id: take for take in takes if take.request_id and take.key != self.take.key}
+        return {
+            id_key(take.request_id): take for take in takes if take.request_id and take.key != self.take.key
+        }
 
 
 def open_clip(args: argparse.Namespace) -> StoredFile:
@@ -136,9 +141,16 @@ def change(found: Found, **changes: Any) -> tuple[Found, str]:
     if found.has_file:
         found.ledger.advance(take, **changes)
     elif not isinstance(found.store, str):
-        changed = take.changed(revision=take.revision + 1, **changes)
-        found.store.set(STATE_KEY, assemble(changed, found.standing.takes).dump())
+        _change_stored(found.store, found.standing, take.changed(**changes))
     return reread(found, changes)
+
+
+def _change_stored(store: DatabaseStore, standing: Standing, take: JobRecord) -> None:
+    """Change a take in the store's copy, which is all that there is."""
+    others = [one for one in standing.takes if one.key != take.key]
+    last = standing.own or take
+    last = (take if last.key == take.key else last).changed(revision=last.revision + 1)
+    store.set(STATE_KEY, assemble(last, [take, *others]).dump())
 
 
 def reread(found: Found, changes: Mapping[str, Any]) -> tuple[Found, str]:
@@ -146,17 +158,19 @@ def reread(found: Found, changes: Mapping[str, Any]) -> tuple[Found, str]:
 
     :raises Refused: an attempt has changed it meanwhile
     """
-    output, identity = found.output, found.take.identity
-    after = look_up(identity, output, has_file=found.has_file)
-    if after is None or not _says([after.take], found.take.key, changes):
-        now = f"it is {after.take.state} now" if after else "it is gone"
+    output, key = found.output, found.take.key
+    after = look_up(found.take.identity, output, has_file=found.has_file)
+    if after is None or not _says(after.standing.takes, key, changes):
+        take = next((take for take in after.standing.takes if take.key == key), None) if after else None
         raise Refused(
-            f"An attempt has written the record at {found.ledger.path} at the same time: {now}.",
+            f"An attempt has written the record at {found.ledger.path} at the same time: "
+            f"{f'it is {take.state} now' if take else 'it is gone'}.",
             "Look at it (show), and run the command again if it is still right.",
         )
-    in_file = _says(Ledger(identity, output, None).read().takes, found.take.key, changes)
+    filed = Ledger(found.take.identity, output, None).read().takes
+    in_file = bool(filed) and _says(filed, key, changes)
     stored = None if isinstance(after.store, str) else after.store.get(STATE_KEY)
-    in_store = stored is not None and _says(JobRecord.load(stored).takes, found.take.key, changes)
+    in_store = stored is not None and _says(JobRecord.load(stored).takes, key, changes)
     if in_file and in_store:
         return after, "It is on record in the file and in Airflow's task state store."
     if in_store:
@@ -167,5 +181,8 @@ def reread(found: Found, changes: Mapping[str, Any]) -> tuple[Found, str]:
 
 
 def _says(takes: Iterable[JobRecord], key: str, values: Mapping[str, Any]) -> bool:
+    """Tell whether a take is on record as changed; an earlier one that bought nothing is left out of a record."""
     take = next((take for take in takes if take.key == key), None)
-    return take is not None and all(getattr(take, name) == value for name, value in values.items())
+    if take is None:
+        return values.get("state") is RecordState.FAILED
+    return all(getattr(take, name) == values[name] for name in _DECISIVE if name in values)

@@ -7,13 +7,14 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.table import COMMANDS, Command
 
-#: By this Airflow's secrets backends know a process that may read connections from the metadata database.
-_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
+#: What Airflow is told, unless it is told otherwise: to read connections from the metadata database too, as workers do
+#: not, and to log errors only.
+_AIRFLOW = {"_AIRFLOW_PROCESS_CONTEXT": "server", "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,9 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(command: Command, args: argparse.Namespace) -> int:
     """Run a command with its parsed arguments, and return the exit code."""
+    stdout = sys.stdout
     try:
         with _as_program():
-            command.load()(args)
+            for line in command.load()(args):
+                if line:
+                    stdout.write(f"{line}\n")
     except Refused as refused:
         sys.stderr.write(f"{refused}\n")
         return refused.code
@@ -54,18 +58,26 @@ def _told(error: Exception) -> str:
 
 @contextmanager
 def _as_program() -> Iterator[None]:
-    """Let connections be read from the metadata database, and warnings go to stderr as plain lines."""
-    before = os.environ.get(_CONTEXT)
-    os.environ.setdefault(_CONTEXT, "server")
+    """Set the process up for a command, and back: stdout is for the command's own lines alone, stderr for warnings."""
+    added = {name: value for name, value in _AIRFLOW.items() if name not in os.environ}
+    os.environ.update(added)
+    handlers = [one for one in logging.getLogger().handlers if isinstance(one, logging.StreamHandler)]
+    airflows = [one for one in handlers if one.stream is sys.stdout]  # it logs there, from its import on
+    own = logging.StreamHandler(sys.stderr)
+    own.setLevel(logging.WARNING)
     log = logging.getLogger("airflow_provider_luma")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(logging.WARNING)
     propagates, log.propagate = log.propagate, False
-    log.addHandler(handler)
+    log.addHandler(own)
+    stdout = sys.stdout
     try:
-        yield
+        for handler in airflows:
+            handler.setStream(sys.stderr)
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
-        log.removeHandler(handler)
+        for handler in airflows:
+            handler.setStream(stdout)
+        log.removeHandler(own)
         log.propagate = propagates
-        if before is None:
-            os.environ.pop(_CONTEXT, None)
+        for name in added:
+            del os.environ[name]

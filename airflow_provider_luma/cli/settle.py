@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pendulum
@@ -11,63 +13,60 @@ from airflow_provider_luma.cli import words
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.found import Found, change, find
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.segmind.ids import is_same_id
 
 #: How long Segmind keeps a clip.
 _KEPT = timedelta(days=7)
 
 
-def adopt(args: argparse.Namespace) -> None:
+def adopt(args: argparse.Namespace) -> list[str]:
     """Put the id of a lost call's job on record."""
     from airflow_provider_luma.cli.vendor import check, hook_for
 
-    found = find(args)
-    take, request_id = found.take, args.request_id.strip()
-    if not request_id:
-        raise Refused("REQUEST_ID is empty.", code=2)
-    if take.request_id not in (None, request_id):
+    request_id = words.request_id(args)
+    found = _about(find(args), lambda one: is_same_id(one.request_id, request_id), _is_open)
+    take = found.take
+    if take.request_id and not is_same_id(request_id, take.request_id):
         raise Refused(
             f"{_on_record(found)} has another id.",
             f"To have the video of {request_id} elsewhere: {words.fetch(request_id)}",
         )
-    if take.request_id is None and take.state is not RecordState.INTENT:
+    if take.request_id is None and not _is_open(take):
         raise Refused(f"{_on_record(found)} is not a call of unknown outcome, so no id can be its own.")
     if take.state in (RecordState.SUBMITTED, RecordState.COMPLETED, RecordState.DELIVERED):
-        words.tell(
-            f"{_on_record(found)} has that id already; nothing was changed.", words.next_attempt(found)
-        )
-        return
+        return [f"{_on_record(found)} has that id already; nothing was changed.", words.next_attempt(found)]
+    request_id = take.request_id or request_id
     row, against = check(hook_for(args, found), found, request_id)
     if against and not args.yes:
-        raise _needs_yes(found, against[0].upper() + against[1:])
+        raise _needs_yes(found, f"Something speaks against it: {against}")
     at = row.created.isoformat() if row and row.created else take.submitted_at
     after, told = change(
         found, state=RecordState.SUBMITTED, request_id=request_id, submitted_at=at, error=None
     )
-    words.tell(
+    return [
         f"Adopted: {request_id} is the job that {take.identity} bought at {take.intent_at}.",
         f"Although {against}."
         if against
         else "Segmind's request history has it with the same model and inputs.",
         told,
         words.next_attempt(after),
-    )
+    ]
 
 
-def not_bought(args: argparse.Namespace) -> None:
+def not_bought(args: argparse.Namespace) -> list[str]:
     """Put on record that a paid call bought nothing."""
     from airflow_provider_luma.cli.vendor import hook_for, lost_job
 
-    found = find(args)
+    found = _about(find(args), _is_open)
     take = found.take
-    if take.state is RecordState.FAILED and take.request_id is None:
-        words.tell(f"{_on_record(found)} bought nothing; nothing was changed.", words.next_attempt(found))
-        return
-    if take.state is not RecordState.INTENT or take.request_id is not None:
+    if take.bought_nothing:
+        return [f"{_on_record(found)} bought nothing; nothing was changed.", words.next_attempt(found)]
+    if not _is_open(take):
         raise Refused(
             f"{_on_record(found)} is no call of unknown outcome.",
             f"To leave it aside and buy anew: {words.command('give-up', found.output)}"
             if _is_bought(take)
-            else "",
+            else words.next_attempt(found),
         )
     row, seen = lost_job(hook_for(args, found), found)
     if row is not None and not args.yes:
@@ -79,23 +78,20 @@ def not_bought(args: argparse.Namespace) -> None:
     if not isinstance(found.store, str) and found.store.task_runs() and not args.yes:
         raise _needs_yes(found, f"{take.identity} runs at this moment, and may be making that very call")
     after, told = change(found, state=RecordState.FAILED, error="A person found that nothing was bought.")
-    words.tell(
+    return [
         f"On record: the paid call of {take.identity} at {take.intent_at} bought nothing.",
         f"{seen}." if seen else "",
         told,
         words.next_attempt(after),
-    )
+    ]
 
 
-def give_up(args: argparse.Namespace) -> None:
+def give_up(args: argparse.Namespace) -> list[str]:
     """Leave a bought job aside."""
-    found = find(args)
+    found = _about(find(args), _is_bought)
     take = found.take
     if take.state is RecordState.GIVEN_UP:
-        words.tell(
-            f"{_on_record(found)} is left aside already; nothing was changed.", words.next_attempt(found)
-        )
-        return
+        return [f"{_on_record(found)} is left aside already; nothing was changed.", words.next_attempt(found)]
     if not _is_bought(take):
         raise Refused(
             f"{_on_record(found)} bought nothing, so there is nothing to give up.", words.next_attempt(found)
@@ -103,21 +99,37 @@ def give_up(args: argparse.Namespace) -> None:
     money = f"{words.paid(take)}, which Segmind does not refund"
     is_lost = pendulum.now("UTC") - take.started > _KEPT
     if take.state is not RecordState.DELIVERED and not is_lost and not args.yes:
-        known = "it is bought" if take.request_id else "it is perhaps bought"
+        known = "It is bought" if take.request_id else "It is perhaps bought"
         raise _needs_yes(
             found,
-            f"{known[0].upper()}{known[1:]} for {money}, and Segmind keeps its clip for seven days",
-            f"To have its video: python -m airflow_provider_luma fetch {take.request_id} PATH"
-            if take.request_id
-            else "",
+            f"{known} for {money}, and Segmind keeps its clip for seven days",
+            f"To have its video: {words.fetch(take.request_id)}" if take.request_id else "",
         )
     after, told = change(found, state=RecordState.GIVEN_UP)
-    perhaps = "paid" if take.request_id else "perhaps paid"
-    words.tell(
-        f"Given up: {words.job(take)} of {take.identity}; {perhaps} were {money}.",
+    paid = "paid for" if take.request_id else "perhaps paid for"
+    return [
+        f"Given up: {words.job(take)} of {take.identity}, {paid} with {money}.",
         told,
         words.next_attempt(after),
-    )
+    ]
+
+
+def _about(found: Found, *kinds: Callable[[JobRecord], bool]) -> Found:
+    """Return what is found with the take that a command is about, which need not be the task instance's last one.
+
+    With its inputs changed back a task may come to an earlier one again.
+
+    :param kinds: the takes in question, by preference; of several the last one
+    """
+    mine = [take for take in found.standing.takes if take.identity == found.take.identity]
+    ordered = [found.take, *sorted(mine, key=lambda take: take.intent_at, reverse=True)]
+    wanted = (take for kind in kinds for take in ordered if kind(take))
+    return replace(found, take=next(wanted, found.take))
+
+
+def _is_open(take: JobRecord) -> bool:
+    """Tell whether it is a call of unknown outcome."""
+    return take.state is RecordState.INTENT and take.request_id is None
 
 
 def _is_bought(take: JobRecord) -> bool:

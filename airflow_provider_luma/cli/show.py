@@ -11,21 +11,21 @@ from airflow_provider_luma.jobs.ledger import STATE_KEY
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, assemble
 
 
-def show(args: argparse.Namespace) -> None:
+def show(args: argparse.Namespace) -> list[str]:
     """Tell what is on record; change nothing."""
     found = find(args)
     if args.json:
         record = assemble(found.take, found.standing.takes)
-        words.tell(json.dumps(record.dump(), indent=2))
-        return
+        return [json.dumps(record.dump(), indent=2)]
     rows = (f"  {name:<11} {value}" for name, value in _rows(found).items() if value)
-    words.tell(str(found.output), *rows, words.next_attempt(found))
+    return [str(found.output), *rows, words.next_attempt(found)]
 
 
 def _rows(found: Found) -> dict[str, str | None]:
     take, standing = found.take, found.standing
     earlier = [other for other in standing.takes if other.key != take.key]
-    balance = f"; balance after it {take.remaining_credits} USD" if take.remaining_credits is not None else ""
+    left = take.remaining_credits
+    balance = "" if left is None else f"; balance after it {words.dollars(left)}"
     cost = "none" if take.state is RecordState.FAILED else words.paid(take)
     other = standing.other
     return {

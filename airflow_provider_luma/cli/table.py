@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -28,7 +28,8 @@ class Command:
     :param name: its name on the command line
     :param help: what it does, in a line
     :param description: what there is to know before it is run
-    :param function: ``module:name`` in this package; it takes the parsed arguments, and raises where it refuses
+    :param function: ``module:name`` in this package; it takes the parsed arguments and gives the lines to print, or
+        raises where it refuses
     """
 
     name: str
@@ -37,10 +38,10 @@ class Command:
     function: str
     arguments: tuple[Argument, ...]
 
-    def load(self) -> Callable[[argparse.Namespace], None]:
+    def load(self) -> Callable[[argparse.Namespace], Iterable[str]]:
         """Import the function."""
         module, _, name = self.function.partition(":")
-        function: Callable[[argparse.Namespace], None] = getattr(
+        function: Callable[[argparse.Namespace], Iterable[str]] = getattr(
             import_module(f"{__package__}.{module}"), name
         )
         return function

@@ -9,7 +9,8 @@ from airflow_provider_luma.exceptions import LumaRayError
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs.record import JobRecord
 from airflow_provider_luma.jobs.recovery import judge
-from airflow_provider_luma.segmind.history import HistoryEntry, matches
+from airflow_provider_luma.segmind.history import HistoryEntry, matches, near_matches
+from airflow_provider_luma.segmind.ids import id_key
 
 
 def hook_for(args: argparse.Namespace, found: Found | None) -> LumaRayHook:
@@ -22,27 +23,25 @@ def check(hook: LumaRayHook, found: Found, request_id: str) -> tuple[HistoryEntr
     """Return a job's row in the request history, and what speaks against its being that of a lost paid call."""
     try:
         row = hook.find_job(request_id)
-        others = found.ids_of_others()
+        others = found.others()
     except LumaRayError as error:
         return None, f"it cannot be told whether {request_id} is this call's job: {error.cause}"
-    if request_id in others:
-        return row, f"{request_id} is on record as the job of {others[request_id].identity}"
+    owner = others.get(id_key(request_id))
+    if owner is not None:
+        return row, f"{request_id} is on record as the job of {owner.identity}"
     if row is None:
         return None, f"Segmind's request history has no job {request_id}"
     return row, _mismatch(row, found.take)
 
 
 def _mismatch(row: HistoryEntry, take: JobRecord) -> str:
-    known = {"model": take.model, "body_sha256": take.body_sha256, "since": take.started, "claimed": ()}
-    if matches([row], **known):  # type: ignore[arg-type]
-        return ""
     if row.model != take.model:
         return f"{row.request_id} is a job of {row.model}, and this call asked for {take.model}"
-    if row.body_sha256 is None:
-        return f"Segmind's request history does not show the inputs of {row.request_id}"
-    if row.body_sha256 != take.body_sha256:
-        return f"{row.request_id} was made with other inputs than this call's"
-    return f"{row.request_id} was made at {row.created}, and this call at {take.intent_at}"
+    known = {"model": take.model, "body_sha256": take.body_sha256, "since": take.started, "claimed": ()}
+    almost = near_matches([row], **known)  # type: ignore[arg-type]
+    if almost:
+        return f"the request history has {almost[0]}; this call was made at {take.intent_at}"
+    return "" if matches([row], **known) else f"{row.request_id} does not match this call"  # type: ignore[arg-type]
 
 
 def lost_job(hook: LumaRayHook, found: Found) -> tuple[HistoryEntry | None, str]:
@@ -53,5 +52,6 @@ def lost_job(hook: LumaRayHook, found: Found) -> tuple[HistoryEntry | None, str]
         beside = [one for record in found.ledger.neighbours(take.started) for one in record.takes]
     except LumaRayError as error:
         return None, f"Segmind's request history could not be asked: {error.cause}"
-    judgement = judge(rows, take, (*found.standing.takes, *beside), is_last=True)
+    takes = (*found.standing.takes, *beside)
+    judgement = judge(rows, take, takes, is_last=True, now=hook.vendor_now())
     return judgement.row, judgement.finding

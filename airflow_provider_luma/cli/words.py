@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
-import sys
+from decimal import Decimal
 
+from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.found import Found
 from airflow_provider_luma.exceptions import LumaRayError
 from airflow_provider_luma.jobs.decision import Action, decide
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.segmind.ids import parse_id
 from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.storage import StoredFile
 
@@ -22,14 +25,20 @@ _STATES = {
 }
 
 
-def tell(*lines: str) -> None:
-    """Print lines; empty ones are left out."""
-    sys.stdout.write("\n".join(line for line in lines if line) + "\n")
-
-
 def command(name: str, output: StoredFile, *further: str) -> str:
     """Return a command about a clip, to be copied into a shell."""
     return shlex.join(("python", "-m", "airflow_provider_luma", name, str(output), *further))
+
+
+def request_id(args: argparse.Namespace) -> str:
+    """Return the id that the arguments name.
+
+    :raises Refused: it cannot be one
+    """
+    parsed = parse_id(args.request_id)
+    if parsed is None:
+        raise Refused(f"{args.request_id!r} is no request id.", code=2)
+    return parsed
 
 
 def fetch(request_id: str) -> str:
@@ -47,18 +56,23 @@ def job(take: JobRecord) -> str:
     return f"job {take.request_id}" if take.request_id else f"the job of the paid call of {take.intent_at}"
 
 
+def dollars(amount: Decimal) -> str:
+    """Return an amount with at least two decimals."""
+    return f"{amount:.2f} USD" if amount == round(amount, 2) else f"{amount} USD"
+
+
 def price(model: str) -> str:
     """Return what another clip costs."""
     known = model_info(model).price
-    return "at an unknown price" if known is None else f"for about {known} USD"
+    return "at an unknown price" if known is None else f"for about {dollars(known)}"
 
 
 def paid(take: JobRecord) -> str:
     """Return what a job cost, or is known to cost."""
     if take.cost is not None:
-        return f"{take.cost} USD"
+        return dollars(take.cost)
     known = model_info(take.model).price
-    return "an unknown amount" if known is None else f"about {known} USD"
+    return "an unknown amount" if known is None else f"about {dollars(known)}"
 
 
 def next_attempt(found: Found) -> str:
