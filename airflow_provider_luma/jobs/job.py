@@ -30,7 +30,7 @@ from airflow_provider_luma.jobs.submit import Submission
 from airflow_provider_luma.media import VideoFile, is_mp4_head
 from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict
 from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorStatus
-from airflow_provider_luma.storage import StoredFile, open_file, permission_hint
+from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, permission_hint
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
@@ -79,6 +79,7 @@ class Job:
         self._stopped = stopped
         self._bought = bought
         self._submission = Submission(spec, hook, ledger, self._pause)
+        self._is_new = False
         self._result: JobResult | None = None
 
     def ensure_bought(self) -> JobRecord | Reused:
@@ -117,6 +118,7 @@ class Job:
                 return take
         if decision.action in (Action.BUY, Action.CHECK_FAILED) or take is None:
             assert inputs is not None, "a retry of a bought job alone goes without inputs"
+            self._is_new = True
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
             cause = f"An attempt ended around its paid call of {take.intent_at}."
@@ -257,10 +259,9 @@ class Job:
         limiter = self._hook.limiter
         with self._context(take), limiter.waiting():
             # Of a job that was waited for before, the result is asked for first: it tells both whether and where.
-            is_new = self._seconds_since(take) < 1
-            if take.state is RecordState.SUBMITTED and is_new:
+            ask = poller.poll if self._is_new else poller.poll_result
+            if take.state is RecordState.SUBMITTED and self._is_new:
                 self._pause(poller.delay(limiter.spacing()))
-            ask = poller.poll if is_new else poller.poll_result
             while take.state is RecordState.SUBMITTED:
                 status, verdict = ask(self._hook)
                 ask = poller.poll

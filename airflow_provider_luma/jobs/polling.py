@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRayUnavailable
 from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.segmind.polling import Verdict, judge, next_poll
-from airflow_provider_luma.segmind.replies import JobStatus, VendorStatus
+from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorStatus
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
@@ -50,6 +50,7 @@ class JobPoller:
         self._poll_interval = poll_interval
         self._clock = clock
         self._has_polled = False
+        self.result: JobResult | None = None
         self._mark()
 
     def delay(self, spacing: float = 0.0) -> float:
@@ -73,9 +74,24 @@ class JobPoller:
 
         :raises LumaRayAuthenticationError: the key does not work
         """
+        return self._judged(hook, hook.get_status)
+
+    def poll_result(self, hook: LumaRayHook) -> tuple[JobStatus, Verdict]:
+        """Ask as ``poll`` does, by the call for the result, which is kept."""
+
+        def ask(request_id: str) -> JobStatus:
+            self.result = hook.get_result(request_id)
+            return self.result.status()
+
+        return self._judged(hook, ask)
+
+    def _judged(self, hook: LumaRayHook, ask: Callable[[str], JobStatus]) -> tuple[JobStatus, Verdict]:
         no_room = 0.0
         try:
-            status = self._status(hook)
+            status = ask(self._request_id)
+            # The history is asked where the call no longer (or not yet) knows the job.
+            row = hook.find_job(self._request_id) if status.state is VendorStatus.NOT_FOUND else None
+            status = status if row is None else row.status()
         except LumaRayRateLimited as error:
             status, no_room = JobStatus(VendorStatus.UNKNOWN), error.seconds_to_reset()
         except LumaRayUnavailable:
@@ -83,12 +99,6 @@ class JobPoller:
         self._has_polled = True
         self._mark(no_room)
         return status, judge(status.state, self._age(), self._timeout)
-
-    def _status(self, hook: LumaRayHook) -> JobStatus:
-        """Make the status call, and ask the history where that no longer (or not yet) knows the job."""
-        status = hook.get_status(self._request_id)
-        row = hook.find_job(self._request_id) if status.state is VendorStatus.NOT_FOUND else None
-        return status if row is None else row.status()
 
     def _mark(self, no_room: float = 0.0) -> None:
         """Count the pause from now on.

@@ -110,7 +110,7 @@ class JobStatus:
     :param error: the vendor's text of a FAILED job, redacted
     :param cost: US dollars charged
     :param remaining_credits: the balance after the job in US dollars
-    :param output_url: where the video is, known only from the request history
+    :param output_url: where the video is; the status call itself does not tell
     :param seconds: how long the job took, from the submission on
     """
 
@@ -138,6 +138,16 @@ class JobResult:
     cost: Decimal | None
     remaining_credits: Decimal | None
     body: dict[str, Any] = field(repr=False)
+
+    def status(self) -> JobStatus:
+        """Return the result as the answer to a poll."""
+        return JobStatus(
+            self.state,
+            error=_failure(self.body) if self.state is VendorStatus.FAILED else None,
+            cost=self.cost,
+            remaining_credits=self.remaining_credits,
+            output_url=self.url,
+        )
 
 
 @dataclass(frozen=True)
@@ -262,13 +272,17 @@ def parse_status(reply: Reply, request_id: str) -> JobStatus:
     return JobStatus(VendorStatus.UNKNOWN)
 
 
+def _failure(body: dict[str, Any]) -> str:
+    return redact(str(body.get("error") or "no reason given"))
+
+
 def _outcome(state: VendorStatus, body: dict[str, Any]) -> JobStatus:
     metrics = body.get("metrics")
     amounts = metrics if isinstance(metrics, dict) else {}
     seconds = money(amounts.get("total_time"))
     return JobStatus(
         state,
-        error=redact(str(body.get("error") or "no reason given")) if state is VendorStatus.FAILED else None,
+        error=_failure(body) if state is VendorStatus.FAILED else None,
         cost=money(amounts.get("cost")),
         remaining_credits=money(amounts.get("remaining_credits")),
         seconds=None if seconds is None else float(seconds),

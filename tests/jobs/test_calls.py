@@ -1,0 +1,114 @@
+"""How many calls one attempt makes over real HTTP, and that it asks nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_luma.exceptions import LumaRayInsufficientCredits, LumaRayJobFailed, LumaRayTimeout
+from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.simulator import Simulator
+from tests.support import API_KEY, make_operator, set_connection, task_context
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """A vendor whose jobs take so long that the test has to move its clock on."""
+    with Simulator(latency=60, clip_seconds=0.2, credits="20", api_key=API_KEY) as running:
+        set_connection(monkeypatch, running.url)
+        yield running
+
+
+@pytest.fixture
+def picture(slow: Simulator, frame: Path) -> str:
+    """The frame as an URL, so that an attempt uploads nothing."""
+    return LumaRayHook().upload_image(frame)
+
+
+def given_up(simulator: Simulator, picture: str, clip: Path) -> None:
+    """Buy a job whose first attempt does not see its end."""
+    with pytest.raises(LumaRayTimeout):
+        make_operator(picture, clip, timeout=timedelta(seconds=0.2)).execute(task_context())
+
+
+def made_since(simulator: Simulator, before: int) -> list[str]:
+    return [request.call for request in simulator.requests[before:]]
+
+
+def test_a_purchase_makes_no_call_but_those_it_cannot_do_without(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    picture = LumaRayHook().upload_image(frame)
+    before = len(simulator.requests)
+    make_operator(picture, tmp_path / "clip.mp4").execute(task_context())
+    calls = made_since(simulator, before)
+    assert [call for call in calls if call != "status"] == ["submit", "result", "download"]
+
+
+def test_a_balance_that_is_asked_about_is_asked_for_once(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(LumaRayInsufficientCredits):
+        make_operator(frame, tmp_path / "clip.mp4", min_remaining_credits=19).execute(task_context())
+    assert simulator.calls == {"credits": 1}
+
+
+def test_an_attempt_that_takes_up_a_job_that_is_done_asks_for_its_result_alone(
+    slow: Simulator, picture: str, tmp_path: Path
+) -> None:
+    given_up(slow, picture, tmp_path / "clip.mp4")
+    slow.advance(60)
+    before = len(slow.requests)
+    make_operator(picture, tmp_path / "clip.mp4").execute(task_context())
+    assert made_since(slow, before) == ["result", "download"]
+
+
+def test_a_job_that_failed_meanwhile_is_asked_about_once(
+    slow: Simulator, picture: str, tmp_path: Path
+) -> None:
+    slow.fail_next(error="the prompt was moderated")
+    given_up(slow, picture, tmp_path / "clip.mp4")
+    slow.advance(60)
+    before = len(slow.requests)
+    with pytest.raises(LumaRayJobFailed, match="the prompt was moderated"):
+        make_operator(picture, tmp_path / "clip.mp4").execute(task_context())
+    assert made_since(slow, before) == ["result"]
+
+
+def test_a_video_that_the_history_names_needs_no_result(
+    slow: Simulator, picture: str, tmp_path: Path
+) -> None:
+    given_up(slow, picture, tmp_path / "clip.mp4")
+    slow.advance(2 * 3600)  # status and result have expired; the file has not
+    before = len(slow.requests)
+    make_operator(picture, tmp_path / "clip.mp4").execute(task_context())
+    assert made_since(slow, before) == ["result", "history_one", "download", "credits"]
+
+
+def test_a_result_without_a_video_is_not_asked_for_again_at_once(
+    slow: Simulator, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_result = LumaRayHook.get_result
+    given_up(slow, picture, tmp_path / "clip.mp4")
+    slow.advance(60)
+    before = len(slow.requests)
+    monkeypatch.setattr(LumaRayHook, "get_result", lambda *call: replace(get_result(*call), url=None))
+    make_operator(picture, tmp_path / "clip.mp4").execute(task_context())
+    assert made_since(slow, before) == ["result", "history_one", "download"]
+
+
+def test_a_job_that_still_runs_is_not_asked_about_twice_at_once(
+    slow: Simulator, picture: str, tmp_path: Path
+) -> None:
+    given_up(slow, picture, tmp_path / "clip.mp4")
+    slow.advance(30)  # which is past the second attempt's deadline
+    before = len(slow.requests)
+    with pytest.raises(LumaRayTimeout):
+        make_operator(picture, tmp_path / "clip.mp4", timeout=timedelta(seconds=1), poll_interval=60).execute(
+            task_context()
+        )
+    assert made_since(slow, before) == ["result"]
