@@ -198,7 +198,9 @@ class Job:
             )
         log.warning("%s: FAILED before, and now %s; it is taken up again.", take.request_id, status.state)
         cleared = self._spec.cleared.or_later(take.cleared)
-        return self._ledger.advance(take, state=RecordState.SUBMITTED, error=None, cleared=cleared)
+        return self._ledger.advance(
+            take, leaving=standing.current, state=RecordState.SUBMITTED, error=None, cleared=cleared
+        )
 
     def _taken_up(self, standing: Standing, take: JobRecord, *, is_returned: bool) -> JobRecord:
         """Make a bought take this attempt's, and the path its own."""
@@ -443,11 +445,13 @@ def check_output(output: StoredFile, given: str) -> None:
     try:
         seen = output.look()
     except Exception as error:
-        if isinstance(error, PermissionError):
-            raise LumaRayRecordError(
-                f"What lies at output_path {given!r} cannot be seen: {error}{permission_hint(error)}."
+        if is_lasting(error) and not isinstance(error, PermissionError):
+            raise LumaRayConfigurationError(
+                f"output_path={given!r} is no place for a video: {error}."
             ) from None
-        raise LumaRayConfigurationError(f"output_path={given!r} is no place for a video: {error}.") from None
+        raise LumaRayRecordError(
+            f"What lies at output_path {given!r} cannot be seen: {error}{permission_hint(error)}."
+        ) from None
     if seen is not None and seen.is_folder:
         raise LumaRayConfigurationError(
             f"output_path={given!r} is a directory.",

@@ -352,7 +352,9 @@ class Ledger:
         try:
             files = list(folder.files_below(SUFFIX, since, deep=folder is self._shared))
         except Exception as error:
-            raise _unreadable(f"{folder}, where the records of other tasks are,", error) from None
+            raise LumaRayRecordError(
+                f"The records below {folder} cannot be listed: {error}{permission_hint(error)}."
+            ) from None
         for file in files:
             _, record = _read(file)
             if record is not None and record.identity != self._identity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.segmind.models import model_info
@@ -30,11 +30,16 @@ class Arguments(Protocol):
     luma_ray_conn_id: str
 
 
+FrameTransfer = Literal["auto", "url", "upload", "base64"]
+ApiVersion = Literal["auto", "v2", "v1"]
+IfExists = Literal["overwrite", "reuse", "fail"]
+OnUnknownSubmit = Literal["fail", "resubmit"]
+
 _CHOICES = {
-    "frame_transfer": ("auto", "url", "upload", "base64"),
-    "api_version": ("auto", "v2", "v1"),
-    "if_exists": ("overwrite", "reuse", "fail"),
-    "on_unknown_submit": ("fail", "resubmit"),
+    "frame_transfer": get_args(FrameTransfer),
+    "api_version": get_args(ApiVersion),
+    "if_exists": get_args(IfExists),
+    "on_unknown_submit": get_args(OnUnknownSubmit),
 }
 
 

@@ -12,6 +12,10 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
 from airflow_provider_luma.operators.checks import (
+    ApiVersion,
+    FrameTransfer,
+    IfExists,
+    OnUnknownSubmit,
     check_arguments,
     check_inputs,
     check_place,
@@ -111,10 +115,10 @@ class LumaRayImageToVideoOperator(BaseOperator):
         loop: bool = False,
         concepts: Sequence[str] | None = None,
         extra_parameters: Mapping[str, Any] | None = None,
-        frame_transfer: str = "auto",
-        api_version: str = "auto",
-        if_exists: str = "overwrite",
-        on_unknown_submit: str = "fail",
+        frame_transfer: FrameTransfer = "auto",
+        api_version: ApiVersion = "auto",
+        if_exists: IfExists = "overwrite",
+        on_unknown_submit: OnUnknownSubmit = "fail",
         min_remaining_credits: float | Decimal | None = None,
         generation_tag: str | None = None,
         timeout: timedelta = timedelta(minutes=15),
@@ -191,11 +195,11 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 submitted_at=take.started.isoformat(),
                 timeout=self.timeout.total_seconds(),
                 poll_interval=seconds(self.poll_interval),
+                deferred_at=datetime.now(UTC).isoformat(),
             ),
             method_name="execute_complete",
             kwargs={"output_path": self.output_path},
         )
-                deferred_at=datetime.now(UTC).isoformat(),
 
     def on_kill(self) -> None:
         """End the wait; the vendor has no cancel, so the job goes on."""
@@ -276,8 +280,10 @@ class LumaRayImageToVideoOperator(BaseOperator):
         try:
             return read_frame(self.start_frame, self.storage_conn_id)
         except LumaRayConfigurationError as error:
+            if on_record is None or on_record.frame_identity is None:
+                raise
             source = str(open_file(self.start_frame, self.storage_conn_id))
-            if on_record is None or on_record.start_frame != source or on_record.frame_identity is None:
+            if on_record.start_frame != source:
                 raise
             self.log.warning("%s Going by the record of job %s.", error.cause, on_record.request_id)
             return Frame(source=source, identity=on_record.frame_identity)

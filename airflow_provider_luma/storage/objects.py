@@ -183,7 +183,8 @@ class ObjectFile(StoredFile):
             return None
         how = _UPLOADS.get(self.path.protocol, {})
         self._put(lambda name: self.path.fs.put_file(str(local), name, **how))
-        seen = self.look()
+        with _plain_errors():
+            seen = self.look()
         return (seen.mark if seen else None) or ""
 
     def fetch(self, local: Path) -> bool:
@@ -272,7 +273,8 @@ class _S3File(ObjectFile):
         return self._write(content, token)
 
     def put(self, local: Path, allowed: Callable[[], bool]) -> str | None:
-        seen = self.look()
+        with _plain_errors():
+            seen = self.look()
         written = self._write(local, _etag(seen) if seen else None) if allowed() else None
         return written and f"ETag:{written}"
 

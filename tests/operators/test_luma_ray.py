@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,23 @@ from airflow_provider_luma.exceptions import (
     LumaRayInsufficientCredits,
     LumaRayJobFailed,
     LumaRayModelUnavailable,
+    LumaRayRecordError,
     LumaRayRefused,
     LumaRayResultExpired,
     LumaRayTimeout,
 )
+from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs.job import Job
 from airflow_provider_luma.simulator import Simulator
-from tests.support import MemoryStore, make_operator, set_connection, task_context
+from airflow_provider_luma.storage.local import LOCK_NAME
+from tests.support import (
+    MemoryStore,
+    make_operator,
+    record_path,
+    recorded,
+    set_connection,
+    task_context,
+)
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -35,9 +45,9 @@ def clip(tmp_path: Path) -> Path:
     return tmp_path / "out" / "clip.mp4"
 
 
-def on_record(clip: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(clip.with_name(clip.name + ".job.json").read_text())
-    return record
+def files_beside(clip: Path) -> set[str]:
+    """Return the names in a clip's folder, but for the lock, which stays."""
+    return {path.name for path in clip.parent.iterdir()} - {LOCK_NAME}
 
 
 def calls(simulator: Simulator, call: str) -> int:
@@ -63,13 +73,13 @@ def test_a_frame_becomes_a_saved_video_and_the_xcoms_say_what_it_cost(
     with av.open(str(clip)) as video:
         stream = video.streams.video[0]
         assert (stream.codec_context.name, stream.width, stream.height) == ("h264", 960, 540)
-    assert [path.name for path in sorted(clip.parent.iterdir())] == ["clip.mp4", "clip.mp4.job.json"]
+    assert files_beside(clip) == {"clip.mp4", "clip.mp4.job.json"}
 
 
 def test_the_record_is_the_videos_provenance(simulator: Simulator, frame: Path, clip: Path) -> None:
     make_operator(frame, clip, concepts=["push_in"], extra_parameters={"seed": 7}).execute(task_context())
 
-    record = on_record(clip)
+    record = recorded(clip)
     assert record["state"] == "delivered"
     assert record["parameters"] == {
         "prompt": "a slow push in",
@@ -103,12 +113,10 @@ def test_a_file_goes_by_upload_or_inline(
 def test_an_url_goes_as_it_is_and_its_signature_is_not_on_record(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
-    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-
     url = LumaRayHook().upload_image(frame)
     make_operator(f"{url}?X-Amz-Signature=abc&v=1", clip).execute(task_context())
     assert simulator.jobs[0].body["start_frame"] == f"{url}?X-Amz-Signature=abc&v=1"
-    assert on_record(clip)["start_frame"] == f"{url}?v=1"
+    assert recorded(clip)["start_frame"] == f"{url}?v=1"
 
 
 def test_a_folder_gets_a_name_of_the_task_instances_own(
@@ -140,7 +148,7 @@ def test_auto_uses_v1_where_v2_refuses_the_slug(
 ) -> None:
     simulator.v1_only("luma-ray-img-2-video", refusal=refusal)
     make_operator(frame, clip).execute(task_context())
-    assert (on_record(clip)["api_version"], simulator.charges) == ("v1", 1)
+    assert (recorded(clip)["api_version"], simulator.charges) == ("v1", 1)
 
 
 def test_v2_alone_does_not_fall_back(simulator: Simulator, frame: Path, clip: Path) -> None:
@@ -154,7 +162,7 @@ def test_a_retired_model_names_its_successor(simulator: Simulator, frame: Path, 
     simulator.retire("luma-ray-img-2-video")
     with pytest.raises(LumaRayModelUnavailable, match="luma-ray-3-2"):
         make_operator(frame, clip).execute(task_context())
-    assert on_record(clip)["state"] == "failed"
+    assert recorded(clip)["state"] == "failed"
 
 
 def test_another_model_gets_its_own_fields(simulator: Simulator, frame: Path, clip: Path) -> None:
@@ -187,6 +195,26 @@ class Died(BaseException):
     """The worker is gone."""
 
 
+def die(*args: object) -> None:
+    raise Died
+
+
+def attempt_that_dies(phase: str, frame: Path, clip: Path, **arguments: Any) -> None:
+    """Let an attempt of the default task instance die as it begins to wait or to deliver, or right after its submit."""
+    submit = LumaRayHook.submit
+
+    def submit_and_die(self: LumaRayHook, request: Any) -> str:
+        submit(self, request)
+        raise Died
+
+    dying, name, death = (LumaRayHook, phase, submit_and_die) if phase == "submit" else (Job, phase, die)
+    context = task_context(**{name: arguments.pop(name) for name in ("store", "clears") if name in arguments})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dying, name, death)
+        with pytest.raises(Died):
+            make_operator(frame, clip, **arguments).execute(context)
+
+
 @pytest.mark.parametrize("api_version", ["v2", "auto"])
 @pytest.mark.parametrize("phase", ["wait", "deliver"])
 @pytest.mark.parametrize("lost", ["nothing", "file", "store"])
@@ -194,21 +222,14 @@ def test_an_attempt_after_a_death_reattaches(
     simulator: Simulator,
     frame: Path,
     clip: Path,
-    monkeypatch: pytest.MonkeyPatch,
     phase: str,
     lost: str,
     api_version: str,
 ) -> None:
-    def die(*args: object) -> None:
-        raise Died
-
     store = MemoryStore()
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, phase, die)
-        with pytest.raises(Died):
-            make_operator(frame, clip, api_version=api_version).execute(task_context(store=store))
+    attempt_that_dies(phase, frame, clip, api_version=api_version, store=store)
     if lost == "file":
-        clip.with_name("clip.mp4.job.json").unlink()
+        record_path(clip).unlink()
     if lost == "store":
         store.values.clear()
 
@@ -219,53 +240,97 @@ def test_an_attempt_after_a_death_reattaches(
 
 
 def test_a_death_right_after_the_paid_call_is_found_in_the_history(
-    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, frame: Path, clip: Path
 ) -> None:
-    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-
-    submit = LumaRayHook.submit
-
-    def submit_and_die(self: LumaRayHook, request: Any) -> str:
-        submit(self, request)
-        raise Died
-
-    with monkeypatch.context() as patched:
-        patched.setattr(LumaRayHook, "submit", submit_and_die)
-        with pytest.raises(Died):
-            make_operator(frame, clip).execute(task_context())
-    assert on_record(clip)["state"] == "intent"
+    attempt_that_dies("submit", frame, clip)
+    assert recorded(clip)["state"] == "intent"
 
     outputs = make_operator(frame, clip).execute(task_context())
     assert outputs["request_id"] == simulator.jobs[0].request_id
     assert (calls(simulator, "submit"), simulator.charges) == (1, 1)
 
 
-def test_a_retry_collects_the_video_even_if_its_frame_is_gone(
-    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(*args: object) -> None:
-        raise Died
+# What a retry finishes, and what a clear buys
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Job, "wait", die)
-        with pytest.raises(Died):
-            make_operator(frame, clip).execute(task_context())
+
+@pytest.mark.parametrize("phase", ["submit", "wait", "deliver"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "another"},
+        {"generation_tag": "take 2"},
+        {"prompt": ""},
+        {"loop": "yes"},
+        {"start_frame": "/nowhere/frame.jpg"},
+    ],
+)
+def test_a_retry_finishes_what_was_bought_whatever_the_inputs_are_by_now(
+    simulator: Simulator,
+    frame: Path,
+    clip: Path,
+    caplog: pytest.LogCaptureFixture,
+    phase: str,
+    change: dict[str, Any],
+) -> None:
+    attempt_that_dies(phase, frame, clip)
+    outputs = make_operator(**{"start_frame": frame, "output_path": clip} | change).execute(task_context())
+    assert outputs["request_id"] == simulator.jobs[0].request_id
+    assert recorded(clip)["parameters"]["prompt"] == "a slow push in"
+    assert simulator.charges == 1
+    assert "The inputs have changed" in caplog.text or "It is left aside" in caplog.text
+
+
+def test_a_retry_collects_the_video_even_if_its_frame_is_gone(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    attempt_that_dies("wait", frame, clip)
     frame.unlink()
     make_operator(frame, clip).execute(task_context())
     assert (clip.exists(), simulator.charges) == (True, 1)
 
 
+def test_a_clear_with_inputs_that_are_wrong_buys_nothing_and_tells_what_stays(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    attempt_that_dies("wait", frame, clip)
+    with pytest.raises(LumaRayConfigurationError, match=r"prompt='' is wrong") as wrong:
+        make_operator(frame, clip, prompt="").execute(task_context(clears=1))
+    request_id = simulator.jobs[0].request_id
+    stays = f"Nothing new was bought; job {request_id} stays on record at {record_path(clip)}."
+    assert stays in str(wrong.value)
+    assert len(simulator.jobs) == 1
+
+
+@pytest.mark.parametrize("phase", ["submit", "wait"])
+def test_a_clear_leaves_a_job_in_flight_for_other_inputs_and_another_clear_takes_it_up(
+    simulator: Simulator, frame: Path, clip: Path, caplog: pytest.LogCaptureFixture, phase: str
+) -> None:
+    """Whether or not its id is known, in one attempt."""
+    attempt_that_dies(phase, frame, clip)
+    second = make_operator(frame, clip, prompt="another").execute(task_context(clears=1))
+    assert "is not delivered, and stays on record at" in caplog.text
+    ids = [job.request_id for job in simulator.jobs]
+    assert (ids[1:], len(ids)) == ([second["request_id"]], 2)
+
+    first = make_operator(frame, clip).execute(task_context(clears=2))
+    assert first["request_id"] == ids[0]
+    record = recorded(clip)
+    assert (record["request_id"], record["state"]) == (ids[0], "delivered")
+    assert [(one["request_id"], one["state"]) for one in record["superseded"]] == [(ids[1], "delivered")]
+    assert len(simulator.jobs) == 2
+
+
 @pytest.mark.parametrize(
     "change", [{"prompt": "another"}, {"loop": True}, {"generation_tag": "take 2"}, {"aspect_ratio": "9:16"}]
 )
-def test_another_fingerprint_is_a_new_purchase_and_the_earlier_record_is_kept(
+def test_a_clear_with_other_inputs_is_a_new_purchase_and_the_earlier_take_is_kept(
     simulator: Simulator, frame: Path, clip: Path, change: dict[str, Any]
 ) -> None:
     first = make_operator(frame, clip).execute(task_context())
-    second = make_operator(frame, clip, **change).execute(task_context())
+    second = make_operator(frame, clip, **change).execute(task_context(clears=1))
     assert second["request_id"] != first["request_id"]
     assert simulator.charges == 2
-    assert [earlier["request_id"] for earlier in on_record(clip)["superseded"]] == [first["request_id"]]
+    assert [earlier["request_id"] for earlier in recorded(clip)["superseded"]] == [first["request_id"]]
 
 
 def test_a_delivered_video_that_is_gone_is_fetched_again_at_no_charge(
@@ -275,6 +340,17 @@ def test_a_delivered_video_that_is_gone_is_fetched_again_at_no_charge(
     content = clip.read_bytes()
     clip.unlink()
     simulator.advance(2 * 3600)  # status and result have expired; the file has not
+    make_operator(frame, clip).execute(task_context())
+    assert (clip.read_bytes(), simulator.charges) == (content, 1)
+
+
+def test_a_delivered_video_that_was_changed_is_fetched_again_at_no_charge(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    """It is known by its digest: the size stays the same."""
+    make_operator(frame, clip).execute(task_context())
+    content = clip.read_bytes()
+    clip.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     make_operator(frame, clip).execute(task_context())
     assert (clip.read_bytes(), simulator.charges) == (content, 1)
 
@@ -295,12 +371,13 @@ def test_a_video_that_the_vendor_no_longer_has_is_an_error_that_names_it(
     request_id = make_operator(frame, clip).execute(task_context())["request_id"]
     clip.unlink()
     simulator.advance(8 * 24 * 3600)
-    record_path = clip.with_name("clip.mp4.job.json")
-    record = json.loads(record_path.read_text())
-    long_ago = datetime.now(UTC) - timedelta(days=8)
-    record_path.write_text(json.dumps(record | {"submitted_at": long_ago.isoformat()}))
-    with pytest.raises(LumaRayResultExpired, match=f"^{request_id}: .*generation_tag"):
+    with pytest.raises(LumaRayResultExpired, match=f"^{request_id}: ") as expired:
         make_operator(frame, clip).execute(task_context())
+    assert isinstance(expired.value, AirflowFailException)
+    *_, money, remedy, command = str(expired.value).splitlines()
+    assert money == f"The job was bought; on record at {record_path(clip)}. Airflow will not retry."
+    assert remedy == "To buy the clip again, give this one up, then clear the task:"
+    assert command == f"  python -m airflow_provider_luma give-up {str(clip)!r}"
     assert simulator.charges == 1
 
 
@@ -313,6 +390,44 @@ def test_if_exists_decides_about_the_video_of_another_run(
     assert simulator.charges == charges
     assert (second["request_id"] == first["request_id"]) == (if_exists == "reuse")
     assert second["credits_used"] == (0.0 if if_exists == "reuse" else 1.6)
+
+
+def test_if_exists_reuse_takes_a_video_of_unknown_origin(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    clip.parent.mkdir()
+    clip.write_bytes(b"\0\0\0\x18ftypisom")
+    outputs = make_operator(frame, clip, if_exists="reuse").execute(task_context())
+    assert outputs["request_id"] is None
+    assert outputs["credits_used"] == 0.0
+    assert (files_beside(clip), simulator.jobs) == ({"clip.mp4"}, [])
+
+
+@pytest.mark.parametrize("content", [b"", b"This is text.", b"\0\0\0\x18fty"])
+@pytest.mark.parametrize("is_on_record", [True, False])
+def test_what_is_no_video_is_never_reused(
+    simulator: Simulator, frame: Path, clip: Path, content: bytes, is_on_record: bool
+) -> None:
+    if is_on_record:
+        make_operator(frame, clip).execute(task_context(run_id="sunday"))
+    clip.parent.mkdir(exist_ok=True)
+    clip.write_bytes(content)
+    with pytest.raises(LumaRayConfigurationError, match=r"is no MP4, so if_exists='reuse' cannot take it"):
+        make_operator(frame, clip, if_exists="reuse").execute(task_context(run_id="monday"))
+    assert clip.read_bytes() == content
+    assert len(simulator.jobs) == is_on_record
+
+
+def test_another_runs_damaged_video_is_replaced_by_ones_own(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    first = make_operator(frame, clip).execute(task_context(run_id="sunday"))
+    content = clip.read_bytes()
+    make_operator(frame, clip, prompt="another").execute(task_context(run_id="monday"))
+    clip.write_bytes(clip.read_bytes()[:-1])
+    again = make_operator(frame, clip, if_exists="reuse").execute(task_context(run_id="sunday"))
+    assert again["request_id"] == first["request_id"]
+    assert (clip.read_bytes(), simulator.charges) == (content, 2)
 
 
 def test_another_task_instance_in_flight_on_the_path_is_an_error_that_names_both(
@@ -341,12 +456,26 @@ def test_a_failed_job_is_unbilled_and_a_retry_buys_anew(
     assert simulator.charges == 1
 
 
+def test_a_job_that_failed_only_for_a_moment_is_taken_up_again(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    """Even if another run has put its video at the path meanwhile."""
+    simulator.fault("status", "gateway", status=200, accepted=True)
+    with pytest.raises(LumaRayJobFailed):
+        make_operator(frame, clip).execute(task_context(run_id="sunday"))
+    make_operator(frame, clip).execute(task_context(run_id="monday"))
+    outputs = make_operator(frame, clip).execute(task_context(run_id="sunday", clears=1))
+    assert outputs["request_id"] == simulator.jobs[0].request_id
+    assert recorded(clip)["identity"]["run_id"] == "sunday"
+    assert simulator.charges == 2
+
+
 def test_a_late_job_times_out_and_a_retry_collects_it(
     monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
 ) -> None:
     with Simulator(latency=30, clip_seconds=0.2) as simulator:
         set_connection(monkeypatch, simulator.url, password="SG_simulator")
-        with pytest.raises(LumaRayTimeout, match="a retry looks again"):
+        with pytest.raises(LumaRayTimeout, match="the next attempt re-attaches at no charge"):
             make_operator(frame, clip, timeout=timedelta(seconds=0.3)).execute(task_context())
         with pytest.raises(LumaRayTimeout):
             make_operator(frame, clip, timeout=timedelta(seconds=0.3)).execute(task_context())
@@ -357,7 +486,7 @@ def test_a_late_job_times_out_and_a_retry_collects_it(
 
 def test_too_little_credit_is_refused_by_the_vendor(simulator: Simulator, frame: Path, clip: Path) -> None:
     simulator.set_credits("0.5")
-    with pytest.raises(LumaRayInsufficientCredits, match="top up"):
+    with pytest.raises(LumaRayInsufficientCredits, match=r"[Tt]op up"):
         make_operator(frame, clip).execute(task_context())
     simulator.set_credits("5")
     make_operator(frame, clip).execute(task_context())
@@ -384,6 +513,10 @@ def test_the_money_is_in_the_log(
     make_operator(frame, clip).execute(task_context())
     assert "Expected cost: 1.60 USD." in caplog.text
     assert "Cost: 1.6 USD; balance after: 18.4 USD." in caplog.text
+    assert calls(simulator, "credits") == 0
+
+    make_operator(frame, clip, generation_tag="2", min_remaining_credits=5).execute(task_context(clears=1))
+    assert "Balance before: 18.4 USD; expected cost: 1.60 USD." in caplog.text
 
 
 def test_a_balance_that_cannot_be_read_does_not_lose_the_video(
@@ -398,7 +531,7 @@ def test_a_wrong_key_is_told_by_the_first_call(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
 ) -> None:
     set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
-    with pytest.raises(LumaRayAuthenticationError, match="check the API key"):
+    with pytest.raises(LumaRayAuthenticationError, match=r"[Cc]heck the API key"):
         make_operator(frame, clip).execute(task_context())
     assert {request.call for request in simulator.requests} == {"upload"}
 
@@ -413,7 +546,7 @@ def test_a_full_disk_loses_neither_id_nor_leaves_a_part(
         patched.setattr("airflow_provider_luma.media.VideoSink.write", full)
         with pytest.raises(LumaRayDeliveryFailed, match="No space left on device"):
             make_operator(frame, clip).execute(task_context())
-    assert [path.name for path in clip.parent.iterdir()] == ["clip.mp4.job.json"]
+    assert files_beside(clip) == {"clip.mp4.job.json"}
     make_operator(frame, clip).execute(task_context())
     assert (clip.exists(), simulator.charges) == (True, 1)
 
@@ -432,7 +565,9 @@ def test_on_kill_ends_the_wait_at_once_and_the_next_attempt_collects(
 
         with monkeypatch.context() as patched:
             patched.setattr(Job, "wait", wait_and_be_killed)
-            with pytest.raises(LumaRayTimeout, match=r"told to stop.*re-attaches at no charge"):
+            with pytest.raises(
+                LumaRayTimeout, match=r"told to stop, so the wait ended\.\n.* re-attaches at no charge\."
+            ):
                 operator.execute(task_context())
         simulator.advance(60)
         make_operator(frame, clip).execute(task_context())
@@ -467,6 +602,7 @@ def huge(tmp_path: Path) -> Path:
         ({"prompt": 7}, r"prompt=7 is wrong"),
         ({"start_frame": None}, r"start_frame=None is wrong.*sample picture and charge"),
         ({"start_frame": ""}, r"start_frame='' is wrong"),
+        ({"start_frame": "https:///frame.jpg"}, r"start_frame 'https:///frame\.jpg' is no URL of an image"),
         ({"start_frame": "/nowhere/frame.jpg"}, r"'/nowhere/frame\.jpg' does not exist"),
         ({"start_frame": lambda tmp: tmp}, r"is a directory; name one image"),
         ({"start_frame": not_an_image}, r"frame\.txt' is not an image: it begins with b'hello'"),
@@ -478,7 +614,7 @@ def huge(tmp_path: Path) -> Path:
             r"frame_transfer='base64' is for files",
         ),
         ({"output_path": ""}, r"output_path='' is wrong"),
-        ({"output_path": lambda tmp: tmp}, r"output_path=.* is a directory, so end it with '/'"),
+        ({"output_path": lambda tmp: tmp}, r"output_path=.* is a directory\.\n.*\nEnd it with '/'"),
         ({"loop": "false"}, r"loop='false' is wrong: give True or False"),
         ({"concepts": "push_in"}, r"concepts='push_in' is wrong: give a list"),
         ({"extra_parameters": "seed"}, r"extra_parameters='seed' is wrong"),
@@ -526,8 +662,18 @@ def test_a_path_that_cannot_be_written_is_found_out_before_the_purchase(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LumaRayConfigurationError, match=r"output_path '.*clip\.mp4' .* Nothing was bought"):
+    with pytest.raises(LumaRayConfigurationError, match=r"output_path '.*clip\.mp4' .*\nNothing was bought"):
         make_operator(frame, tmp_path / "file" / "clip.mp4").execute(task_context())
+    assert simulator.jobs == []
+
+
+def test_a_record_that_can_be_neither_read_nor_made_is_an_error_in_the_end(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    clip.parent.mkdir()
+    record_path(clip).symlink_to("nowhere")
+    with pytest.raises(LumaRayRecordError, match=r"clip\.mp4\.job\.json"):
+        make_operator(frame, clip).execute(task_context())
     assert simulator.jobs == []
 
 

@@ -18,7 +18,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayRecordError,
 )
 from airflow_provider_luma.simulator import Simulator
-from airflow_provider_luma.storage import open_path
+from airflow_provider_luma.storage import open_file
 from tests.storage.test_s3 import attempt
 
 
@@ -42,7 +42,7 @@ def test_a_missing_extra_is_named(
 def test_the_amazon_provider_without_s3fs_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(LumaRayConfigurationError, match=r"install 'airflow-provider-luma\[s3\]'"):
-        open_path("s3://bucket/f.jpg")
+        open_file("s3://bucket/f.jpg")
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
@@ -54,7 +54,7 @@ def test_a_local_file_becomes_a_local_file(
         form.format(frame), form.format(str(video).replace(" ", "%20") if "file" in form else video)
     )
     assert outputs["video_path"] == str(video)
-    assert {path.name for path in video.parent.iterdir()} == {"v.mp4", "v.mp4.job.json"}
+    assert {path.name for path in video.parent.iterdir()} == {"v.mp4", "v.mp4.job.json", ".luma_ray.lock"}
     assert attempt(form.format(frame), str(video)) == outputs
     assert simulator.charges == 1
 

@@ -16,11 +16,11 @@ from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs.job import Job
 from airflow_provider_luma.jobs.ledger import STATE_KEY
-from airflow_provider_luma.media import data_url, read_frame, send_frame
+from airflow_provider_luma.media import Frame, read_frame, send_frame
 from airflow_provider_luma.segmind.history import body_digest
 from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.simulator import Simulator
-from airflow_provider_luma.storage import SIGNED_FOR
+from airflow_provider_luma.storage.objects import SIGNED_FOR
 from tests.storage.conftest import SECRET, Bucket
 from tests.storage.server import Gate
 from tests.support import API_KEY, MemoryStore, make_operator, task_context
@@ -31,7 +31,7 @@ MODEL = model_info("luma-ray-img-2-video")
 
 def attempt(frame: str = FRAME, video: str = VIDEO, **arguments: Any) -> dict[str, Any]:
     """Run one attempt of a task instance, with an operator of its own."""
-    names = ("task_id", "run_id", "map_index", "store")
+    names = ("task_id", "run_id", "map_index", "store", "clears")
     context = task_context(**{name: arguments.pop(name) for name in names if name in arguments})
     return make_operator(frame, video, **arguments).execute(context)
 
@@ -97,7 +97,8 @@ def test_the_frame_goes_by_a_signed_url_and_its_bytes_pass_the_worker_by(
     (job,) = simulator.jobs
     url = job.body["start_frame"]
     assert url.startswith(f"{gate.url}/media/frames/f.jpg?")
-    assert parse_qs(urlsplit(url).query)["X-Amz-Expires"] == [str(int(SIGNED_FOR.total_seconds()))]
+    lives = int(parse_qs(urlsplit(url).query)["X-Amz-Expires"][0])
+    assert SIGNED_FOR.total_seconds() <= lives < SIGNED_FOR.total_seconds() + 3600
     assert "upload" not in simulator.calls
     reads = [seen for seen in gate.seen if seen.line.startswith("GET /media/frames/f.jpg")]
     worker = [seen for seen in reads if seen.signed_by_header]
@@ -156,6 +157,10 @@ def test_the_frame_is_the_same_however_it_goes(
     assert simulator.charges == 1
 
 
+def inline(frame: Frame) -> str:
+    return frame.data_url
+
+
 def test_a_store_that_the_vendor_cannot_reach_is_known_by_its_address(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,11 +168,12 @@ def test_a_store_that_the_vendor_cannot_reach_is_known_by_its_address(
     connection = {"conn_type": "luma_ray", "password": API_KEY, "host": "https://1.1.1.1"}
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", json.dumps(connection))
     hook, frame = LumaRayHook(), read_frame(FRAME)
-    assert send_frame(frame, "auto", MODEL, data_url, hook.reaches).startswith("data:image/jpeg;base64,/9j/")
+    sent, is_unique = send_frame(frame, "auto", MODEL, inline, hook.reaches)
+    assert (sent[:27], is_unique) == ("data:image/jpeg;base64,/9j/", True)
     with pytest.raises(
         LumaRayConfigurationError, match=r"is a private one, out of the vendor's reach"
     ) as caught:
-        send_frame(frame, "url", MODEL, data_url, hook.reaches)
+        send_frame(frame, "url", MODEL, inline, hook.reaches)
     assert "X-Amz" not in str(caught.value)
 
 

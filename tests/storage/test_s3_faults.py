@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,15 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.jobs import job as job_module
 from airflow_provider_luma.jobs.job import Job
+from airflow_provider_luma.jobs.ledger import Ledger
 from airflow_provider_luma.jobs.record import JobRecord
-from airflow_provider_luma.jobs.submit import Purchase
 from airflow_provider_luma.simulator import Simulator
-from airflow_provider_luma.storage import StoragePath, commit
+from airflow_provider_luma.storage import open_file
+from airflow_provider_luma.storage.objects import ObjectFile
 from tests.storage.conftest import Bucket
 from tests.storage.server import Gate, Store
-from tests.storage.test_s3 import attempt, video_at_vendor
+from tests.storage.test_s3 import VIDEO, attempt, video_at_vendor
 from tests.support import MemoryStore
 
 #: Single and multipart uploads differ, and so do the requests of the latter.
@@ -109,20 +110,21 @@ def test_the_store_goes_before_the_last_record_is_written(
 ) -> None:
     """The video is up. Where the record has no other copy, the retry fetches the video once more, at no charge."""
     airflow = MemoryStore() if kills else None
-    original = commit
+    original = type(open_file(VIDEO)).put
 
-    def commit_and_strike(local: Path, target: StoragePath) -> None:
-        original(local, target)
+    def put_and_strike(self: ObjectFile, local: Path, allowed: Callable[[], bool]) -> str | None:
+        mark = original(self, local, allowed)
         assert "clips/v.mp4" in bucket.names()
         gate.strike(RECORD, stays_down=True, kills=kills)
+        return mark
 
     with monkeypatch.context() as patched:
-        patched.setattr(job_module, "commit", commit_and_strike)
+        patched.setattr(type(open_file(VIDEO)), "put", put_and_strike)
         if kills:
             outputs = attempt(store=airflow)
             assert outputs["request_id"] == simulator.jobs[0].request_id
         else:
-            with pytest.raises(LumaRayRecordError, match="not on record"):
+            with pytest.raises(LumaRayRecordError, match="cannot be written"):
                 attempt(store=airflow)
             assert bucket.record("clips/v.mp4")["state"] == "completed"
     assert gate.struck.wait(10)
@@ -136,7 +138,7 @@ def test_the_store_goes_before_the_last_record_is_written(
 def test_the_intent_cannot_be_written(bucket: Bucket, gate: Gate, simulator: Simulator) -> None:
     """A store that breaks connections is no wrong path: a retry passes."""
     gate.strike(RECORD)
-    with pytest.raises(LumaRayRecordError, match="Nothing was bought"):
+    with pytest.raises(LumaRayRecordError, match="Nothing new was bought"):
         attempt()
     assert simulator.jobs == []
     gate.reset()
@@ -146,22 +148,19 @@ def test_the_intent_cannot_be_written(bucket: Bucket, gate: Gate, simulator: Sim
 def test_the_intent_is_written_and_the_store_does_not_say_so(
     bucket: Bucket, gate: Gate, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is on record then does not pass for a paid call, as long as the store comes back."""
-    original = Purchase.note
+    """It is seen to be there, so it is this attempt's claim."""
+    original = Ledger._holds
 
-    def come_back_and_note(self: Purchase, record: JobRecord) -> JobRecord:
+    def come_back_and_look(self: Ledger, claim: JobRecord) -> bool:
         assert bucket.record("clips/v.mp4")["state"] == "intent"
         gate.reset()
-        return original(self, record)
+        return original(self, claim)
 
     gate.keep_answers(RECORD)
     with monkeypatch.context() as patched:
-        patched.setattr(Purchase, "note", come_back_and_note)
-        with pytest.raises(LumaRayRecordError, match="Nothing was bought"):
-            attempt()
-    assert simulator.jobs == []
-    assert bucket.record("clips/v.mp4")["state"] == "failed"
-    check_delivered(bucket, simulator, attempt())
+        patched.setattr(Ledger, "_holds", come_back_and_look)
+        outputs = attempt()
+    check_delivered(bucket, simulator, outputs)
 
 
 def test_the_store_is_away_from_the_submit_on(
@@ -223,7 +222,7 @@ def test_a_frame_that_cannot_be_read_for_now_is_read_by_a_retry(
     bucket: Bucket, gate: Gate, simulator: Simulator
 ) -> None:
     gate.strike(r"(HEAD|GET) /media/frames/f\.jpg")
-    with pytest.raises(LumaRayUnavailable, match=r"frames/f\.jpg' cannot be read: .* Nothing was bought"):
+    with pytest.raises(LumaRayUnavailable, match=r"(?s)frames/f\.jpg' cannot be read: .*bought nothing"):
         attempt()
     assert simulator.jobs == []
     gate.reset()

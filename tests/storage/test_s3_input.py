@@ -10,16 +10,27 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRecordError
-from airflow_provider_luma.jobs.ledger import Ledger
-from airflow_provider_luma.media import MAX_FRAME_BYTES, data_url, read_frame
+from airflow_provider_luma.exceptions import (
+    LumaRayConfigurationError,
+    LumaRayRecordError,
+    LumaRayUnavailable,
+)
+from airflow_provider_luma.jobs.ledger import Ledger, Standing
+from airflow_provider_luma.media import MAX_FRAME_BYTES, read_frame
 from airflow_provider_luma.simulator import Simulator
-from airflow_provider_luma.storage import open_path, size
-from tests.jobs.test_decision import ME, SIBLING, record
+from airflow_provider_luma.storage import open_file
+from tests.jobs.takes import ME, SIBLING, take
 from tests.storage.conftest import Bucket
 from tests.storage.server import Gate
 from tests.storage.test_s3 import FRAME, VIDEO, attempt
 from tests.support import MemoryStore
+
+
+def list_folder(name: str) -> list[str]:
+    """Let the file system remember what lies in a folder."""
+    from airflow.sdk import ObjectStoragePath
+
+    return [str(path) for path in ObjectStoragePath(f"s3://store@media/{name}").iterdir()]
 
 
 def refused(simulator: Simulator, **arguments: Any) -> str:
@@ -30,7 +41,7 @@ def refused(simulator: Simulator, **arguments: Any) -> str:
     assert simulator.jobs == []
     assert store.values == {}
     text = str(caught.value)
-    assert text.endswith("Nothing was bought.")
+    assert "\nNothing was bought." in text
     return text
 
 
@@ -41,8 +52,8 @@ def refused(simulator: Simulator, **arguments: Any) -> str:
         ("s3://store@no-such-bucket/clips/", "The specified bucket does not exist"),
         ("s3://store@no-such-bucket", "The specified bucket does not exist"),
         ("s3://store@bad name!/v.mp4", "Invalid bucket name"),
-        ("s3://store@media", "it is a directory, so end it with '/'"),
-        ("s3://store@media/frames", "it is a directory, so end it with '/'"),
+        ("s3://store@media", "is a directory"),
+        ("s3://store@media/frames", "is a directory"),
     ],
 )
 def test_a_bad_output_path(bucket: Bucket, simulator: Simulator, video: str, problem: str) -> None:
@@ -102,8 +113,7 @@ def test_a_frame_that_is_no_object(bucket: Bucket, simulator: Simulator, name: s
 
 def test_a_frame_that_vanishes_between_listing_and_reading(bucket: Bucket, simulator: Simulator) -> None:
     """The worker has listed the folder, and its file system remembers."""
-    listed = open_path("s3://store@media/frames", None)
-    frames = [str(path) for path in listed.iterdir()]
+    frames = list_folder("frames")
     assert frames == [FRAME]
     bucket.delete("frames/f.jpg")
     assert "does not exist" in refused(simulator, frame=frames[0])
@@ -112,24 +122,32 @@ def test_a_frame_that_vanishes_between_listing_and_reading(bucket: Bucket, simul
 def test_a_frame_that_vanishes_before_its_upload(bucket: Bucket, simulator: Simulator) -> None:
     frame = read_frame(FRAME)
     bucket.delete("frames/f.jpg")
-    assert frame.path is not None
-    with pytest.raises(LumaRayConfigurationError, match="does not exist"):
-        data_url(frame.path)
+    with pytest.raises(LumaRayUnavailable, match="changed while it was read"):
+        frame.read()
+
+
+def test_a_frame_that_changes_before_its_upload_is_not_sent_for_the_one_that_was_checked(
+    bucket: Bucket,
+) -> None:
+    frame = read_frame(FRAME)
+    bucket.put("frames/f.jpg", b"\xff\xd8\xff another")
+    with pytest.raises(LumaRayUnavailable, match="changed while it was read"):
+        frame.read()
 
 
 def test_a_frame_that_vanishes_before_the_vendor_fetches_it_costs_nothing(
     bucket: Bucket, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_luma.exceptions import LumaRayJobFailed
-    from airflow_provider_luma.jobs.submit import Purchase
+    from airflow_provider_luma.jobs.submit import Submission
 
-    original = Purchase._pay
+    original = Submission._pay
 
-    def delete_and_pay(self: Purchase, *arguments: Any) -> Any:
+    def delete_and_pay(self: Submission, *arguments: Any) -> Any:
         bucket.delete("frames/f.jpg")
         return original(self, *arguments)
 
-    monkeypatch.setattr(Purchase, "_pay", delete_and_pay)
+    monkeypatch.setattr(Submission, "_pay", delete_and_pay)
     with pytest.raises(LumaRayJobFailed, match="not billed"):
         attempt()
     assert simulator.charges == 0
@@ -138,36 +156,34 @@ def test_a_frame_that_vanishes_before_the_vendor_fetches_it_costs_nothing(
 def test_what_another_process_wrote_is_seen_past_the_listings(bucket: Bucket) -> None:
     """The file system's cache says that neither a record nor a video is there."""
     bucket.put("clips/old.txt", b"")
-    output = open_path(VIDEO)
+    output = open_file(VIDEO)
     ledger = Ledger(ME, output, None)
-
-    def list_folder() -> None:
-        assert "old.txt" in {path.name for path in open_path("s3://store@media/clips").iterdir()}
-
-    list_folder()
-    assert ledger.read() == (None, None)
-    list_folder()
-    assert size(output) is None
-    list_folder()
-    theirs = {**record("submitted", owner=SIBLING).to_json()}
+    list_folder("clips")
+    assert ledger.read() == Standing()
+    list_folder("clips")
+    assert output.look() is None
+    list_folder("clips")
+    theirs = {**take("submitted", owner=SIBLING).dump()}
     bucket.put("clips/v.mp4.job.json", json.dumps(theirs).encode())
     bucket.put("clips/v.mp4", b"12345")
-    assert size(output) == 5
-    list_folder()
-    own, other = ledger.read()
-    assert own is None
-    assert other is not None
-    assert other.request_id == "r1"
+    seen = output.look()
+    assert seen is not None
+    assert seen.size == 5
+    list_folder("clips")
+    standing = ledger.read()
+    assert standing.own is None
+    assert standing.other is not None
+    assert standing.other.request_id == "id-of-c1"
     bucket.put("clips/w.mp4.job.json", json.dumps(theirs | {"request_id": "r2"}).encode())
     found = ledger.neighbours(datetime.now(UTC))
-    assert {neighbour.request_id for neighbour in found} == {"r1", "r2"}
+    assert {neighbour.request_id for neighbour in found} == {"id-of-c1", "r2"}
 
 
 @pytest.mark.parametrize("folder", ["clips", "clips/[x]", "clips/a*"])
 def test_the_neighbours_below_a_folder(bucket: Bucket, gate: Gate, folder: str) -> None:
-    shared = open_path(f"s3://store@media/{folder}/")
-    output = open_path(f"s3://store@media/{folder}/run/a.mp4")
-    theirs = record("submitted", owner=SIBLING).to_json()
+    shared = open_file(f"s3://store@media/{folder}/")
+    output = open_file(f"s3://store@media/{folder}/run/a.mp4")
+    theirs = take("submitted", owner=SIBLING).dump()
     for key in ("run/b.mp4", "other/deep/c.mp4", "d.mp4"):
         bucket.put(f"{folder}/{key}.job.json", json.dumps(theirs | {"request_id": key}).encode())
     now = datetime.now(UTC)
@@ -184,7 +200,7 @@ def test_the_neighbours_below_a_folder(bucket: Bucket, gate: Gate, folder: str) 
 @pytest.mark.parametrize("shared", [True, False])
 def test_neighbours_that_cannot_be_listed_are_not_absent(bucket: Bucket, gate: Gate, shared: bool) -> None:
     gate.refuse(r"GET /media\?list-type")
-    folder = open_path("s3://store@media/clips/") if shared else None
-    ledger = Ledger(ME, open_path("s3://store@media/clips/run/a.mp4"), None, shared=folder)
+    folder = open_file("s3://store@media/clips/") if shared else None
+    ledger = Ledger(ME, open_file("s3://store@media/clips/run/a.mp4"), None, shared=folder)
     with pytest.raises(LumaRayRecordError, match=r"cannot be listed: .* needs the permission to list"):
         list(ledger.neighbours(datetime.now(UTC)))
