@@ -14,8 +14,7 @@ import requests
 from airflow.sdk import DAG  # noqa: F401 - as every DAG file
 
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-from airflow_provider_luma.media import staged
-from airflow_provider_luma.storage import commit, open_path, sidecar, write_text
+from airflow_provider_luma.storage import open_file
 from benchmarks.one_generation import memory
 
 CHUNK = 1024 * 1024
@@ -31,15 +30,14 @@ def plain(url: str, output: str) -> None:
 
 def deliver(url: str, output: str) -> None:
     """What the operator does with a video that is ready."""
-    target = open_path(output)
-    with staged(target, "benchmark") as part:
-        commit(LumaRayHook().download_video(url, part).path, target)
+    target = open_file(output)
+    with target.staged("benchmark") as part:
+        target.put(LumaRayHook().download_video(url, part).path, lambda: True)
 
 
 def main(way: str, url: str, output: str) -> None:
     """Get ready, transfer, and print the figures."""
-    target = open_path(output)
-    write_text(sidecar(target, ".first"), "x")
+    open_file(output).beside(".first").create(b"x")
     idle = memory("VmRSS")
     if idle is not None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here

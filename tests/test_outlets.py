@@ -95,7 +95,7 @@ def test_lineage_has_neither_signature_nor_query_nor_the_vendors_url(
 def test_lineage_of_a_bucket_names_the_bucket_and_the_key() -> None:
     record = JobRecord(
         state=RecordState.DELIVERED,
-        identity=Identity("d", "r", "t"),
+        identity=Identity(dag_id="d", run_id="r", task_id="t"),
         fingerprint="f",
         luma_ray_conn_id="c",
         model="m",

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import (
@@ -72,7 +71,9 @@ class Submission:
         request = replace(inputs.request, start_frame=start_frame)
         api_version = "v2" if spec.api_version == "auto" else spec.api_version
         deadline = self._clock() + spec.timeout.total_seconds()
-        for refusals in count():
+        refusals = 0
+        while True:
+            self._hook.reserve()
             intent = spec.intent(
                 inputs,
                 body_sha256=body_digest(request.body()),
@@ -80,7 +81,6 @@ class Submission:
                 api_version=api_version,
                 at=self._hook.vendor_now().isoformat(),
             )
-            self._hook.reserve()
             claim = self._claim(intent)
             if claim is None:
                 log.warning("Somebody else has written %s meanwhile; looking again.", self._ledger.path)
@@ -91,6 +91,7 @@ class Submission:
                 # Certainly not bought, and on record as such: the one refusal that passes by waiting. A crowd of
                 # tasks that meet the limit together ask ever more rarely.
                 wait = min(error.seconds_to_reset() * 2**refusals, LONGEST_RATE_LIMIT)
+                refusals += 1
                 if self._clock() + wait > deadline:
                     raise
                 log.info("%s Waiting %.0f s.", error.cause, wait)

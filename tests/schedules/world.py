@@ -131,17 +131,17 @@ class Place(StoredFile):
         return Place(self.world, f"{self.where}/{relative}")
 
     def look(self) -> Seen | None:
-        return self._step("look", self._look)  # type: ignore[no-any-return]
+        return self._step("look", self._look)
 
     def _look(self) -> Seen | None:
         content = self.world.files.get(self.where)
         return None if content is None else Seen(len(content))
 
     def read(self, limit: int | None = None) -> bytes | None:
-        return self._step("read", lambda: self.world.files.get(self.where))  # type: ignore[no-any-return]
+        return self._step("read", lambda: self.world.files.get(self.where))
 
     def read_version(self) -> Version | None:
-        return self._step("read", self._version)  # type: ignore[no-any-return]
+        return self._step("read", self._version)
 
     def _version(self) -> Version | None:
         content = self.world.files.get(self.where)
@@ -161,15 +161,15 @@ class Place(StoredFile):
     def create(self, content: bytes) -> str | None:
         if self.world.kind == PLAIN:
             return None if self.look() is not None else self._step("write", lambda: self._put(content))
-        return self._step("create", lambda: self._write(content, None))  # type: ignore[no-any-return]
+        return self._step("create", lambda: self._write(content, None))
 
     def replace(self, content: bytes, token: str) -> str | None:
         if self.world.kind == PLAIN:
             there = self.read_version()
             if there is None or there.token != token:
                 return None
-            return self._step("write", lambda: self._put(content))  # type: ignore[no-any-return]
-        return self._step("replace", lambda: self._write(content, token))  # type: ignore[no-any-return]
+            return self._step("write", lambda: self._put(content))
+        return self._step("replace", lambda: self._write(content, token))
 
     def holds(self, size: int, sha256: str, mark: str | None) -> bool:
         return _digest(self.read() or b"") == sha256
@@ -180,14 +180,14 @@ class Place(StoredFile):
 
     def put(self, local: Any, allowed: Callable[[], bool]) -> str | None:
         if self.world.kind == LOCAL:
-            return self._step("put", lambda: self._put_locked(local, allowed))  # type: ignore[no-any-return]
+            return self._step("put", lambda: self._put_locked(local, allowed))
         seen = self._step("look", lambda: self.world.files.get(self.where))
         if not allowed():
             return None
         token = None if seen is None else _digest(seen)
         if self.world.kind == S3:
-            return self._step("put", lambda: self._write(local.content, token))  # type: ignore[no-any-return]
-        return self._step("put", lambda: self._put(local.content))  # type: ignore[no-any-return]
+            return self._step("put", lambda: self._write(local.content, token))
+        return self._step("put", lambda: self._put(local.content))
 
     def _put_locked(self, local: Any, allowed: Callable[[], bool]) -> str | None:
         scheduler = self.world.scheduler
@@ -268,7 +268,7 @@ class Hook:
         return f"https://assets/{self._world.uploads}.jpg"
 
     def submit(self, request: GenerationRequest) -> str:
-        return self._step("POST", lambda: self._accept(request))  # type: ignore[no-any-return]
+        return self._step("POST", lambda: self._accept(request))
 
     def _accept(self, request: GenerationRequest) -> str:
         number = len(self._world.sold)
@@ -283,7 +283,7 @@ class Hook:
         return next((sold for sold in self._world.sold if sold.request_id == request_id), None)
 
     def get_status(self, request_id: str) -> JobStatus:
-        return self._step("status", lambda: self._status(request_id))  # type: ignore[no-any-return]
+        return self._step("status", lambda: self._status(request_id))
 
     def _status(self, request_id: str) -> JobStatus:
         sold = self._find(request_id)
@@ -295,7 +295,7 @@ class Hook:
         )
 
     def get_result(self, request_id: str) -> JobResult:
-        return self._step("result", lambda: self._result(request_id))  # type: ignore[no-any-return]
+        return self._step("result", lambda: self._result(request_id))
 
     def _result(self, request_id: str) -> JobResult:
         state = self._status(request_id).state
@@ -303,10 +303,10 @@ class Hook:
         return JobResult(state, url, PRICE if url else None, None, {})
 
     def find_job(self, request_id: str) -> HistoryEntry | None:
-        return self._step("history one", lambda: self._row(self._find(request_id)))  # type: ignore[no-any-return]
+        return self._step("history one", lambda: self._row(self._find(request_id)))
 
     def find_jobs(self, model: str, since: datetime) -> list[HistoryEntry]:
-        return self._step("history", lambda: [self._row(sold) for sold in self._world.sold])  # type: ignore[no-any-return]
+        return self._step("history", lambda: [self._row(sold) for sold in self._world.sold])
 
     def _row(self, sold: Sold | None) -> HistoryEntry | None:
         if sold is None:
@@ -324,7 +324,7 @@ class Hook:
         )
 
     def download_video(self, url: str, destination: Any) -> VideoFile:
-        return self._step("download", lambda: self._download(url, destination))  # type: ignore[no-any-return]
+        return self._step("download", lambda: self._download(url, destination))
 
     def _download(self, url: str, destination: Any) -> VideoFile:
         content = next(sold.video for sold in self._world.sold if sold.request_id in url)
