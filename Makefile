@@ -9,11 +9,11 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo test quick faults chaos lint build bench clean
+.PHONY: help demo test quick faults short-faults chaos lint build bench clean
 .DELETE_ON_ERROR:
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
 demo: $(READY) ## a video, made by the example DAG on the built-in simulator (SEGMIND_API_KEY=...: by Segmind, for money)
 	@$(BIN)/python scripts/demo.py
@@ -26,6 +26,10 @@ QUICK := tests/claims/test_drift.py tests/decorators tests/hooks tests/jobs test
   tests/triggers tests/test_imports.py tests/test_media.py tests/test_outlets.py tests/test_storage.py
 quick: $(READY) ## what a change needs every minute: the tests that start no Airflow and no store
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(QUICK) $(ARGS)
+
+short-faults: $(READY) ## their short form: two preemptions for two attempts, ten trials of processes
+	@LUMA_SCHEDULES=2 LUMA_TRIALS=10 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q tests/claims/test_processes.py \
+	  tests/schedules/test_contenders.py -k 'for_one_path or two_attempts or two_hosts or siblings' $(ARGS)
 
 faults: $(READY) ## the faults at length: 20,000 lives, every schedule with three preemptions, 50 trials of processes: an hour
 	@LUMA_FAULT_EXAMPLES=20000 LUMA_SCHEDULES=3 LUMA_TRIALS=50 \
