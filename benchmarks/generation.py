@@ -1,4 +1,4 @@
-"""Issue 2: wall time and peak memory of one generation, beside the vendor's SDK and the vendor's sample code."""
+"""Wall time and peak memory of one generation, beside the vendor's SDK and the vendor's sample code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Issue 2: what importing the operator costs a DAG file, beside operators of the http and openai providers."""
+"""What importing the operator costs a DAG file, beside operators of the http and openai providers."""
 
 from __future__ import annotations
 

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from benchmarks.surroundings import API_KEY, MODEL
+from benchmarks.surroundings import API_KEY, MODEL, task_context
 
 STATUS = Path("/proc/self/status")
 PROMPT = "a slow push in"
@@ -37,9 +35,7 @@ def operator(url: str, frame: str, output: str, poll_interval: float | None) -> 
         api_version="v2",
         poll_interval=poll_interval,
     )
-    ti = SimpleNamespace(dag_id="bench", run_id="run", task_id="generate", map_index=-1)
-    context: Any = {"ti": ti, "task_instance": ti}
-    task.execute(context)
+    task.execute(task_context())
 
 
 def sdk(url: str, frame: str, output: str) -> None:

@@ -1,4 +1,4 @@
-"""Issue 3: paid jobs per delivered video when something goes wrong, with Airflow's retries around each client.
+"""Paid jobs per delivered video when something goes wrong, with Airflow's retries around each client.
 
 The same seeded faults strike the operator, the vendor's SDK and the vendor's sample, each in a task of 1 + 3 attempts.
 """
@@ -17,12 +17,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from benchmarks.report import Limit, Report
-from benchmarks.surroundings import API_KEY, MODEL, connection, upload
+from benchmarks.surroundings import API_KEY, MODEL, connection, task_context, upload
 
 FAULTS = 200
 SEED = 3
@@ -184,9 +183,7 @@ class Ours(Client):
             resolution="540p",
             poll_interval=LATENCY,
         )
-        ti = SimpleNamespace(dag_id="bench", run_id=self.output.parent.name, task_id="generate", map_index=-1)
-        context: Any = {"ti": ti, "task_instance": ti}
-        task.execute(context)
+        task.execute(task_context(run_id=self.output.parent.name))
 
     def dying(self) -> Any:
         from airflow_provider_luma.hooks.luma_ray import LumaRayHook

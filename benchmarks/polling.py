@@ -1,4 +1,4 @@
-"""Issue 4: status requests for one job, and how late its end is seen, beside the vendor's SDK and a 5 s loop.
+"""Status requests for one job, and how late its end is seen, beside the vendor's SDK and a 5 s loop.
 
 Waiting costs no time here: in the first table time is a number, in the second the simulator's clock is moved on.
 """

@@ -1,4 +1,4 @@
-"""Issue 4: how long one video holds a worker, blocking beside deferrable: the time in execute and execute_complete.
+"""How long one video holds a worker, blocking beside deferrable: the time in execute and execute_complete.
 
 Time is real. Several jobs at once share the simulator, each with a worker to itself, so none waits for another.
 """

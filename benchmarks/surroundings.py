@@ -76,11 +76,11 @@ def server(**options: Any) -> Iterator[str]:
             process.stdin.close()
 
 
-def task_context(map_index: int = -1) -> Any:
+def task_context(map_index: int = -1, run_id: str = "run") -> Any:
     """Return the context of a task instance, as far as the operator reads it."""
     ti = SimpleNamespace(
         dag_id="bench",
-        run_id="run",
+        run_id=run_id,
         task_id="generate",
         map_index=map_index,
         max_tries=0,

@@ -1,4 +1,4 @@
-"""Issue 4: many jobs under a request limit that the server enforces, beside the vendor's SDK in as many threads.
+"""Many jobs under a request limit that the server enforces, beside the vendor's SDK in as many threads.
 
 Time is real, for the limit counts in minutes. The ideal is the time in which the limit lets all jobs be delivered that
 make no call but the three that none can do without (submit, one status, one result), each as early as a minute's window

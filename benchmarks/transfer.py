@@ -1,4 +1,4 @@
-"""Issue 5: memory and rate of a large video's way to the disk and to S3."""
+"""Memory and rate of a large video's way to the disk and to S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Issue 4: a thousand jobs in flight in one triggerer process.
+"""A thousand jobs in flight in one triggerer process.
 
 Time is real: the jobs take 125 s, drawn, and are submitted within some seconds, so all of them are in flight together.
 The triggers run in one event loop of a process of their own, the simulator in another; the limit is a big account's.
