@@ -1,7 +1,12 @@
-"""The account's rate limit, kept by everything in one process that uses the same connection."""
+"""The account's rate limit, kept by everything in one process that uses the same connection.
+
+Other processes' requests are known by the vendor's 429s alone.
+"""
 
 from __future__ import annotations
 
+import math
+import random
 import threading
 import time
 from collections import deque
@@ -15,6 +20,14 @@ from airflow_provider_luma.exceptions import SHORTEST_RATE_LIMIT
 _WINDOW = 61.0
 #: The share of the limit that polls may use; the rest is reserved for submits, results and the like.
 _POLL_SHARE = 0.8
+#: A 429 shows that other processes use the account too. Polls then get rarer by this factor, each time, up to the most,
+#: which lets a hundred blocking tasks poll within the usual limit. With every minute without one it is halved.
+_STRAIN = 2.0
+_MOST_STRAIN = 64.0
+#: The largest share by which a 429's pause is lengthened at first, so that processes refused together come back apart;
+#: it grows with the strain, up to the most.
+_JITTER = 0.05
+_MOST_JITTER = 1.0
 #: The share at which the polls of all waiting jobs aim, so that there is room when many of them end together.
 _POLL_AIM = 0.5
 
@@ -35,6 +48,8 @@ class RateLimiter:
         self._closed_until = 0.0
         self._last_turn = 0.0
         self._waiting = 0
+        self._strain = 1.0
+        self._strained_at = 0.0
 
     def take(self, *, urgent: bool) -> float:
         """Take a place and return 0; where none is free, return the seconds until it is worth asking again.
@@ -63,17 +78,23 @@ class RateLimiter:
         return self._taken[excess] + _WINDOW - now if excess >= 0 else 0.0
 
     def close(self, seconds: float) -> bool:
-        """Let no request pass for some seconds after a 429: for a moment at least, for a window at most.
+        """Let no request pass for some seconds after a 429: for a moment at least, for a window and its jitter at most.
 
         :return: whether it was open
         """
         with self._lock:
             now = self._clock()
             was_open = self._closed_until <= now
-            self._closed_until = max(
-                self._closed_until, now + min(max(seconds, SHORTEST_RATE_LIMIT), _WINDOW)
-            )
+            if was_open:
+                self._strain = min(self._strain_at(now) * _STRAIN, _MOST_STRAIN)
+                self._strained_at = now
+            jitter = random.uniform(0, min(_JITTER * self._strain, _MOST_JITTER))
+            pause = min(max(seconds, SHORTEST_RATE_LIMIT), _WINDOW) * (1 + jitter)
+            self._closed_until = max(self._closed_until, now + pause)
             return was_open
+
+    def _strain_at(self, now: float) -> float:
+        return max(self._strain * math.exp2((self._strained_at - now) / _WINDOW), 1.0)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -86,9 +107,13 @@ class RateLimiter:
             with self._lock:
                 self._waiting -= 1
 
-    def spacing(self) -> float:
-        """Return the seconds between two polls of one job at which the polls of all jobs fit into the limit."""
-        return self._waiting * _WINDOW / (self._places * _POLL_AIM)
+    def spacing(self, jobs: int | None = None) -> float:
+        """Return the seconds between two polls of one job at which the polls of all jobs fit into the limit.
+
+        :param jobs: how many those are; None: all that wait
+        """
+        sharers = self._waiting if jobs is None else jobs
+        return sharers * self._strain_at(self._clock()) * _WINDOW / (self._places * _POLL_AIM)
 
 
 @cache

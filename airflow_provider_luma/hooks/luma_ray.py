@@ -258,16 +258,20 @@ class LumaRayHook(BaseHook):
             rows |= new
         return list(rows.values())
 
+    def newest_jobs(self) -> list[HistoryEntry]:
+        """Return the account's newest hundred jobs of the last day, in-flight and failed ones included; a poll.
+
+        :raises LumaRayAuthenticationError: the history refuses the key
+        :raises LumaRayRateLimited: the rate limit leaves no room for a poll
+        :raises LumaRayUnavailable: the history gives no usable answer
+        """
+        query = _newest_first(self.vendor_now() - timedelta(days=1))
+        return parse_rows(self._transport.get(self._history_url, query, poll=True))
+
     def _history_pages(self, model: str, since: datetime) -> Iterator[list[HistoryEntry]]:
         now = self.vendor_now()
         first_day = max(min(since, now) - timedelta(days=1), now - timedelta(days=30))
-        query = {
-            "per_page": "100",
-            "from_date": f"{first_day:%Y-%m-%d}",
-            "model_name": model,
-            "sort_by": "model_created",
-            "sort_order": "desc",
-        }
+        query = _newest_first(first_day) | {"model_name": model}
         for page in range(1, _MAX_HISTORY_PAGES + 1):
             yield parse_rows(self._transport.get(self._history_url, query | {"page": str(page)}))
 
@@ -301,6 +305,15 @@ class LumaRayHook(BaseHook):
         :raises OSError: the disk is full or the like
         """
         return download(url, destination, self.settings)
+
+
+def _newest_first(first_day: datetime) -> dict[str, str]:
+    return {
+        "per_page": "100",
+        "from_date": f"{first_day:%Y-%m-%d}",
+        "sort_by": "model_created",
+        "sort_order": "desc",
+    }
 
 
 @sealed

@@ -1,13 +1,18 @@
-"""Polling one job, from the blocking wait and from the trigger alike: when to ask, and what the answer means."""
+"""Polling one job, from the blocking wait and from the trigger alike, or all that wait in a triggerer by one call."""
 
 from __future__ import annotations
 
+import logging
 import random
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
-from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRayUnavailable
+from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
+from airflow_provider_luma.segmind.ids import id_key
 from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.segmind.polling import Verdict, judge, next_poll
 from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorStatus
@@ -18,6 +23,26 @@ if TYPE_CHECKING:
 #: A wait that is older when it begins was taken up again, perhaps with many others by a restarted triggerer: the job
 #: may be long done, so it is polled within so many seconds, at a moment of its own.
 _SPREAD = 5.0
+#: Where the history answers for many jobs, a job's own status calls are so much rarer than its polls would be.
+_RARER = 4.0
+#: And where the request limit is short, none is made before so many typical times: most jobs are done by then.
+_OVERDUE = 1.3
+
+#: From how many jobs on a page of a hundred rows is worth more than their status calls.
+_SEVERAL = 3
+#: Seconds between two pages at least, and what share of the polls' part of the request limit they use up.
+_SHORTEST_PAGE_INTERVAL = 2.0
+_PAGE_SHARE = 1 / 3
+#: Seconds for which a page may keep the others waiting; with frames inline it may have tens of megabytes.
+_SLOWEST_PAGE = 10.0
+#: Seconds until a history that was of no use is tried again.
+_RETRY_HISTORY = 300.0
+#: How many ends in a row the status calls may see before the history does. One or two are chance.
+_MOST_MISSED = 3
+
+_VERDICTS = {VendorStatus.COMPLETED: Verdict.READY, VendorStatus.FAILED: Verdict.FAILED}
+
+log = logging.getLogger(__name__)
 
 
 class JobPoller:
@@ -52,6 +77,7 @@ class JobPoller:
         self._has_polled = False
         self.result: JobResult | None = None
         self._mark()
+        self._asked_at, self._asked_age = self._polled_at, self._polled_age
 
     def delay(self, spacing: float = 0.0) -> float:
         """Return the seconds until the next poll; none is later than the deadline.
@@ -98,7 +124,26 @@ class JobPoller:
             status = JobStatus(VendorStatus.UNKNOWN)
         self._has_polled = True
         self._mark(no_room)
+        self._asked_at, self._asked_age = self._polled_at, self._polled_age
         return status, judge(status.state, self._age(), self._timeout)
+
+    def is_overdue(self, spacing: float) -> bool:
+        """Tell whether to make the status call, although the history answers for many jobs: it may not for this one.
+
+        :param spacing: as for ``delay``
+        """
+        age, unasked = self._age(), self._clock() - self._asked_at
+        pause = next_poll(self._asked_age, self._typical) - self._asked_age
+        if age >= self._timeout:
+            return True
+        if spacing > pause:
+            return age >= _OVERDUE * self._typical and unasked >= spacing
+        return unasked >= _RARER * pause
+
+    def passed(self) -> None:
+        """Take the history's page for the poll that was due."""
+        self._has_polled = True
+        self._mark()
 
     def _mark(self, no_room: float = 0.0) -> None:
         """Count the pause from now on.
@@ -111,3 +156,110 @@ class JobPoller:
 
     def _age(self) -> float:
         return max(self._waited(), 0.0)
+
+
+class HistoryPoller:
+    """Polls for all jobs of an account that wait in one process, by one page of the request history.
+
+    Only what a page says of a job by its id is evidence: COMPLETED or FAILED. A missing or pending row proves nothing.
+    Of a history that is not known to be right, one such row is checked by a status call. One that is of no use is left
+    alone for some minutes.
+
+    :param clock: a monotonic clock, in seconds
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._jobs: dict[str, tuple[str, list[Callable[[Verdict], None]]]] = {}
+        self._lock = threading.Lock()
+        self._polling = threading.Lock()
+        self._due = 0.0
+        self._off_until = 0.0
+        self._is_checked = False
+        self._missed = 0
+
+    @contextmanager
+    def waiting(self, request_id: str, tell: Callable[[Verdict], None]) -> Iterator[None]:
+        """Let a job be told of its end, from whichever thread polls."""
+        key = id_key(request_id)
+        with self._lock:
+            self._jobs.setdefault(key, (request_id, []))[1].append(tell)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._jobs[key][1].remove(tell)
+                if not self._jobs[key][1]:
+                    del self._jobs[key]
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether a page stands for the polls of several jobs."""
+        return len(self._jobs) >= _SEVERAL and self._clock() >= self._off_until
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a page, and nobody asks for one."""
+        return self._clock() >= self._due and not self._polling.locked()
+
+    def poll(self, hook: LumaRayHook) -> bool:
+        """Ask for a page where one is due, tell the jobs that it shows to have ended, and return ``is_of_use``."""
+        if self.is_of_use and self._polling.acquire(blocking=False):
+            try:
+                if self._clock() >= self._due:
+                    self._poll(hook)
+            except LumaRayRateLimited:
+                pass  # nor would there be room for a status call
+            except LumaRayError as error:
+                self._leave(error.cause)
+            finally:
+                self._polling.release()
+        return self.is_of_use
+
+    def _poll(self, hook: LumaRayHook) -> None:
+        asked_at = self._clock()
+        interval = hook.limiter.spacing(jobs=1) / _PAGE_SHARE
+        self._due = asked_at + max(interval, _SHORTEST_PAGE_INTERVAL)
+        rows = {id_key(row.request_id): row.state for row in hook.newest_jobs()}
+        with self._lock:
+            ended = {
+                key: _VERDICTS[state]
+                for key, state in rows.items()
+                if state in _VERDICTS and key in self._jobs
+            }
+            jobs = {key: self._jobs[key] for key in ended}
+        if not self._is_checked and jobs:
+            request_id = next(iter(jobs.values()))[0]
+            seen = hook.get_status(request_id).state
+            if seen in (VendorStatus.QUEUED, VendorStatus.PROCESSING):
+                self._leave(f"it says that {request_id} has ended, which is {seen}")
+            self._is_checked = seen in _VERDICTS
+        if self._is_checked:
+            for key, (_, told) in jobs.items():
+                self._missed = 0
+                for tell in tuple(told):
+                    tell(ended[key])
+        if self._clock() - asked_at > _SLOWEST_PAGE:
+            self._leave("it is too slow")
+
+    def missed(self) -> None:
+        """Note that a job's status call saw its end before the history did."""
+        self._missed += 1
+        if self._missed >= _MOST_MISSED and self.is_of_use:
+            self._leave("it shows late what has ended")
+
+    def _leave(self, why: str) -> None:
+        log.warning(
+            "The request history cannot stand for the status calls: %s. Trying again in %.0f minutes.",
+            why.rstrip("."),
+            _RETRY_HISTORY / 60,
+        )
+        self._off_until = self._clock() + _RETRY_HISTORY
+        self._is_checked = False
+        self._missed = 0
+
+
+@cache
+def history_of(luma_ray_conn_id: str) -> HistoryPoller:
+    """Return the one that all waits of a connection in this process share."""
+    return HistoryPoller()

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
-from airflow_provider_luma.jobs.polling import JobPoller
+from airflow_provider_luma.jobs.polling import HistoryPoller, JobPoller, history_of
 from airflow_provider_luma.segmind.credits import CreditThreshold
 from airflow_provider_luma.segmind.polling import Verdict
 from airflow_provider_luma.segmind.replies import Credits
@@ -140,13 +141,28 @@ class LumaRayJobTrigger(BaseTrigger):
             poll_interval=self.poll_interval,
         )
         limiter = await _in_thread(lambda: _hook(self.luma_ray_conn_id).limiter)
-        verdict = Verdict.WAIT
-        with limiter.waiting():
-            while verdict is Verdict.WAIT:
-                while delay := poller.delay(limiter.spacing()):
-                    await asyncio.sleep(delay)
-                verdict = await _in_thread(lambda: self._poll(poller))
-        return verdict
+        history = history_of(self.luma_ray_conn_id)
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[Verdict] = loop.create_future()
+
+        def note(verdict: Verdict) -> None:
+            if not told.done():
+                told.set_result(verdict)
+
+        def tell(verdict: Verdict) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(note, verdict)
+
+        with limiter.waiting(), history.waiting(self.request_id, tell):
+            while not told.done():
+                is_shared = self.poll_interval is None and history.is_of_use
+                if delay := poller.delay(0.0 if is_shared else limiter.spacing()):
+                    await asyncio.wait({told}, timeout=delay)
+                elif is_shared and not history.is_due and not poller.is_overdue(limiter.spacing()):
+                    poller.passed()
+                elif (verdict := await _in_thread(lambda: self._poll(poller, history))) is not Verdict.WAIT:
+                    return verdict
+        return told.result()
 
     async def on_kill(self) -> None:
         """Say what a killed wait means; the vendor has no cancel (Airflow 3.3 and later call this)."""
@@ -159,14 +175,22 @@ class LumaRayJobTrigger(BaseTrigger):
         since = datetime.now(UTC) + self._vendor_ahead - datetime.fromisoformat(self.submitted_at)
         return max(since.total_seconds(), 0.0)
 
-    def _poll(self, poller: JobPoller) -> Verdict:
+    def _poll(self, poller: JobPoller, history: HistoryPoller) -> Verdict:
         hook = _hook(self.luma_ray_conn_id)
-        status, verdict = poller.poll(hook)
+        is_shared = self.poll_interval is None and history.poll(hook)
+        state, verdict = "not known to have ended", Verdict.WAIT
+        if is_shared and not poller.is_overdue(hook.limiter.spacing()):
+            poller.passed()
+        else:
+            status, verdict = poller.poll(hook)
+            state = status.state
+            if is_shared and verdict in (Verdict.READY, Verdict.FAILED):
+                history.missed()
         self._vendor_ahead = hook.vendor_now() - datetime.now(UTC)
         waited = self._waited()
         if verdict is Verdict.WAIT and waited >= self._told_at + _PROGRESS_INTERVAL:
             self._told_at = waited
-            log.info("%s: %s after %.0f s.", self.request_id, status.state, waited)
+            log.info("%s: %s after %.0f s.", self.request_id, state, waited)
         return verdict
 
     def _event(self, reason: str) -> TriggerEvent:

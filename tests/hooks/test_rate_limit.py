@@ -49,7 +49,7 @@ def test_the_end_of_a_rate_limit_is_told_by_the_vendors_clock(
     with pytest.raises(LumaRayRateLimited) as caught:
         hook.submit(REQUEST)
     assert low <= caught.value.seconds_to_reset() <= high
-    assert low - 0.5 <= hook.limiter.take(urgent=True) <= high, "nobody else is let through either"
+    assert low - 0.5 <= hook.limiter.take(urgent=True) <= 1.1 * high, "nobody else is let through either"
     assert len(host.seen) == 1
 
 

@@ -277,6 +277,42 @@ def test_the_triggers_log_tells_progress_once_a_minute(
     assert 3 <= len(lines) <= 4
 
 
+def test_many_jobs_share_one_poll_and_are_fired_by_what_it_shows(
+    frame: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_luma.segmind.polling._FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("airflow_provider_luma.segmind.polling._SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr("airflow_provider_luma.jobs.polling._SHORTEST_PAGE_INTERVAL", 0.05)
+    with Simulator(latency=0.5, clip_seconds=0.2, credits="100", api_key=API_KEY) as simulator:
+        set_connection(monkeypatch, simulator.url, requests_per_minute=600)
+        requests = [submitted(frame) for _ in range(12)]
+        triggers = [job_trigger(request_id, timeout=60.0, poll_interval=None) for request_id in requests]
+
+        async def all_of_them() -> list[Any]:
+            return await asyncio.gather(*(first(revived(trigger).run()) for trigger in triggers))
+
+        assert [event["reason"] for event in asyncio.run(all_of_them())] == ["ready"] * 12
+        assert simulator.calls["history"] >= 1
+        assert simulator.calls.get("status", 0) <= 6
+
+
+def test_where_the_history_is_of_no_use_the_status_calls_go_on(
+    frame: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_luma.segmind.polling._FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("airflow_provider_luma.segmind.polling._SHORTEST_PAUSE", 0.05)
+    with Simulator(latency=0.5, clip_seconds=0.2, credits="100", api_key=API_KEY) as simulator:
+        set_connection(monkeypatch, simulator.url)
+        simulator.fault("history", "status", status=403, times=99)
+        triggers = [job_trigger(submitted(frame), timeout=60.0, poll_interval=None) for _ in range(5)]
+
+        async def all_of_them() -> list[Any]:
+            return await asyncio.gather(*(first(revived(trigger).run()) for trigger in triggers))
+
+        assert [event["reason"] for event in asyncio.run(all_of_them())] == ["ready"] * 5
+        assert simulator.calls["history"] == 1
+
+
 def test_neither_arguments_nor_event_nor_repr_hold_a_key_or_an_url(simulator: Simulator, frame: Path) -> None:
     request_id = submitted(frame)
     trigger = job_trigger(request_id)
