@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import (
+    LONGEST_RATE_LIMIT,
     LumaRayConfigurationError,
     LumaRayDeliveryFailed,
     LumaRayError,
     LumaRayJobFailed,
+    LumaRayRateLimited,
     LumaRayRecordError,
     LumaRayResultExpired,
     LumaRayTimeout,
@@ -361,7 +366,7 @@ class Job:
         attempt = 0
         while True:
             attempt += 1
-            result, self._result = self._result or self._hook.get_result(take.request_id), None
+            result, self._result = self._result or self._result_of(take.request_id), None
             may_be_known = self._seconds_since(take) <= RECORD_LIFETIME  # by the clock of that reply
             row = None if result.url else self._hook.find_job(take.request_id)
             url = result.url or (row and row.output_url)
@@ -452,6 +457,36 @@ def check_output(output: StoredFile, given: str) -> None:
         raise LumaRayRecordError(
             f"What lies at output_path {given!r} cannot be seen: {error}{permission_hint(error)}."
         ) from None
+    def _result_of(self, request_id: str) -> JobResult:
+        """Ask for the result; a rate limit is waited out, ever longer, for as long as a job may take."""
+        deadline = time.monotonic() + self._spec.timeout.total_seconds()
+        for refusals in count():
+            try:
+                return self._hook.get_result(request_id)
+            except LumaRayRateLimited as error:
+                wait = min(error.seconds_to_reset() * 2**refusals, LONGEST_RATE_LIMIT)
+                if time.monotonic() + wait > deadline:
+                    raise
+                log.info("%s: %s Waiting %.0f s.", request_id, error.cause, wait)
+                self._pause(wait)
+        raise AssertionError("unreachable")
+
+    def _found_by_body(self, take: JobRecord, problem: str | None) -> JobRecord:
+        """Return a take with the id that the history has for its body, which no other call has sent.
+
+        :param problem: why it is not to be had where the history has none; None: then it stays as it is
+        """
+        rows = self._hook.find_jobs(take.model, take.started) if take.body_is_unique else []
+        found = matches(rows, model=take.model, body_sha256=take.body_sha256, since=take.started, claimed=())
+        if len(found) != 1:
+            if problem is None:
+                return take
+            raise self._expired(take, problem)
+        row = found[0]
+        return self._ledger.note(
+            take, request_id=row.request_id, output_url=row.output_url or take.output_url
+        )
+
     if seen is not None and seen.is_folder:
         raise LumaRayConfigurationError(
             f"output_path={given!r} is a directory.",

@@ -108,7 +108,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "submit_v2_only": {"api_version": "v2"},
     "credits_floor": {"min_remaining_credits": 1},
     # The deadline ends what would be minutes of waiting for the status, or for the request limit.
-    **{key: {"timeout": timedelta(seconds=0.2)} for key in ("status", "history_one", "submit-429", "v1-429")},
+    **{key: {"timeout": timedelta(seconds=0.2)} for key in ("status", "history_one", "submit-429", "v1-429", "result-429")},
 }
 VERBS = {
     "submit": "submit",

@@ -112,3 +112,13 @@ def test_a_job_that_still_runs_is_not_asked_about_twice_at_once(
             task_context()
         )
     assert made_since(slow, before) == ["result"]
+
+
+def test_a_rate_limit_of_many_processes_fails_nothing(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    simulator.fault("submit", "status", status=429, seconds=0, times=3)
+    simulator.fault("status", "status", status=429, seconds=0, times=6)
+    simulator.fault("result", "status", status=429, seconds=0, times=9)
+    make_operator(frame, tmp_path / "clip.mp4").execute(task_context())
+    assert (simulator.calls["submit"], simulator.calls["result"], simulator.charges) == (4, 10, 1)
