@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -398,6 +397,20 @@ class Job:
             "Segmind says COMPLETED, but its reply names no video; the whole reply is in the record."
         )
 
+    def _result_of(self, request_id: str) -> JobResult:
+        """Ask for the result; a rate limit is waited out, ever longer, for as long as a job may take."""
+        deadline = time.monotonic() + self._spec.timeout.total_seconds()
+        for refusals in count():
+            try:
+                return self._hook.get_result(request_id)
+            except LumaRayRateLimited as error:
+                wait = min(error.seconds_to_reset() * 2**refusals, LONGEST_RATE_LIMIT)
+                if time.monotonic() + wait > deadline:
+                    raise
+                log.info("%s: %s Waiting %.0f s.", request_id, error.cause, wait)
+                self._pause(wait)
+        raise AssertionError("unreachable")
+
     def _expired(self, take: JobRecord, why: str) -> LumaRayResultExpired:
         return LumaRayResultExpired(
             f"Bought at {take.started}, and no longer to be had from Segmind: {why}.",
@@ -457,36 +470,6 @@ def check_output(output: StoredFile, given: str) -> None:
         raise LumaRayRecordError(
             f"What lies at output_path {given!r} cannot be seen: {error}{permission_hint(error)}."
         ) from None
-    def _result_of(self, request_id: str) -> JobResult:
-        """Ask for the result; a rate limit is waited out, ever longer, for as long as a job may take."""
-        deadline = time.monotonic() + self._spec.timeout.total_seconds()
-        for refusals in count():
-            try:
-                return self._hook.get_result(request_id)
-            except LumaRayRateLimited as error:
-                wait = min(error.seconds_to_reset() * 2**refusals, LONGEST_RATE_LIMIT)
-                if time.monotonic() + wait > deadline:
-                    raise
-                log.info("%s: %s Waiting %.0f s.", request_id, error.cause, wait)
-                self._pause(wait)
-        raise AssertionError("unreachable")
-
-    def _found_by_body(self, take: JobRecord, problem: str | None) -> JobRecord:
-        """Return a take with the id that the history has for its body, which no other call has sent.
-
-        :param problem: why it is not to be had where the history has none; None: then it stays as it is
-        """
-        rows = self._hook.find_jobs(take.model, take.started) if take.body_is_unique else []
-        found = matches(rows, model=take.model, body_sha256=take.body_sha256, since=take.started, claimed=())
-        if len(found) != 1:
-            if problem is None:
-                return take
-            raise self._expired(take, problem)
-        row = found[0]
-        return self._ledger.note(
-            take, request_id=row.request_id, output_url=row.output_url or take.output_url
-        )
-
     if seen is not None and seen.is_folder:
         raise LumaRayConfigurationError(
             f"output_path={given!r} is a directory.",
