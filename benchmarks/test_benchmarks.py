@@ -92,8 +92,8 @@ def test_money_is_counted() -> None:
     ("times", "per_minute", "seconds"),
     [
         ([125] * 24, 60, 125),
-        ([10] * 24, 60, 60),
-        ([10] * 24, 24, 120),
+        ([10] * 24, 60, 10),
+        ([10] * 24, 24, 60),
         ([10, 30], 60, 30),
     ],
 )
@@ -102,9 +102,13 @@ def test_the_ideal_keeps_the_limit(times: list[float], per_minute: int, seconds:
 
 
 def test_a_crowd_under_a_limit() -> None:
-    rows = throughput.run(jobs=3, latency=1, per_minute=1000, poll_interval=0.3).rows
+    rows = throughput.crowds(jobs=3, latency=1, per_minute=1000, poll_interval=0.3).rows
 
     assert [row[1:4] for row in rows] == [(3, 3, 0)] * 4
+
+
+def test_processes_of_one_account_starve_nobody() -> None:
+    assert not any(limit.missed for limit in throughput.processes(30).limits)
 
 
 def test_a_triggerer_waits_for_all_its_jobs() -> None:
