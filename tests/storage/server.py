@@ -52,8 +52,9 @@ class Store:
         self._process.stderr.close()
 
 
-_ERROR = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-_FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%s" % (len(_ERROR), _ERROR)
+def _answer(status: int, code: str) -> bytes:
+    error = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+    return b"HTTP/1.1 %d %s\r\nContent-Length: %d\r\n\r\n%s" % (status, code.encode(), len(error), error)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Gate:
         self.seen: list[Seen] = []
         self._trouble: tuple[re.Pattern[str], int, bool] | None = None
         self._kills = False
-        self._refused: re.Pattern[str] | None = None
+        self._refused: tuple[re.Pattern[str], re.Pattern[str], bytes] | None = None
         self._kept: re.Pattern[str] | None = None
         self._mute: set[socket.socket] = set()
         self.down = False
@@ -116,9 +117,9 @@ class Gate:
         """
         self._trouble, self._kills = (re.compile(line), after, stays_down), kills
 
-    def refuse(self, line: str) -> None:
-        """Answer 403 to each request whose first line matches; for GET, which has no body."""
-        self._refused = re.compile(line)
+    def refuse(self, line: str, status: int = 403, code: str = "AccessDenied", header: str = "") -> None:
+        """Answer with an error to each request whose first line matches, as does one of its headers."""
+        self._refused = re.compile(line), re.compile(header), _answer(status, code)
 
     def keep_answers(self, line: str) -> None:
         """Reset the connection instead of answering to each request whose first line matches."""
@@ -141,6 +142,7 @@ class Gate:
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         left: int | None = None
+        is_refused = False
         with suppress(OSError):
             while chunk := client.recv(65536):
                 if self.down:
@@ -150,11 +152,15 @@ class Gate:
                     self.seen.append(seen)
                     if self._kept and self._kept.search(seen.line):
                         self._mute.add(server)
-                    if self._refused and self._refused.search(seen.line):
-                        client.sendall(_FORBIDDEN)
-                        continue
+                    is_refused = False
+                    if self._refused:
+                        line, header, answer = self._refused
+                        is_refused = bool(line.search(seen.line) and header.search(seen.head))
+                        client.sendall(answer if is_refused else b"")
                     if self._trouble and self._trouble[0].search(seen.line):
                         left = self._trouble[1]
+                if is_refused:
+                    continue
                 if left is not None:
                     if left < len(chunk):
                         server.sendall(chunk[:left])
