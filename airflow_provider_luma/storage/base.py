@@ -109,7 +109,7 @@ class StoredFile(ABC):
     def holds(self, size: int, sha256: str, mark: str | None) -> bool:
         """Tell whether the file's content is the one of a digest.
 
-        :param mark: the store's mark when the content was put there; where it is known, the content is not read
+        :param mark: the store's mark when the content was put there; where it still is that, the content is not read
         """
 
     @abstractmethod

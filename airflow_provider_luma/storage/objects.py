@@ -162,12 +162,15 @@ class ObjectFile(StoredFile):
             )
 
     def holds(self, size: int, sha256: str, mark: str | None) -> bool:
-        """Tell whether the object's content is the one of a digest, by the store's mark where that is known."""
+        """Tell whether the object's content is the one of a digest, by the store's mark where that is the same.
+
+        Another mark proves nothing: a copy of the content, or a backup that was restored, has another ETag.
+        """
         seen = self.look()
         if seen is None or seen.is_folder or seen.size != size:
             return False
-        if mark and seen.mark:
-            return mark == seen.mark
+        if mark and mark == seen.mark:
+            return True
         content = self.read()
         return content is not None and _token(content) == sha256
 

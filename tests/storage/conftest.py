@@ -71,6 +71,14 @@ class Bucket:
     def put(self, key: str, content: bytes) -> None:
         self.client.put_object(Bucket=self.name, Key=key, Body=content)
 
+    def put_in_parts(self, key: str, content: bytes) -> None:
+        """Put an object that gets the ETag of an upload in parts."""
+        place = {"Bucket": self.name, "Key": key}
+        upload = {**place, "UploadId": self.client.create_multipart_upload(**place)["UploadId"]}
+        etag = self.client.upload_part(**upload, PartNumber=1, Body=content)["ETag"]
+        parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+        self.client.complete_multipart_upload(**upload, MultipartUpload=parts)
+
     def get(self, key: str) -> bytes:
         return bytes(self.client.get_object(Bucket=self.name, Key=key)["Body"].read())
 

@@ -238,6 +238,20 @@ def test_a_deleted_video_is_restored_at_no_charge(bucket: Bucket, simulator: Sim
     assert simulator.charges == 1
 
 
+@pytest.mark.parametrize("run_id", ["run_1", "run_2"])
+def test_a_video_that_was_copied_back_is_known_by_its_content(
+    bucket: Bucket, simulator: Simulator, run_id: str
+) -> None:
+    """A backup in parts has another ETag, and after a week the vendor no longer has the video."""
+    first = attempt()
+    content = bucket.get("clips/v.mp4")
+    bucket.put_in_parts("clips/v.mp4", content)
+    simulator.advance(8 * 24 * 3600)
+    assert attempt(run_id=run_id, if_exists="reuse")["request_id"] == first["request_id"]
+    assert bucket.get("clips/v.mp4") == content
+    assert simulator.charges == simulator.calls["download"] == 1
+
+
 def test_a_video_that_another_run_left(bucket: Bucket, simulator: Simulator) -> None:
     attempt()
     with pytest.raises(LumaRayConfigurationError, match=r"is taken, and if_exists='fail'"):
