@@ -127,15 +127,19 @@ class JobPoller:
         self._asked_at, self._asked_age = self._polled_at, self._polled_age
         return status, judge(status.state, self._age(), self._timeout)
 
-    def is_overdue(self, spacing: float) -> bool:
+    def is_overdue(self, spacing: float, *, is_shown: bool) -> bool:
         """Tell whether to make the status call, although the history answers for many jobs: it may not for this one.
 
         :param spacing: as for ``delay``
+        :param is_shown: whether the history's last page shows the job
         """
         age, unasked = self._age(), self._clock() - self._asked_at
         pause = next_poll(self._asked_age, self._typical) - self._asked_age
         if age >= self._timeout:
             return True
+        if not is_shown:
+            due = next_poll(self._asked_age, self._typical, spacing=spacing, jitter=self._jitter)
+            return unasked >= due - self._asked_age
         if spacing > pause:
             return age >= _OVERDUE * self._typical and unasked >= spacing
         return unasked >= _RARER * pause
@@ -177,6 +181,7 @@ class HistoryPoller:
         self._off_until = 0.0
         self._is_checked = False
         self._missed = 0
+        self._shown: frozenset[str] = frozenset()
 
     @contextmanager
     def waiting(self, request_id: str, tell: Callable[[Verdict], None]) -> Iterator[None]:
@@ -202,6 +207,10 @@ class HistoryPoller:
         """Whether it is time for a page, and nobody asks for one."""
         return self._clock() >= self._due and not self._polling.locked()
 
+    def shows(self, request_id: str) -> bool:
+        """Tell whether the last page shows a job; it has the newest hundred."""
+        return id_key(request_id) in self._shown
+
     def poll(self, hook: LumaRayHook) -> bool:
         """Ask for a page where one is due, tell the jobs that it shows to have ended, and return ``is_of_use``."""
         if self.is_of_use and self._polling.acquire(blocking=False):
@@ -221,6 +230,7 @@ class HistoryPoller:
         interval = hook.limiter.spacing(jobs=1) / _PAGE_SHARE
         self._due = asked_at + max(interval, _SHORTEST_PAGE_INTERVAL)
         rows = {id_key(row.request_id): row.state for row in hook.newest_jobs()}
+        self._shown = frozenset(rows)
         with self._lock:
             ended = {
                 key: _VERDICTS[state]

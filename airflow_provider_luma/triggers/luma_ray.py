@@ -23,6 +23,7 @@ from airflow_provider_luma.segmind.polling import Verdict
 from airflow_provider_luma.segmind.replies import Credits
 
 if TYPE_CHECKING:
+    from airflow_provider_luma.hooks.limiter import RateLimiter
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
 #: How many polls may be under way at once; each is over within the connection's timeout.
@@ -158,7 +159,7 @@ class LumaRayJobTrigger(BaseTrigger):
                 is_shared = self.poll_interval is None and history.is_of_use
                 if delay := poller.delay(0.0 if is_shared else limiter.spacing()):
                     await asyncio.wait({told}, timeout=delay)
-                elif is_shared and not history.is_due and not poller.is_overdue(limiter.spacing()):
+                elif is_shared and not history.is_due and not self._is_overdue(poller, history, limiter):
                     poller.passed()
                 elif (verdict := await _in_thread(lambda: self._poll(poller, history))) is not Verdict.WAIT:
                     return verdict
@@ -179,7 +180,7 @@ class LumaRayJobTrigger(BaseTrigger):
         hook = _hook(self.luma_ray_conn_id)
         is_shared = self.poll_interval is None and history.poll(hook)
         state, verdict = "not known to have ended", Verdict.WAIT
-        if is_shared and not poller.is_overdue(hook.limiter.spacing()):
+        if is_shared and not self._is_overdue(poller, history, hook.limiter):
             poller.passed()
         else:
             status, verdict = poller.poll(hook)
@@ -192,6 +193,9 @@ class LumaRayJobTrigger(BaseTrigger):
             self._told_at = waited
             log.info("%s: %s after %.0f s.", self.request_id, state, waited)
         return verdict
+
+    def _is_overdue(self, poller: JobPoller, history: HistoryPoller, limiter: RateLimiter) -> bool:
+        return poller.is_overdue(limiter.spacing(), is_shown=history.shows(self.request_id))
 
     def _event(self, reason: str) -> TriggerEvent:
         return TriggerEvent({"request_id": self.request_id, "reason": reason})  # type: ignore[no-untyped-call]

@@ -64,6 +64,7 @@ def test_a_row_that_is_missing_proves_nothing(simulator: Simulator) -> None:
     simulator.advance(60)
     crowd.poll()
     assert set(crowd.told) == {job.request_id for job in simulator.jobs[1:]}
+    assert [crowd.history.shows(job.request_id) for job in simulator.jobs] == [False, True, True, True]
     assert crowd.history.is_of_use
 
 
