@@ -75,8 +75,8 @@ def _report(found: dict[str, list[Figures]], latency: float, video_bytes: int) -
         ),
         notes=[
             "Time and memory count from the task's start, each way's own imports included (they are shown too).",
-            "The adaptive wait is made for jobs of two minutes; its early look at 5 s suits this one by chance.",
-            "Ours also asks for the balance, keeps the record, hashes the video and flushes it to disk.",
+            "The adaptive wait is made for jobs of two minutes; the end of this one it sees some two seconds late.",
+            "Ours also keeps the record, hashes the video and flushes it to disk.",
         ],
     )
     for way, rounds_of_way in found.items():
