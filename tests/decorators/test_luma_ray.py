@@ -108,7 +108,7 @@ async def _coroutine() -> dict[str, str]:
         ({"luma_ray_conn_id": "other"}, r"returned 'luma_ray_conn_id', which is no input"),
         ({"prompt": "p"}, r"start_frame, output_path came neither from clip\(\) nor from @task\.luma_ray"),
         ({}, r"prompt, start_frame, output_path came neither"),
-        ({"prompt": 7, "start_frame": "f.jpg", "output_path": "o.mp4"}, r"prompt=7 is wrong"),
+        ({"prompt": 7, "start_frame": "f.jpg", "output_path": "/videos/o.mp4"}, r"prompt=7 is wrong"),
     ],
 )
 def test_a_wrong_return_is_one_sentence_and_costs_nothing(

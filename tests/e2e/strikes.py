@@ -16,7 +16,7 @@ from tests.e2e.runs import Run, Runs
 #: What can be seen of a task: its process, its calls at the vendor, the states of its record. A short run takes the
 #: first few. Last are the uploads: soon after comes the intent, and a kill between that and the submit ends in a
 #: question to a person, after two minutes.
-EVENTS = "submit download status delivered credits submitted result completed started upload".split()
+EVENTS = "submit download status delivered submitted result completed started upload".split()
 #: Those that can be seen of a deferred task while it has a process: its trigger makes the status calls.
 EVENTS_WITHOUT_WAIT = [event for event in EVENTS if event != "status"]
 _RECORD_STATES = ("submitted", "completed", "delivered")
