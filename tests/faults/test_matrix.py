@@ -65,7 +65,7 @@ download         retry    400 401 402 403 404 405 406 410 422 429 500 502 504 no
 
 credits          first    refused reset timeout slow+ truncated+
 credits          first    broken_json html empty wrong_shape redirect error_object
-credits          first    400 402 404 405 406 410 422 429 500 502 504 not_video wrong_content_type+
+credits          first    400 401 402 403 404 405 406 410 422 429 500 502 504 not_video wrong_content_type+
 credits_floor    clear    401 403
 credits_floor    retry    refused reset timeout truncated+ broken_json empty redirect error_object 404 429 500
 
