@@ -217,7 +217,7 @@ def test_a_path_with_anothers_job_in_flight_is_refused_naming_both(state: str, o
     text = str(refused.value)
     assert str(owner) in text
     assert str(ME) in text
-    assert f"python -m airflow_provider_luma give-up {PATH!r}" in text
+    assert f"python -m airflow_provider_luma give-up {PATH}" in text
 
 
 @pytest.mark.parametrize("state", ["intent", "submitted", "completed", "delivered"])
