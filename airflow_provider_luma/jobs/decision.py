@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import Enum
 
@@ -86,7 +87,7 @@ def decide(
         if place.holds is not None and place.holds.key == take.key and take.state is RecordState.DELIVERED:
             if take.output_path == output_path:
                 return Decision(Action.RETURN, take, aside)
-        elif other is not None:
+        elif other is not None and not take.is_in_flight:
             if if_exists == "reuse" and place.holds is not None and place.holds.key == other.key:
                 return Decision(Action.REUSE, other)
             if place.is_taken and if_exists == "fail":
@@ -155,7 +156,7 @@ def _refuse_shared_path(other: JobRecord, identity: Identity, output_path: str) 
         raise LumaRayConfigurationError(
             f"output_path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there, so {identity} "
             "bought nothing. Give each task instance a path of its own (one that ends in '/' does). If the other will "
-            f"never be finished: python -m airflow_provider_luma give-up {output_path!r}"
+            f"never be finished: python -m airflow_provider_luma give-up {shlex.quote(output_path)}"
         )
     if same_run and other.state is RecordState.DELIVERED:
         raise LumaRayConfigurationError(

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def is_in_place(take: JobRecord, output: StoredFile) -> bool:
-    """Tell whether a file is a take's video, by its digest."""
-    known = take.state is RecordState.DELIVERED and take.bytes is not None and take.sha256 is not None
+    """Tell whether a file is a take's video, by the digest on record; how far the record says it got is no matter."""
+    known = take.bytes is not None and take.sha256 is not None
     return known and output.holds(take.bytes or 0, take.sha256 or "", take.mark)
 
 
@@ -34,14 +34,19 @@ def place(ledger: Ledger, output: StoredFile, take: JobRecord, video: VideoFile,
     :raises OSError: the place cannot be written
     """
     take = ledger.note(take, sha256=video.sha256, bytes=video.size, mark=None, output_path=str(output))
-    mark = None
+    mark, problem = None, None
     if take.sha256 == video.sha256:
-        mark = output.put(video.path, lambda: ledger.is_current(take))
+        try:
+            mark = output.put(video.path, lambda: ledger.is_current(take))
+        except FileNotFoundError as error:  # who delivers removes what others have begun
+            problem = error
     if mark is None:
         done = next((one for one in ledger.read().takes if one.key == take.key), take)
         if is_in_place(done, output):
             log.info("%s: another attempt has delivered it meanwhile.", take.request_id)
             return done
+        if problem is not None:
+            raise problem
         raise LumaRayDeliveryFailed(
             f"Its path {str(output)!r} is not its own at the moment: the record there is another's, or could not be "
             "written.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from airflow_provider_luma.jobs.polling import JobPoller
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.jobs.submit import Submission
 from airflow_provider_luma.media import VideoFile, is_mp4_head
+from airflow_provider_luma.segmind.history import matches
 from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict
 from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorStatus
 from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, permission_hint
@@ -84,6 +86,7 @@ class Job:
         self._bought = bought
         self._submission = Submission(spec, hook, ledger, self._pause)
         self._is_new = False
+        self._leaving: JobRecord | None = None
         self._result: JobResult | None = None
 
     def ensure_bought(self) -> JobRecord | Reused:
@@ -114,6 +117,8 @@ class Job:
         )
         take = decision.take
         self._tell(decision)
+        if take is not None and decision.action is not Action.REUSE:
+            self._use_account_of(take)
         if decision.action is Action.REUSE:
             return self._reused(take)
         if decision.action is Action.CHECK_FAILED and take is not None:
@@ -126,7 +131,8 @@ class Job:
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
             cause = f"An attempt ended around its paid call of {take.intent_at}."
-            return self._submission.resolve(take, cause, leaving=standing.current)
+            submission = Submission(spec, self._hook, self._ledger, self._pause)
+            return submission.resolve(take, cause, leaving=standing.current)
         return self._taken_up(standing, take, is_returned=decision.action is Action.RETURN)
 
     def _inputs(self, own: JobRecord | None) -> Inputs | None:
@@ -215,10 +221,13 @@ class Job:
             log.info(
                 "%s: bought before and now %s; re-attaching, nothing is bought.", take.request_id, take.state
             )
-            if take.state is RecordState.DELIVERED:
+            if take.state is RecordState.DELIVERED and standing.other is None:
                 changes["state"] = RecordState.COMPLETED
-        taken = self._ledger.note(take, leaving=standing.current, **changes)
-        if self._ledger.current_key not in (None, take.key):
+        self._leaving = standing.current
+        # Another's video stays the path's own until this one is there: it may no longer be to be had.
+        leaving = None if standing.other else standing.current
+        taken = self._ledger.note(take, leaving=leaving, **changes)
+        if not standing.other and self._ledger.current_key not in (None, take.key):
             raise LumaRayDeliveryFailed(
                 f"Its path {str(self._spec.output)!r} was taken by another task instance meanwhile.",
                 request_id=take.request_id,
@@ -227,26 +236,46 @@ class Job:
 
     def recorded(self, request_id: str) -> JobRecord:
         """Return the take of a job that an earlier phase of this attempt bought; a lost record is made anew."""
-        take = next((take for take in self._ledger.read().takes if take.request_id == request_id), None)
+        standing = self._ledger.read()
+        take = next((take for take in standing.takes if take.request_id == request_id), None)
         if take is not None:
+            self._leaving = None if standing.other and standing.other.is_in_flight else standing.current
+            self._use_account_of(take)
             return take
         log.warning("%s: no longer on record at %s; it is put there again.", request_id, self._ledger.path)
         row = self._hook.find_job(request_id)
         created = row.created if row and row.created else self._hook.vendor_now()
-        intent = self._spec.intent(
-            self._spec.inputs(None),
-            body_sha256=row.body_sha256 if row and row.body_sha256 else "",
-            body_is_unique=False,
-            api_version="v2",
-            at=created.isoformat(),
-        )
+        try:
+            inputs: Inputs | None = self._spec.inputs(None)
+        except LumaRayError as error:
+            log.warning("%s The job is delivered all the same.", error.cause)
+            inputs = None
         return self._ledger.note(
-            intent,
-            claim=request_id,
-            state=RecordState.SUBMITTED,
-            request_id=request_id,
-            submitted_at=created.isoformat(),
+            JobRecord(
+                state=RecordState.SUBMITTED,
+                identity=self._spec.identity,
+                claim=request_id,
+                cleared=self._spec.cleared,
+                fingerprint=self._spec.fingerprint(inputs) if inputs else "",
+                luma_ray_conn_id=self._spec.luma_ray_conn_id,
+                model=inputs.request.model if inputs else row.model if row else "",
+                parameters=inputs.parameters if inputs else {},
+                body_sha256=row.body_sha256 if row and row.body_sha256 else "",
+                api_version="v2",
+                output_path=str(self._spec.output),
+                intent_at=created.isoformat(),
+                submitted_at=created.isoformat(),
+                request_id=request_id,
+            )
         )
+
+    def _use_account_of(self, take: JobRecord) -> None:
+        """Ask about a take where it was bought, whatever connection the task has by now."""
+        if take.luma_ray_conn_id != self._spec.luma_ray_conn_id:
+            from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+
+            log.warning("%s was bought with connection %r.", _named(take), take.luma_ray_conn_id)
+            self._hook = LumaRayHook(take.luma_ray_conn_id)
 
     def wait(self, take: JobRecord) -> JobRecord:
         """Block until the video is ready, and return the take.
@@ -311,18 +340,44 @@ class Job:
         tag = f"{self._spec.identity.digest}.{self._ledger.attempt}"
         with self._context(take):
             try:
-                if take.state is RecordState.DELIVERED and is_in_place(take, output):
-                    here = str(output)
-                    return take if take.output_path == here else self._ledger.note(take, output_path=here)
+                if is_in_place(take, output):
+                    return self._returned(take)
                 with output.staged(tag) as part:
                     video = self._copied(take, part)
                     if video is None:
                         take, video = self._fetched(take, part)
+                    take = self._with_path(take)
                     delivered = place(self._ledger, output, take, video, self._hook.vendor_now())
             except OSError as error:
                 raise LumaRayDeliveryFailed(f"The video could not be stored at {output}: {error}.") from None
         log.info("Cost: %s USD; balance after: %s USD.", delivered.cost, delivered.remaining_credits)
         return delivered
+
+    def _returned(self, take: JobRecord) -> JobRecord:
+        """Return the take of a video that is in its place, on record as delivered there."""
+        here = str(self._spec.output)
+        if take.state is RecordState.DELIVERED and take.output_path == here:
+            return take
+        now = self._hook.vendor_now().isoformat()
+        return self._ledger.note(
+            self._with_path(take),
+            state=RecordState.DELIVERED,
+            output_path=here,
+            completed_at=take.completed_at or now,
+            delivered_at=take.delivered_at or now,
+        )
+
+    def _with_path(self, take: JobRecord) -> JobRecord:
+        """Make the path the take's, once there is something to put there."""
+        if self._ledger.current_key in (None, take.key):
+            return take
+        taken = self._ledger.note(take, leaving=self._leaving, state=RecordState.COMPLETED)
+        if self._ledger.current_key != take.key:
+            raise LumaRayDeliveryFailed(
+                f"Its path {str(self._spec.output)!r} was taken by another task instance meanwhile.",
+                request_id=take.request_id,
+            )
+        return taken
 
     def _copied(self, take: JobRecord, part: Path) -> VideoFile | None:
         """Copy the video from where it was delivered before, if it still lies there."""
@@ -361,13 +416,13 @@ class Job:
         Within the vendor's hour a 404 proves nothing, so it is asked again, now and by the next attempt.
         """
         if not take.request_id:
-            raise self._expired(take, "its file is gone and v1 named no id to ask for it")
+            take = self._found_by_body(take, "its file is gone and v1 named no id to ask for it")
         attempt = 0
         while True:
             attempt += 1
-            result, self._result = self._result or self._result_of(take.request_id), None
+            result, self._result = self._result or self._result_of(str(take.request_id)), None
             may_be_known = self._seconds_since(take) <= RECORD_LIFETIME  # by the clock of that reply
-            row = None if result.url else self._hook.find_job(take.request_id)
+            row = None if result.url else self._hook.find_job(str(take.request_id))
             url = result.url or (row and row.output_url)
             if url:
                 cost = result.cost or (row and row.cost)
@@ -384,6 +439,11 @@ class Job:
                 raise LumaRayJobFailed("Segmind reports FAILED in place of a result.")
             if result.state is not VendorStatus.NOT_FOUND:
                 break
+            if take.api_version == "v1" and take.body_is_unique and attempt == 1:
+                # What v1 gave as the id may have been a gateway's.
+                take = self._found_by_body(take, None)
+                if take.output_url:
+                    return take, not may_be_known
             if not may_be_known:
                 raise self._expired(take, "neither its result nor its history is there")
             delay = backoff(attempt)
@@ -411,13 +471,29 @@ class Job:
                 self._pause(wait)
         raise AssertionError("unreachable")
 
+    def _found_by_body(self, take: JobRecord, problem: str | None) -> JobRecord:
+        """Return a take with the id that the history has for its body, which no other call has sent.
+
+        :param problem: why it is not to be had where the history has none; None: then it stays as it is
+        """
+        rows = self._hook.find_jobs(take.model, take.started) if take.body_is_unique else []
+        found = matches(rows, model=take.model, body_sha256=take.body_sha256, since=take.started, claimed=())
+        if len(found) != 1:
+            if problem is None:
+                return take
+            raise self._expired(take, problem)
+        row = found[0]
+        return self._ledger.note(
+            take, request_id=row.request_id, output_url=row.output_url or take.output_url
+        )
+
     def _expired(self, take: JobRecord, why: str) -> LumaRayResultExpired:
         return LumaRayResultExpired(
             f"Bought at {take.started}, and no longer to be had from Segmind: {why}.",
             request_id=take.request_id,
             remedy=(
                 "To buy the clip again, give this one up, then clear the task:\n"
-                f"  python -m airflow_provider_luma give-up {str(self._spec.output)!r}"
+                f"  python -m airflow_provider_luma give-up {shlex.quote(str(self._spec.output))}"
             ),
         ).with_context(
             take.request_id, f"The job was bought; on record at {self._ledger.path}. Airflow will not retry."

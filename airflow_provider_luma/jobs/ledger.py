@@ -27,6 +27,7 @@ from airflow_provider_luma.jobs.record import (
     combine,
     merge,
 )
+from airflow_provider_luma.segmind.ids import is_same_id
 from airflow_provider_luma.storage import StoredFile, Version, is_lasting, permission_hint
 
 #: Renaming it would lose the jobs in flight.
@@ -204,6 +205,7 @@ class Ledger:
         base = next((one for one in self._known_takes if one.key == take.key), take)
         changed = take.changed(superseded=(), **changes)
         take = combine(base, changed) if base.revision > take.revision else changed
+        self._keep_other_id(take, changed)
         problems = []
         try:
             take = self._advance_file(take, leaving)
@@ -231,6 +233,12 @@ class Ledger:
                 "The record could not be written to one of its places (%s); the other holds it.", problem
             )
         return take
+
+    def _keep_other_id(self, kept: JobRecord, mine: JobRecord) -> None:
+        """Put a job on record as a take of its own where its call's record names another one by now."""
+        if mine.request_id and kept.request_id and not is_same_id(mine.request_id, kept.request_id):
+            log.error("%s and %s are both on record for one call.", mine.request_id, kept.request_id)
+            self.note(mine.changed(claim=f"{mine.key}/{mine.request_id}", state=RecordState.SUBMITTED))
 
     def note(self, take: JobRecord, *, leaving: JobRecord | None = None, **changes: Any) -> JobRecord:
         """Do as ``advance`` does; where it cannot be put on record the attempt goes on with what it knows."""
@@ -263,7 +271,9 @@ class Ledger:
             # Somebody else has written it since: what they know and what is known here goes together.
             self._refresh()
             newer = _take_of(self._record, take) if self._record else take
-            take = combine(newer, take) if newer is not take else take
+            if newer is not take:
+                mine, take = take, combine(newer, take)
+                self._keep_other_id(take, mine)
         raise OSError(f"others wrote it {MAX_ROUNDS} times in a row")
 
     def _claim_file(self, record: JobRecord) -> bool:

@@ -51,6 +51,8 @@ _ORDER = (
 )
 #: What belongs to one delivery, and is never mixed from two.
 _DELIVERY = ("sha256", "bytes", "mark")
+#: How many calls that bought nothing stay on record; a crowded request limit makes many.
+_KEPT_REFUSALS = 10
 _FIRST_COUNTS = ("request_id", "claim", "intent_at", "cost", "output_url")
 
 
@@ -278,16 +280,18 @@ class JobRecord(BaseModel):
 def assemble(current: JobRecord, others: Iterable[JobRecord]) -> JobRecord:
     """Return a record with one take as the current one and all others as superseded, each once.
 
-    A take that bought nothing is left out by its own task instance, which writes all copies; another one's copy, which
-    is not to be seen from here, may not know that yet.
+    Of the takes of its own task instance that bought nothing the last ones are kept: a copy that is not to be seen from
+    here may not know that yet.
     """
     takes: dict[str, JobRecord] = {}
     for take in others:
         if take.key != current.key:
             known = takes.get(take.key)
             takes[take.key] = combine(known, take) if known else take
-    kept = (take for take in takes.values() if not take.bought_nothing or take.identity != current.identity)
-    return current.changed(superseded=tuple(kept))
+    mine = [key for key, take in takes.items() if take.bought_nothing and take.identity == current.identity]
+    for key in mine[:-_KEPT_REFUSALS]:
+        del takes[key]
+    return current.changed(superseded=tuple(takes.values()))
 
 
 def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -54,7 +55,7 @@ def find_lost_job(
     finding = ""
     for number, delay in enumerate(LOOK_DELAYS, start=1):
         pause(delay)
-        if _is_settled(ledger, intent):
+        if _is_settled(ledger.read().takes, intent):
             return None
         try:
             row = hook.find_job(hint) if hint else None
@@ -69,19 +70,25 @@ def find_lost_job(
             continue
         # In this order: another's intent is on record before its job can be in the history.
         neighbours = [take for record in ledger.neighbours(intent.started) for take in record.takes]
-        takes = (*ledger.read().takes, *neighbours)
+        takes = ledger.read().takes
+        if _is_settled(takes, intent):
+            return None
+        takes = (*takes, *neighbours)
         judgement = judge(rows, intent, takes, is_last=number == len(LOOK_DELAYS), now=hook.vendor_now())
         if judgement.row is not None:
             return judgement.row
         finding = judgement.finding
         log.info("%s; looking again for up to %.0f s.", finding, sum(LOOK_DELAYS))
+    if _is_settled(ledger.read().takes, intent):
+        return None
+    output = shlex.quote(intent.output_path)
     raise LumaRaySubmitUnknown(
         f"{cause} {finding}.",
         remedy=(
             f"Look at the account's request history for {intent.intent_at} (model {intent.model}). Then, and clear the "
             "task:\n"
-            f"  the job is there:  python -m airflow_provider_luma adopt {intent.output_path!r} <request id>\n"
-            f"  it is not:         python -m airflow_provider_luma not-bought {intent.output_path!r}"
+            f"  the job is there:  python -m airflow_provider_luma adopt {output} <request id>\n"
+            f"  it is not:         python -m airflow_provider_luma not-bought {output}"
         ),
     ).with_context(
         None,
@@ -183,6 +190,6 @@ def _may_wait(take: JobRecord, now: datetime | None) -> bool:
     return now is not None and take.error is None and now < take.started + _LONGEST_CALL
 
 
-def _is_settled(ledger: Ledger, intent: JobRecord) -> bool:
-    take = next((take for take in ledger.read().takes if take.key == intent.key), intent)
+def _is_settled(takes: Iterable[JobRecord], intent: JobRecord) -> bool:
+    take = next((take for take in takes if take.key == intent.key), intent)
     return take.state is not RecordState.INTENT

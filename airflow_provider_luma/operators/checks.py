@@ -94,6 +94,14 @@ def check_place(operator: Arguments) -> None:
         value = getattr(operator, name)
         require(isinstance(value, str) and value.strip() != "", name, value, "a text that is not empty")
 
+    path = operator.output_path
+    require(
+        "://" in path or path.startswith(("/", "~")),
+        "output_path",
+        path,
+        "an absolute path or a URI: a retry may run in another folder, and finds the job by its path",
+    )
+
 
 def check_inputs(operator: Arguments) -> None:
     """Check what is rendered or sent, and what a mapped task may have got from an XCom."""

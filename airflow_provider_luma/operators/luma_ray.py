@@ -189,7 +189,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
         self.defer(
             trigger=LumaRayJobTrigger(
-                luma_ray_conn_id=self.luma_ray_conn_id,
+                luma_ray_conn_id=take.luma_ray_conn_id,
                 request_id=str(take.request_id),
                 model=take.model,
                 submitted_at=take.started.isoformat(),

@@ -102,7 +102,7 @@ def parse_one(reply: Reply, request_id: str) -> HistoryEntry | None:
 
     :raises LumaRayUnavailable: neither the row nor a clear not-found
     """
-    if reply.status == 404:
+    if reply.status == 404 and reply.object():  # a page without JSON is not the vendor's word
         return None
     if reply.status == 200:
         for value in walk(reply.json()):

@@ -265,7 +265,7 @@ def parse_status(reply: Reply, request_id: str) -> JobStatus:
         return _outcome(VendorStatus(word), body)
     if reply.status in (401, 403, 429):
         raise unusable(reply, "The status call")
-    if reply.status == 404 and may_be_ours:
+    if reply.status == 404 and body and may_be_ours:  # a page without JSON is not the vendor's word
         return JobStatus(VendorStatus.NOT_FOUND)
     if reply.status == 200 and may_be_ours and word in (VendorStatus.QUEUED, VendorStatus.PROCESSING):
         return JobStatus(VendorStatus(word))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from airflow.providers.common.compat.sdk import AirflowException
 
@@ -43,7 +43,7 @@ def open_file(uri: str, conn_id: str | None = None) -> StoredFile:
         if not separator:
             return LocalFile(Path(uri).expanduser().absolute())
         if scheme == "file":
-            return LocalFile(Path("/" + unquote(urlsplit(uri).path).lstrip("/")))
+            return LocalFile(Path("/" + unquote(rest.partition("/")[2]).lstrip("/")))
         from airflow_provider_luma.storage.objects import open_object
 
         return open_object(uri, None if "@" in rest.partition("/")[0] else conn_id)

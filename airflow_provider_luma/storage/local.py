@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -87,7 +87,8 @@ class LocalFile(StoredFile):
     def create(self, content: bytes) -> str | None:
         """Write the file where there is none; of several writers one succeeds."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._written(content) as part:
+        # A link needs no lock; that one can be had is found out here, for later writes need it, after the money.
+        with _locked(self.path.parent), self._written(content) as part:
             try:
                 os.link(part, self.path)
             except FileExistsError:
@@ -95,10 +96,9 @@ class LocalFile(StoredFile):
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                with _locked(self.path.parent):
-                    if self.path.exists():
-                        return None
-                    part.replace(self.path)
+                if self.path.exists():
+                    return None
+                part.replace(self.path)
         _sync_folder(self.path.parent)
         return _token(content)
 
@@ -195,7 +195,7 @@ def _token(content: bytes) -> str:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep every other writer of a folder out, threads and machines alike; the lock ends with the process."""
-    lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    lock = _open_lock(folder / LOCK_NAME)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -206,6 +206,20 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock file for whoever may write to its folder, another user of this machine too."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except PermissionError:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with suppress(OSError):
+        os.fchmod(lock, 0o666)
+    return lock
 
 
 _told: set[Path] = set()

@@ -280,11 +280,18 @@ def test_one_job_in_two_spellings_is_one_take() -> None:
 
 
 @pytest.mark.parametrize("first_known", ["intent", "failed"])
-def test_a_call_that_is_known_to_have_bought_nothing_is_not_kept(first_known: str) -> None:
-    """Neither where one of two copies does not know that yet."""
+def test_a_call_that_is_known_to_have_bought_nothing_stays_so(first_known: str) -> None:
+    """Also where one of two copies does not know that yet."""
     knows, does_not = take("failed", claim="lost"), take("intent", claim="lost")
     copies = [does_not, knows] if first_known == "intent" else [knows, does_not]
-    assert assemble(take("intent", claim="new"), copies).superseded == ()
+    (kept,) = assemble(take("intent", claim="new"), copies).superseded
+    assert kept.state is RecordState.FAILED
+
+
+def test_of_many_refusals_the_last_ones_are_kept() -> None:
+    refused = [take("failed", claim=f"c{number}") for number in range(30)]
+    kept = assemble(take("intent", claim="new"), refused).superseded
+    assert [one.key for one in kept] == [f"c{number}" for number in range(20, 30)]
 
 
 # The schema

@@ -537,6 +537,28 @@ def test_a_wrong_key_is_told_by_the_first_call(
     assert {request.call for request in simulator.requests} == {"upload"}
 
 
+def test_an_attempt_whose_successor_delivers_first_returns_that_video(
+    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who delivers removes what others have begun; they may still run."""
+    download = LumaRayHook.download_video
+    outputs: list[dict[str, Any]] = []
+
+    def download_and_be_overtaken(self: LumaRayHook, url: str, destination: Path) -> Any:
+        video = download(self, url, destination)
+        if not outputs:
+            outputs.append({})
+            outputs.append(make_operator(frame, clip).execute(task_context()))
+        return video
+
+    monkeypatch.setattr(LumaRayHook, "download_video", download_and_be_overtaken)
+    overtaken = make_operator(frame, clip).execute(task_context())
+    assert overtaken == outputs[1]
+    assert recorded(clip)["state"] == "delivered"
+    assert files_beside(clip) == {"clip.mp4", "clip.mp4.job.json"}
+    assert simulator.charges == 1
+
+
 def test_a_full_disk_loses_neither_id_nor_leaves_a_part(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -248,7 +248,8 @@ def test_an_id_in_another_spelling_is_the_same_one(spelt: str) -> None:
 
 def test_only_404_says_that_the_history_does_not_have_a_request() -> None:
     assert parse_one(reply({"error": "Request r1 not found"}, 404), "r1") is None
-    assert parse_one(reply(HOSTILE["html"], 404), "r1") is None
+    with pytest.raises(LumaRayUnavailable):
+        parse_one(reply(HOSTILE["html"], 404), "r1")  # a gateway's page
     for answer in (
         *map(reply, HOSTILE.values()),
         reply(row("another")),

@@ -89,8 +89,8 @@ def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
         ),
         # not found proves nothing
         (reply({"error": f"Request {REQUEST_ID} not found"}, 404), VendorStatus.NOT_FOUND),
-        (reply(HOSTILE["html"], 404), VendorStatus.NOT_FOUND),
-        (reply(b"", 404), VendorStatus.NOT_FOUND),
+        (reply(HOSTILE["html"], 404), VendorStatus.UNKNOWN),
+        (reply(b"", 404), VendorStatus.UNKNOWN),
         # another job's state is not this one's
         *(
             (reply(body | {"request_id": "another"}, status), VendorStatus.UNKNOWN)

@@ -15,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from airflow_provider_luma.exceptions import (
     LumaRayConfigurationError,
     LumaRayDeliveryFailed,
+    LumaRayError,
     LumaRayRecordError,
 )
 from airflow_provider_luma.simulator import Simulator
@@ -132,3 +133,18 @@ def test_whatever_a_store_raises_is_not_absence(
             attempt(FRAME, VIDEO)
     attempt(FRAME, VIDEO)
     assert simulator.charges == 1
+
+
+@pytest.mark.parametrize("api_version", ["v1", "v2"])
+def test_a_worker_without_room_for_temporary_files_loses_no_job_and_asks_no_person(
+    plain: PlainStore, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, api_version: str
+) -> None:
+    """On v1 the file is needed before the paid call, on v2 after it."""
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.tempdir", "/nowhere")
+        with pytest.raises(LumaRayError, match="/nowhere") as told:
+            attempt(FRAME, VIDEO, api_version=api_version)
+    assert bool(told.value.request_id) is (api_version == "v2")
+    assert len(simulator.jobs) == (0 if api_version == "v1" else 1)
+    attempt(FRAME, VIDEO, api_version=api_version)
+    assert simulator.charges == len(simulator.jobs) == 1
