@@ -201,9 +201,7 @@ class Submission:
 
         with ExitStack() as stack:
             try:
-                part = stack.enter_context(
-                    self._spec.output.staged(f"{claim.identity.digest}.{claim.claim}")
-                )
+                part = stack.enter_context(self._spec.output.staged(f"{claim.identity.digest}.{claim.claim}"))
             except OSError as error:
                 self._ledger.withdraw(claim, str(error))
                 raise LumaRayRecordError(f"This worker has no room for the video: {error}.") from None
