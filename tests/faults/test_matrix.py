@@ -94,7 +94,12 @@ download&result  retry    500 404
 LEADS: dict[str, dict[str, Any]] = {
     "history": {"call": "submit", "kind": "reset", "accepted": True},
     "history_one": {"call": "status", "kind": "status", "status": 404, "times": 99},
-    "credits": {"call": "result", "kind": "status", "status": 404, "times": 99},  # the history tells no balance
+    "credits": {
+        "call": "result",
+        "kind": "status",
+        "status": 404,
+        "times": 99,
+    },  # the history tells no balance
     "result&one": {"call": "result", "kind": "status", "status": 404, "times": 99},
     "download&result": {"call": "download", "kind": "status", "status": 404, "times": 99},
 }
@@ -109,7 +114,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "submit_v2_only": {"api_version": "v2"},
     "credits_floor": {"min_remaining_credits": 1},
     # The deadline ends what would be minutes of waiting for the status, or for the request limit.
-    **{key: {"timeout": timedelta(seconds=0.2)} for key in ("status", "history_one", "submit-429", "v1-429", "result-429")},
+    **{
+        key: {"timeout": timedelta(seconds=0.2)}
+        for key in ("status", "history_one", "submit-429", "v1-429", "result-429")
+    },
 }
 VERBS = {
     "submit": "submit",
