@@ -91,17 +91,15 @@ download&result  retry    500 404
 """
 
 #: How a call of the table is brought about where it is more than the call of that name on the way of every job.
-LEADS: dict[str, dict[str, Any]] = {
-    "history": {"call": "submit", "kind": "reset", "accepted": True},
-    "history_one": {"call": "status", "kind": "status", "status": 404, "times": 99},
-    "credits": {
-        "call": "result",
-        "kind": "status",
-        "status": 404,
-        "times": 99,
-    },  # the history tells no balance
-    "result&one": {"call": "result", "kind": "status", "status": 404, "times": 99},
-    "download&result": {"call": "download", "kind": "status", "status": 404, "times": 99},
+LEADS: dict[str, list[dict[str, Any]]] = {
+    "history": [{"call": "submit", "kind": "reset", "accepted": True}],
+    "history_one": [{"call": "status", "kind": "status", "status": 404, "times": 99}],
+    # The history tells no balance.
+    "credits": [
+        {"call": call, "kind": "status", "status": 404, "times": 99} for call in ("status", "result")
+    ],
+    "result&one": [{"call": "result", "kind": "status", "status": 404, "times": 99}],
+    "download&result": [{"call": "download", "kind": "status", "status": 404, "times": 99}],
 }
 CALLS = {
     "submit_v2_only": "submit",
@@ -138,9 +136,9 @@ WORDS = {
     "person": ("person", "person"),
 }
 #: Seconds without a byte after which a call is given up, where the fault is told by the clock.
-PATIENCE = 0.25
+PATIENCE = 0.5
 #: How long a slow body takes, and how long the vendor's request limit is used up.
-SECONDS = {"slow": 0.4, "429": 0.1}
+SECONDS = {"slow": 0.8, "429": 0.1}
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ class Case:
 
     def inject(self, simulator: Simulator) -> None:
         """Let the fault happen for as long as the attempt lasts; a refused connection is not the simulator's."""
-        if lead := LEADS.get(self.name):
+        for lead in LEADS.get(self.name, ()):
             simulator.fault(**lead)
         if self.fault == "refused":
             return
