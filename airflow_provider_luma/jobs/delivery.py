@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def is_in_place(take: JobRecord, output: StoredFile) -> bool:
-    """Tell whether a file is a take's video, by the digest on record; how far the record says it got is no matter."""
-    known = take.bytes is not None and take.sha256 is not None
+    """Tell whether a file is a take's video, by the digest that is on record before the video is in its place."""
+    is_due = take.state in (RecordState.COMPLETED, RecordState.DELIVERED)
+    known = is_due and take.bytes is not None and take.sha256 is not None
     return known and output.holds(take.bytes or 0, take.sha256 or "", take.mark)
 
 
