@@ -69,6 +69,7 @@ class Job:
     :param stopped: gets an item when the task is told to stop, which ends a wait at once; unlike an event it may be
         filled from a signal handler
     :param bought: told a job's id as soon as it is on record
+    :param clock: a monotonic clock, in seconds
     """
 
     def __init__(
@@ -78,13 +79,15 @@ class Job:
         ledger: Ledger,
         stopped: SimpleQueue[None],
         bought: Callable[[JobRecord], None] = lambda take: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
         self._hook = hook
         self._ledger = ledger
         self._stopped = stopped
         self._bought = bought
-        self._submission = Submission(spec, hook, ledger, self._pause)
+        self._clock = clock
+        self._submission = Submission(spec, hook, ledger, self._pause, clock)
         self._is_new = False
         self._leaving: JobRecord | None = None
         self._result: JobResult | None = None
@@ -131,7 +134,7 @@ class Job:
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
             cause = f"An attempt ended around its paid call of {take.intent_at}."
-            submission = Submission(spec, self._hook, self._ledger, self._pause)
+            submission = Submission(spec, self._hook, self._ledger, self._pause, self._clock)
             return submission.resolve(take, cause, leaving=standing.current)
         return self._taken_up(standing, take, is_returned=decision.action is Action.RETURN)
 
@@ -459,13 +462,13 @@ class Job:
 
     def _result_of(self, request_id: str) -> JobResult:
         """Ask for the result; a rate limit is waited out, ever longer, for as long as a job may take."""
-        deadline = time.monotonic() + self._spec.timeout.total_seconds()
+        deadline = self._clock() + self._spec.timeout.total_seconds()
         for refusals in count():
             try:
                 return self._hook.get_result(request_id)
             except LumaRayRateLimited as error:
-                wait = min(error.seconds_to_reset() * 2**refusals, LONGEST_RATE_LIMIT)
-                if time.monotonic() + wait > deadline:
+                wait = min(error.seconds_to_reset() * 2 ** min(refusals, 6), LONGEST_RATE_LIMIT)
+                if self._clock() + wait > deadline:
                     raise
                 log.info("%s: %s Waiting %.0f s.", request_id, error.cause, wait)
                 self._pause(wait)

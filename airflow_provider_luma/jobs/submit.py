@@ -92,7 +92,7 @@ class Submission:
             except LumaRayRateLimited as error:
                 # Certainly not bought, and on record as such: the one refusal that passes by waiting. A crowd of
                 # tasks that meet the limit together ask ever more rarely.
-                wait = min(error.seconds_to_reset() * 2**refusals, LONGEST_RATE_LIMIT)
+                wait = min(error.seconds_to_reset() * 2 ** min(refusals, 6), LONGEST_RATE_LIMIT)
                 refusals += 1
                 if self._clock() + wait > deadline:
                     raise

@@ -32,7 +32,6 @@ from airflow_provider_luma.hooks import backoff
 from airflow_provider_luma.jobs.job import Job as PaidJob
 from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger
 from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState
-from airflow_provider_luma.jobs.submit import Submission
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 from airflow_provider_luma.segmind.history import body_digest
 from airflow_provider_luma.storage.local import LocalFile
@@ -130,9 +129,8 @@ class WorldOperator(LumaRayImageToVideoOperator):
             clock=world.clock,
             nonce=world.name,
         )
-        there = PaidJob(spec, hook, ledger, FakeQueue(world), job._bought)  # type: ignore[arg-type]
-        there._submission = Submission(spec, hook, ledger, there._pause, world.clock)  # type: ignore[arg-type]
-        return there, hook
+        queue: Any = FakeQueue(world)
+        return PaidJob(spec, hook, ledger, queue, job._bought, world.clock), hook  # type: ignore[arg-type]
 
     def _in_world(self, file: Any) -> WorldFile:
         return WorldFile(file, self.world, self.is_conditional)
