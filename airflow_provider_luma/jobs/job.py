@@ -69,6 +69,7 @@ class Job:
     :param stopped: gets an item when the task is told to stop, which ends a wait at once; unlike an event it may be
         filled from a signal handler
     :param bought: told a job's id as soon as it is on record
+    :param clock: seconds that only grow
     :param clock: a monotonic clock, in seconds
     """
 
@@ -293,6 +294,7 @@ class Job:
             waited=lambda: self._seconds_since(take),
             timeout=self._spec.timeout.total_seconds(),
             poll_interval=self._spec.poll_interval,
+            clock=self._clock,
         )
         limiter = self._hook.limiter
         with self._context(take), limiter.waiting():

@@ -380,7 +380,7 @@ class Attempt:
         ledger = Ledger(self.identity, output, store, clears, clock=world.scheduler.now, nonce=world.nonce)
         hook: Any = Hook(world, self.identity)
         wait: Any = Wait(world.scheduler)
-        job = Job(self._spec(world, output, clears), hook, ledger, wait)
+        job = Job(self._spec(world, output, clears), hook, ledger, wait, clock=world.scheduler.now)
         try:
             take = job.ensure_bought()
             if isinstance(take, Reused):
