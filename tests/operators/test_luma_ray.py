@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import shlex
 from datetime import timedelta
@@ -11,6 +13,7 @@ from typing import Any
 
 import av
 import pytest
+import requests
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_luma.exceptions import (
@@ -27,6 +30,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs.job import Job
+from airflow_provider_luma.media import send_frame
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage.local import LOCK_NAME
 from tests.support import (
@@ -109,6 +113,24 @@ def test_a_file_goes_by_upload_or_inline(
 ) -> None:
     make_operator(frame, clip, **arguments).execute(task_context())
     assert simulator.jobs[0].body["start_frame"].startswith(sent)
+
+
+@pytest.mark.parametrize("frame_transfer", ["upload", "base64"])
+def test_a_file_that_is_replaced_after_it_was_checked_goes_as_it_was(
+    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, frame_transfer: Any
+) -> None:
+    checked = frame.read_bytes()
+
+    def replace_and_send(*arguments: Any) -> Any:
+        frame.write_bytes(b"\xff\xd8\xff another picture")
+        return send_frame(*arguments)
+
+    monkeypatch.setattr("airflow_provider_luma.jobs.submit.send_frame", replace_and_send)
+    make_operator(frame, clip, frame_transfer=frame_transfer).execute(task_context())
+    sent = simulator.jobs[0].body["start_frame"]
+    got = requests.get(sent, timeout=10).content if sent.startswith("http") else base64.b64decode(sent)
+    assert got == checked
+    assert recorded(clip)["frame_identity"] == f"sha256:{hashlib.sha256(checked).hexdigest()}"
 
 
 def test_an_url_goes_as_it_is_and_its_signature_is_not_on_record(

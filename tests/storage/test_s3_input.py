@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.jobs.ledger import Ledger, Standing
-from airflow_provider_luma.media import MAX_FRAME_BYTES, read_frame
+from airflow_provider_luma.media import MAX_FRAME_BYTES, read_frame, send_frame
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage import open_file
 from tests.jobs.takes import ME, SIBLING, take
@@ -133,6 +134,23 @@ def test_a_frame_that_changes_before_its_upload_is_not_sent_for_the_one_that_was
     bucket.put("frames/f.jpg", b"\xff\xd8\xff another")
     with pytest.raises(LumaRayUnavailable, match="changed while it was read"):
         frame.read()
+
+
+@pytest.mark.parametrize("frame_transfer", ["upload", "base64"])
+def test_an_attempt_whose_frame_changes_before_it_is_sent_buys_nothing_and_the_next_one_does(
+    bucket: Bucket, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, frame: Path, frame_transfer: str
+) -> None:
+    def replace_and_send(*arguments: Any) -> Any:
+        bucket.put("frames/f.jpg", frame.read_bytes() + b"\0")
+        return send_frame(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("airflow_provider_luma.jobs.submit.send_frame", replace_and_send)
+        with pytest.raises(LumaRayUnavailable, match="changed while it was read"):
+            attempt(frame_transfer=frame_transfer)
+    assert simulator.jobs == []
+    attempt(frame_transfer=frame_transfer)
+    assert simulator.charges == 1
 
 
 def test_a_frame_that_vanishes_before_the_vendor_fetches_it_costs_nothing(
