@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_a_lost_call_that_blocks_a_path_is_given_up(
     task.lose(simulator)
     with pytest.raises(Exception, match="is in use") as caught:
         task.attempt(run_id="run_2")
-    command = advised(str(caught.value), "give-up").split("'")[1]
+    (command,) = shlex.split(advised(str(caught.value), "give-up").partition("give-up")[2])
     assert "is perhaps bought for about 1.60 USD" in cli("give-up", command).err
     assert cli("give-up", command, "--yes").code == 0
     task.attempt(run_id="run_2")
