@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
@@ -302,3 +303,45 @@ def test_a_file_holds_what_has_its_digest(tmp_path: Path) -> None:
     assert not local(tmp_path / "v.mp4").holds(5, hashlib.sha256(b"54321").hexdigest(), None)
     assert not local(tmp_path / "v.mp4").holds(4, digest, None)
     assert not local(tmp_path / "missing").holds(5, digest, None)
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_folder_that_may_not_be_listed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deep: bool
+) -> None:
+    """Whoever runs the tests may list any."""
+    closed = tmp_path / "run"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    folder = local(tmp_path) if deep else local(closed)
+    with pytest.raises(PermissionError, match="run"):
+        list(folder.files_below(".job.json", datetime.now(UTC), deep=deep))
+
+
+def test_files_below_a_folder_that_is_not_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file"):
+        assert list(local(tmp_path / name).files_below(".job.json", datetime.now(UTC), deep=True)) == []
+
+
+def test_files_below_are_those_of_interest(tmp_path: Path) -> None:
+    for name in ("a.job.json", "[x]/b*.job.json", "c.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "gone.job.json").symlink_to("nowhere")
+    now = datetime.now(UTC)
+
+    def found(since: datetime, *, deep: bool) -> set[str]:
+        files = local(tmp_path).files_below(".job.json", since, deep=deep)
+        return {str(file).removeprefix(f"{tmp_path}/") for file in files}
+
+    assert found(now, deep=True) == {"a.job.json", "[x]/b*.job.json"}
+    assert found(now, deep=False) == {"a.job.json"}
+    assert found(now + timedelta(hours=2), deep=True) == set()

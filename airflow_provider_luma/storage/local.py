@@ -172,13 +172,23 @@ class LocalFile(StoredFile):
     def files_below(self, suffix: str, since: datetime, *, deep: bool) -> Iterator[LocalFile]:
         """Yield the files whose names end so, but for those that were last written well before."""
         oldest = (since - _CLOCKS_APART).timestamp()
-        for path in self.path.glob(f"**/*{suffix}" if deep else f"*{suffix}"):
-            try:
-                is_old = path.stat().st_mtime < oldest
-            except FileNotFoundError:
-                continue
-            if not is_old:
-                yield LocalFile(path)
+
+        def tell(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise error
+
+        for folder, folders, names in os.walk(
+            self.path, onerror=tell
+        ):  # glob passes over what it may not read
+            if not deep:
+                folders.clear()
+            for path in (Path(folder, name) for name in names if name.endswith(suffix)):
+                try:
+                    is_old = path.stat().st_mtime < oldest
+                except FileNotFoundError:
+                    continue
+                if not is_old:
+                    yield LocalFile(path)
 
     def names_below(self) -> list[str]:
         """Return the paths of all files below, relative to this folder."""
