@@ -42,7 +42,10 @@ def put(writer: int, file: LocalFile, before: str) -> bool:
 
     with file.staged(f"{writer}") as part:
         part.write_bytes(content_of(writer))
-        return file.put(part, allowed) is not None
+        try:
+            return file.put(part, allowed) is not None
+        except FileNotFoundError:  # who is first removes what the others have begun
+            return False
 
 
 def count_up(writer: int, file: LocalFile, before: str) -> bool:
