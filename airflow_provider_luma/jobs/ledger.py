@@ -130,7 +130,7 @@ class Ledger:
         current = takes[self._record.key] if self._record else None
         mine = [take for take in takes.values() if take.identity == self._identity]
         return Standing(
-            own=max(mine, key=lambda take: (take.revision, take is current), default=None),
+            own=max(mine, key=lambda take: (*_lateness(take), take is current), default=None),
             current=current,
             takes=tuple(takes.values()),
         )
@@ -369,6 +369,11 @@ class Ledger:
             _, record = _read(file)
             if record is not None and record.identity != self._identity:
                 yield record
+
+
+def _lateness(take: JobRecord) -> tuple[int, bool, int]:
+    """Return by what the last take of a task instance is told: an attempt that outlived a clear writes late, too."""
+    return take.cleared.clear_number or 0, not take.bought_nothing, take.revision
 
 
 def _reconciled(stored: JobRecord, beside: JobRecord) -> JobRecord:

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import json
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayJobFailed,
     LumaRayRecordError,
     LumaRaySubmitUnknown,
+    LumaRaySuperseded,
 )
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.hooks.transport import Transport
@@ -439,3 +442,36 @@ def test_a_video_that_cannot_be_read_again_is_no_bare_error(
     assert isinstance(outcome.error, LumaRayDeliveryFailed)
     assert task.tells_of(outcome.error, job)
     task.check_delivered(task.attempt(), job)
+
+
+def test_a_claim_that_is_withdrawn_late_does_not_hide_what_was_bought_since(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path
+) -> None:
+    """Monday's first attempt hung at the API server until a clear had bought; on Tuesday the path is another run's."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    class Replaced(RuntimeError):
+        error = SimpleNamespace(detail={"status_code": 404})
+
+    class HangingStore(MemoryStore):
+        def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+            hangs.set()
+            assert goes_on.wait(10)
+            raise Replaced
+
+    def attempt(run_id: str, prompt: str, clears: int = 0, store: MemoryStore | None = None) -> Any:
+        operator = make_operator(frame, tmp_path / "clip.mp4", prompt=prompt)
+        return operator.execute(task_context(run_id=run_id, clears=clears, store=store))
+
+    store = MemoryStore()
+    with ThreadPoolExecutor(1) as threads:
+        zombie = threads.submit(attempt, "monday", "a", store=HangingStore())
+        assert hangs.wait(10)
+        bought = attempt("monday", "b", clears=1, store=store)
+        goes_on.set()
+        with pytest.raises(LumaRaySuperseded):
+            zombie.result()
+    attempt("tuesday", "a")
+    again = attempt("monday", "an edit that no clear came with", clears=1, store=store)
+    assert again["request_id"] == bought["request_id"]
+    assert simulator.charges == 2
