@@ -34,7 +34,17 @@ def place(ledger: Ledger, output: StoredFile, take: JobRecord, video: VideoFile,
     :raises LumaRayDeliveryFailed: the path is another's by now
     :raises OSError: the place cannot be written
     """
-    take = ledger.note(take, sha256=video.sha256, bytes=video.size, mark=None, output_path=str(output))
+    if take.state is RecordState.DELIVERED and is_in_place(take, output):
+        log.info("%s: another attempt has delivered it meanwhile.", take.request_id)
+        return take
+    take = ledger.note(
+        take,
+        state=RecordState.COMPLETED,
+        sha256=video.sha256,
+        bytes=video.size,
+        mark=None,
+        output_path=str(output),
+    )
     mark, problem = None, None
     if take.sha256 == video.sha256:
         try:
