@@ -146,7 +146,7 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(meanwhile=self.run_meanwhile)
+        self.world = World(meanwhile=self.run_meanwhile, on_purchase=self.check_claim)
         self.root = Path(tempfile.mkdtemp(prefix="luma_life_", dir=DISK))
         self.folder = self.root / "videos"
         self.running: list[Instance] = []
@@ -154,6 +154,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.clear_number = 0
         self.a_copy_is_gone = False
         self.given_up: set[str] = set()
+        self.used_claims: set[str] = set()
 
     def teardown(self) -> None:
         try:
@@ -459,6 +460,18 @@ class LifeOfAJob(RuleBasedStateMachine):
         return [
             job for job in self.world.jobs.values() if job.poster.index == instance.index and not job.doomed
         ]
+
+    def check_claim(self) -> None:
+        """A call is paid for under a claim that is on record before it, and under none is another one."""
+        identity = self.identity(self.running[-1])
+        claims = [
+            take
+            for take in self.takes()
+            if (take.identity, take.state) == (identity, RecordState.INTENT)
+            and take.key not in self.used_claims
+        ]
+        assert claims, "bought without a claim on record"
+        self.used_claims.add(max(claims, key=lambda take: take.intent_at).key)
 
     def check_charges(self) -> None:
         """Nothing is paid for twice, and no retry buys what its task instance has not been cleared for."""

@@ -152,6 +152,7 @@ class World:
     :param credits: the balance at the beginning, in US dollars
     :param v1_reply: "video", "json" that has its address, or the video and "nameless", without the job's id
     :param meanwhile: lets somebody else run: OTHER, RETRY or CLEARED
+    :param on_purchase: looks at what is on record when a paid call is accepted
     """
 
     now: float = 1_800_000_000.0
@@ -163,6 +164,7 @@ class World:
     jobs: dict[str, Job] = field(default_factory=dict)
     attempt: Attempt = field(default_factory=Attempt)
     meanwhile: Callable[[str], None] = lambda who: None
+    on_purchase: Callable[[], None] = lambda: None
     #: Whose record did not reach one of its two copies.
     torn: list[Any] = field(default_factory=list)
     #: Who sent a paid call whose outcome is not plain, or stopped where it may have.
@@ -299,6 +301,7 @@ class World:
         )
         self.doom_next = False
         self.jobs[job.request_id] = job
+        self.on_purchase()
         return job
 
     @property
