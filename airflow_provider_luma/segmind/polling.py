@@ -41,8 +41,8 @@ def next_poll(waited: float, typical: float, *, spacing: float = 0.0, jitter: fl
     share = _PAUSE_ABOUT_TYPICAL if begin <= waited <= end else _PAUSE
     pause = max(share * waited, min(_FIRST_PAUSE + waited, _SHORTEST_PAUSE))
     to_likely_done = _LIKELY_DONE * typical - waited
-    if pause < to_likely_done < spacing:
-        return waited + to_likely_done * (1 + _JITTER * jitter)
+    if waited < typical and to_likely_done < spacing:
+        return waited + max(pause, to_likely_done) * (1 + _JITTER * jitter)
     return waited + max(pause, spacing) * (1 + _JITTER * (2 * jitter - 1))
 
 

@@ -151,7 +151,7 @@ def test_a_poll_that_tells_nothing_means_still_running(
 @each_question
 @pytest.mark.parametrize("request_id", ["../../v1/get-user-credits", "a/b?c=d#e", "caf\u00e9 1", "%2e%2e"])
 def test_an_id_cannot_lead_elsewhere(hook_at: HookAt, call: str, ask: Ask, request_id: str) -> None:
-    hook, host = hook_at(http(404))
+    hook, host = hook_at(to_json({"error": "not found"}, 404))
     for verb in (hook.get_status, hook.get_result, hook.find_job):
         verb(request_id)
     targets = [seen.target for seen in host.seen]
@@ -261,7 +261,7 @@ def test_a_page_that_cannot_be_read_is_no_end_of_the_pages(hook_at: HookAt) -> N
 def test_the_three_hosts_can_be_told_apart(
     hook_at: HookAt, peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch, frame: object
 ) -> None:
-    api, upload, history = (peer(http(404)) for _ in range(3))
+    api, upload, history = (peer(to_json({"error": "not found"}, 404)) for _ in range(3))
     set_connection(monkeypatch, api.url, upload_url=upload.url + "/", history_url=history.url + "/h")
     hook = LumaRayHook()
     hook.get_status("r1")
