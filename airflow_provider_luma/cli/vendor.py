@@ -49,9 +49,9 @@ def lost_job(hook: LumaRayHook, found: Found) -> tuple[HistoryEntry | None, str]
     take = found.take
     try:
         rows = hook.find_jobs(take.model, take.started)
-        beside = [one for record in found.ledger.neighbours(take.started) for one in record.takes]
+        neighbours = [] if take.body_is_unique else list(found.ledger.neighbours(take.started))
     except LumaRayError as error:
         return None, f"Segmind's request history could not be asked: {error.cause}"
-    takes = (*found.standing.takes, *beside)
+    takes = (*found.standing.takes, *(one for record in neighbours for one in record.takes))
     judgement = judge(rows, take, takes, is_last=True, now=hook.vendor_now())
     return judgement.row, judgement.finding

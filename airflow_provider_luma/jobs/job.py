@@ -69,7 +69,6 @@ class Job:
     :param stopped: gets an item when the task is told to stop, which ends a wait at once; unlike an event it may be
         filled from a signal handler
     :param bought: told a job's id as soon as it is on record
-    :param clock: seconds that only grow
     :param clock: a monotonic clock, in seconds
     """
 
@@ -347,6 +346,7 @@ class Job:
             try:
                 if is_in_place(take, output):
                     return self._returned(take)
+                self._refuse_taken_path()
                 with output.staged(tag) as part:
                     video = self._copied(take, part)
                     if video is None:
@@ -357,6 +357,18 @@ class Job:
                 raise LumaRayDeliveryFailed(f"The video could not be stored at {output}: {error}.") from None
         log.info("Cost: %s USD; balance after: %s USD.", delivered.cost, delivered.remaining_credits)
         return delivered
+
+    def _refuse_taken_path(self) -> None:
+        """Leave a file alone that came to the path after the job was bought, as ``if_exists="fail"`` says."""
+        if self._spec.if_exists != "fail":
+            return
+        place = self._look(self._ledger.read())
+        is_own = place.holds is not None and place.holds.identity == self._spec.identity
+        if place.is_taken and not is_own:
+            raise LumaRayDeliveryFailed(
+                f"Its path {str(self._spec.output)!r} is taken by now, and if_exists='fail'.",
+                remedy="Move that file away; the next attempt delivers the video.",
+            )
 
     def _returned(self, take: JobRecord) -> JobRecord:
         """Return the take of a video that is in its place, on record as delivered there."""

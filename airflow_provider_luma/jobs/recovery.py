@@ -49,7 +49,7 @@ def find_lost_job(
     :param hint: an id that may be the job's
     :return: None where the record has been settled meanwhile, by another attempt or a person
     :raises LumaRaySubmitUnknown: none such, or several, or one that may be another call's
-    :raises LumaRayRecordError: a record beside the video, which may lay claim to the job, cannot be read
+    :raises LumaRayRecordError: a record beside the video cannot be read, whose call may have sent the same body
     """
     log.warning("%s Looking in Segmind's request history for the job.", cause)
     finding = ""
@@ -68,8 +68,10 @@ def find_lost_job(
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
             finding = f"The history gives no answer ({error.cause})"
             continue
-        # In this order: another's intent is on record before its job can be in the history.
-        neighbours = [take for record in ledger.neighbours(intent.started) for take in record.takes]
+        neighbours: list[JobRecord] = []
+        if not intent.body_is_unique:
+            # After the history: another's intent is on record before its job can be there.
+            neighbours = [take for record in ledger.neighbours(intent.started) for take in record.takes]
         takes = ledger.read().takes
         if _is_settled(takes, intent):
             return None

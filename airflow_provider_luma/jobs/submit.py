@@ -42,7 +42,7 @@ class Submission:
     :param hook: the account
     :param ledger: where the job is on record
     :param pause: waits some seconds
-    :param clock: seconds that only grow
+    :param clock: a monotonic clock, in seconds
     """
 
     def __init__(

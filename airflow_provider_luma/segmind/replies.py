@@ -111,7 +111,6 @@ class JobStatus:
     :param cost: US dollars charged
     :param remaining_credits: the balance after the job in US dollars
     :param output_url: where the video is; the status call itself does not tell
-    :param seconds: how long the job took, from the submission on
     """
 
     state: VendorStatus
@@ -119,7 +118,6 @@ class JobStatus:
     cost: Decimal | None = None
     remaining_credits: Decimal | None = None
     output_url: str | None = field(default=None, repr=False)
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -279,13 +277,11 @@ def _failure(body: dict[str, Any]) -> str:
 def _outcome(state: VendorStatus, body: dict[str, Any]) -> JobStatus:
     metrics = body.get("metrics")
     amounts = metrics if isinstance(metrics, dict) else {}
-    seconds = money(amounts.get("total_time"))
     return JobStatus(
         state,
         error=_failure(body) if state is VendorStatus.FAILED else None,
         cost=money(amounts.get("cost")),
         remaining_credits=money(amounts.get("remaining_credits")),
-        seconds=None if seconds is None else float(seconds),
     )
 
 

@@ -193,3 +193,31 @@ def test_a_page_of_404_is_not_the_vendors_word(simulator: Simulator, frame: Path
     simulator.clear_faults()
     assert make_operator(frame, clip).execute(task_context(clears=1)) == first
     assert simulator.charges == 1
+
+
+def test_a_file_that_came_to_the_path_after_the_purchase_is_left_alone_under_if_exists_fail(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    context = task_context()
+    with pytest.raises(TaskDeferred) as deferred:
+        make_operator(frame, clip, if_exists="fail", deferrable=True).execute(context)
+    event = {"request_id": deferred.value.trigger.serialize()[1]["request_id"], "reason": "ready"}
+    clip.write_bytes(b"somebody else's")
+    for attempt in (lambda op: op.execute_complete(context, event), lambda op: op.execute(context)):
+        with pytest.raises(LumaRayError, match="is taken by now") as told:
+            attempt(make_operator(frame, clip, if_exists="fail"))
+        assert "a retry" in str(told.value) or "re-attaches" in str(told.value)
+    assert clip.read_bytes() == b"somebody else's"
+    clip.unlink()
+    outputs = make_operator(frame, clip, if_exists="fail").execute(context)
+    assert (outputs["request_id"], simulator.charges) == (event["request_id"], 1)
+
+
+def test_a_record_nearby_that_cannot_be_read_does_not_matter_to_a_body_that_no_other_call_has_sent(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    clip.parent.mkdir()
+    (clip.parent / "other.mp4.job.json").write_text("{")
+    simulator.fault("submit", "reset", accepted=True)
+    outputs = make_operator(frame, clip, frame_transfer="upload").execute(task_context())
+    assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)

@@ -395,7 +395,6 @@ class FakeHook:
             error="doomed" if state is VendorStatus.FAILED else None,
             cost=cost,
             remaining_credits=None if cost is None else self._world.balance_at(job.ready),
-            seconds=None if cost is None else self._world.latency,
         )
 
     def get_result(self, request_id: str) -> JobResult:
