@@ -39,10 +39,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "LOOK_DELAYS", (0.0, 0.05, 0.05, 0.1))
 
 
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all simulators, so that each clip is rendered once."""
+    return tmp_path_factory.mktemp("simulator")
+
+
 @pytest.fixture
-def simulator() -> Iterator[Simulator]:
+def simulator(clips: Path) -> Iterator[Simulator]:
     """A Segmind of the test's own, quick and with short clips."""
-    with Simulator(latency=0.05, clip_seconds=0.2, credits="20", api_key=API_KEY) as running:
+    with Simulator(latency=0.02, clip_seconds=0.2, credits="20", api_key=API_KEY, work_dir=clips) as running:
         yield running
 
 
@@ -50,6 +56,12 @@ def simulator() -> Iterator[Simulator]:
 def connection(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> None:
     """The default connection, to the simulator."""
     set_connection(monkeypatch, simulator.url, timeout=5)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Where a video goes, in a folder that is not there yet."""
+    return tmp_path / "out" / "clip.mp4"
 
 
 @pytest.fixture

@@ -19,19 +19,9 @@ from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayE
 from airflow_provider_luma.jobs import recovery
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage import LocalFile, open_file
-from tests.support import API_KEY, MemoryStore, make_operator, set_connection, task_context
+from tests.support import API_KEY, MemoryStore, make_operator, recorded, set_connection, task_context
 
 pytestmark = pytest.mark.usefixtures("connection")
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return tmp_path / "out" / "clip.mp4"
-
-
-def on_record(clip: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(clip.with_name(clip.name + ".job.json").read_text())
-    return record
 
 
 def test_resubmit_does_not_buy_what_was_settled_while_it_looked(
@@ -79,7 +69,7 @@ def test_a_video_that_was_moved_back_is_known_by_its_digest(
         make_operator(frame, clip).execute(task_context(clears=1))
     away.rename(clip)
     assert make_operator(frame, clip).execute(task_context(clears=2))["request_id"] == first["request_id"]
-    assert (simulator.charges, on_record(clip)["state"]) == (1, "delivered")
+    assert (simulator.charges, recorded(clip)["state"]) == (1, "delivered")
 
 
 def test_a_deferred_job_whose_record_and_frame_are_gone_is_delivered(
@@ -171,11 +161,11 @@ def test_a_cleared_old_run_that_cannot_be_restored_leaves_the_path(
     make_operator(frame, clip, prompt="monday").execute(task_context(run_id="monday"))
     tuesday = make_operator(frame, clip, prompt="tuesday").execute(task_context(run_id="tuesday"))
     clip.write_bytes(clip.read_bytes()[:-1] + b"\1")
-    record = on_record(clip)
+    record = recorded(clip)
     simulator.advance(8 * 24 * 3600)
     with pytest.raises(LumaRayError):
         make_operator(frame, clip, prompt="monday").execute(task_context(run_id="monday", clears=1))
-    assert on_record(clip)["request_id"] == record["request_id"] == tuesday["request_id"]
+    assert recorded(clip)["request_id"] == record["request_id"] == tuesday["request_id"]
     make_operator(frame, clip, prompt="wednesday").execute(task_context(run_id="wednesday"))
     assert simulator.charges == 3
 

@@ -24,20 +24,10 @@ from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs.ledger import STATE_KEY
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 from airflow_provider_luma.simulator import Simulator
-from tests.support import API_KEY, MemoryStore, make_operator, set_connection, task_context
+from tests.support import API_KEY, MemoryStore, make_operator, recorded, set_connection, task_context
 
 pytestmark = pytest.mark.usefixtures("connection")
 LATE = {"timeout": timedelta(seconds=0.1)}
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return tmp_path / "out" / "clip.mp4"
-
-
-def on_record(clip: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(clip.with_name(clip.name + ".job.json").read_text())
-    return record
 
 
 def bought_and_late(simulator: Simulator, operator: LumaRayImageToVideoOperator, context: Any) -> str:
@@ -85,7 +75,7 @@ def test_a_clear_with_changed_inputs_buys_and_names_the_job_that_it_leaves(
     outputs = make_operator(frame, clip, prompt="another").execute(task_context(clears=1))
     assert (outputs["request_id"] != first, len(simulator.jobs)) == (True, 2)
     assert f"job {first} was bought before" in caplog.text
-    assert [take["request_id"] for take in on_record(clip)["superseded"]] == [first]
+    assert [take["request_id"] for take in recorded(clip)["superseded"]] == [first]
 
 
 def test_the_retry_of_a_cleared_task_is_a_retry(simulator: Simulator, frame: Path, clip: Path) -> None:
@@ -153,11 +143,11 @@ def test_a_signed_end_frame_is_one_frame_however_it_is_signed(
     first = operator("one").execute(task_context(store=store))
     assert operator("two").execute(task_context(store=store, clears=1)) == first
     assert simulator.charges == 1
-    assert "Signature" not in json.dumps([on_record(clip), store.get(STATE_KEY)])
+    assert "Signature" not in json.dumps([recorded(clip), store.get(STATE_KEY)])
 
 
 @pytest.mark.parametrize("name", ["token", "sv", "sig", "key"])
-def test_a_parameter_that_may_be_content_tells_two_frames_apart_and_is_not_on_record(
+def test_a_parameter_that_may_be_content_tells_two_frames_apart_and_is_not_recorded(
     simulator: Simulator, frame: Path, clip: Path, name: str
 ) -> None:
     url = LumaRayHook().upload_image(frame)
@@ -165,7 +155,7 @@ def test_a_parameter_that_may_be_content_tells_two_frames_apart_and_is_not_on_re
         make_operator(f"{url}?{name}={value}", clip).execute(task_context(clears=clears))
     assert len(simulator.jobs) == 2
     secret = name != "sv"
-    assert ("secret" in json.dumps(on_record(clip))) is not secret
+    assert ("secret" in json.dumps(recorded(clip))) is not secret
 
 
 # One path, many owners
@@ -180,7 +170,7 @@ def test_an_older_run_that_is_cleared_restores_its_clip_and_buys_nothing(
     again = make_operator(frame, clip, prompt="sunday").execute(task_context(run_id="sunday", clears=1))
     assert (again["request_id"], clip.read_bytes()) == (sunday["request_id"], video)
     assert simulator.charges == 2
-    record = on_record(clip)
+    record = recorded(clip)
     known = {record["request_id"], *(take["request_id"] for take in record["superseded"])}
     assert known == {sunday["request_id"], monday["request_id"]}
 
@@ -253,7 +243,7 @@ def test_a_record_that_is_lost_while_deferred_is_made_anew(
         task_context(), event=event, **deferred.value.kwargs or {}
     )
     assert (outputs["request_id"], simulator.charges) == (event["request_id"], 1)
-    assert on_record(clip)["state"] == "delivered"
+    assert recorded(clip)["state"] == "delivered"
 
 
 def test_an_old_record_of_another_dag_that_cannot_be_read_blocks_no_lookup(
@@ -307,7 +297,7 @@ def test_a_replaced_attempt_does_not_pay(simulator: Simulator, frame: Path, clip
     store.is_replaced = True
     with pytest.raises(LumaRaySuperseded):
         make_operator(frame, clip).execute(task_context(store=store))
-    assert (simulator.jobs, on_record(clip)["state"]) == ([], "failed")
+    assert (simulator.jobs, recorded(clip)["state"]) == ([], "failed")
     outputs = make_operator(frame, clip).execute(task_context(store=MemoryStore()))
     assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)
 
@@ -334,7 +324,7 @@ def test_a_replaced_attempt_that_wakes_after_its_retry_has_delivered_turns_nothi
         make_operator(frame, clip).execute(task_context(store=store))
     job = simulator.jobs[0].request_id
     assert str(caught.value).startswith(job)
-    assert (on_record(clip)["state"], on_record(clip)["request_id"], simulator.charges) == (
+    assert (recorded(clip)["state"], recorded(clip)["request_id"], simulator.charges) == (
         "delivered",
         job,
         1,
@@ -361,7 +351,7 @@ def test_a_worker_whose_clock_is_hours_off_neither_gives_up_nor_sleeps(
 def test_a_record_that_says_tomorrow_is_waited_for(simulator: Simulator, frame: Path, clip: Path) -> None:
     """Another worker wrote it, whose clock was ahead."""
     first = bought_and_late(simulator, make_operator(frame, clip, **LATE), task_context())
-    record = on_record(clip)
+    record = recorded(clip)
     moved = datetime.fromisoformat(record["submitted_at"]) + timedelta(hours=2)
     path = clip.with_name("clip.mp4.job.json")
     path.write_text(json.dumps({**record, "submitted_at": moved.isoformat(), "intent_at": moved.isoformat()}))
@@ -386,7 +376,7 @@ def test_a_limit_whose_reset_lies_in_the_past_is_no_burst(
     with pytest.raises(LumaRayError):
         make_operator(frame, clip, timeout=timedelta(seconds=1.5)).execute(task_context())
     assert simulator.calls["submit"] <= 3
-    assert on_record(clip)["state"] == "failed"
+    assert recorded(clip)["state"] == "failed"
 
 
 @pytest.mark.parametrize("word", ["FAILED", "COMPLETED"])
@@ -404,7 +394,7 @@ def test_a_job_that_failed_is_asked_about_once_more_before_another_is_bought(
 ) -> None:
     """The record says FAILED, and the vendor says that it is done."""
     first = bought_and_late(simulator, make_operator(frame, clip, **LATE), task_context())
-    record = on_record(clip)
+    record = recorded(clip)
     clip.with_name("clip.mp4.job.json").write_text(
         json.dumps({**record, "state": "failed", "error": "a gateway"})
     )

@@ -18,12 +18,12 @@ from airflow_provider_luma.cli.main import main
 from airflow_provider_luma.exceptions import LumaRaySubmitUnknown
 from airflow_provider_luma.jobs.ledger import STATE_KEY
 from airflow_provider_luma.simulator import Simulator
-from tests.faults.conftest import brief, clips, connect
+from tests.faults.conftest import brief, connect
 from tests.faults.harness import settle
 from tests.storage.conftest import Bucket, bucket, fresh_stores, gate, session_gate, store
 from tests.support import API_KEY, MemoryStore, make_operator, task_context
 
-__all__ = ["brief", "bucket", "clips", "fresh_stores", "gate", "session_gate", "store"]
+__all__ = ["brief", "bucket", "fresh_stores", "gate", "session_gate", "store"]
 
 
 @dataclass(frozen=True)

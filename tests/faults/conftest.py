@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from airflow_provider_luma.hooks import backoff, luma_ray
 from airflow_provider_luma.jobs import recovery
 from airflow_provider_luma.simulator import Simulator
-from tests.support import API_KEY, set_connection
-
-
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all simulators, so that each clip is rendered once."""
-    return tmp_path_factory.mktemp("vendor")
-
-
-@pytest.fixture
-def simulator(clips: Path) -> Iterator[Simulator]:
-    with Simulator(latency=0.02, clip_seconds=0.2, credits="20", api_key=API_KEY, work_dir=clips) as running:
-        yield running
+from tests.support import set_connection
 
 
 @pytest.fixture

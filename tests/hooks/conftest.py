@@ -19,9 +19,8 @@ from airflow_provider_luma.hooks import backoff
 from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.segmind.request import GenerationRequest
-from airflow_provider_luma.simulator import Simulator
 from tests.hooks.peer import Answer, Peer
-from tests.support import API_KEY, set_connection
+from tests.support import set_connection
 
 
 @pytest.fixture(autouse=True)
@@ -54,18 +53,6 @@ def frame(tmp_path: Path, picture: bytes) -> Path:
     path = tmp_path / "frame.jpg"
     path.write_bytes(picture)
     return path
-
-
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all simulators, so that each clip is rendered once."""
-    return tmp_path_factory.mktemp("simulator")
-
-
-@pytest.fixture
-def simulator(clips: Path) -> Iterator[Simulator]:
-    with Simulator(latency=0.02, clip_seconds=0.2, credits="20", api_key=API_KEY, work_dir=clips) as running:
-        yield running
 
 
 @pytest.fixture

@@ -45,11 +45,6 @@ from tests.support import (
 pytestmark = pytest.mark.usefixtures("connection")
 
 
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return tmp_path / "out" / "clip.mp4"
-
-
 def files_beside(clip: Path) -> set[str]:
     """Return the names in a clip's folder, but for the lock, which stays."""
     return {path.name for path in clip.parent.iterdir()} - {LOCK_NAME}

@@ -87,12 +87,6 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all simulators, so that each clip is rendered once."""
-    return tmp_path_factory.mktemp("simulator")
-
-
 @pytest.fixture
 def sim(clips: Path) -> Iterator[Simulator]:
     """A simulator whose jobs take a minute of its own time: tests advance the clock."""
