@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -237,6 +239,29 @@ def test_a_video_is_put_whole_and_only_where_that_is_allowed(
     assert seen[0] == b"old", "on the disk before it is in its place"
     assert target.read_bytes() == b"new"
     assert names(tmp_path) == ["v.mp4"]
+
+
+def _is_killed_writing_a_record(path: Path) -> None:
+    os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+    local(path).create(b"one")
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["created", "replaced"])
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path, is_there: bool) -> None:
+    path = tmp_path / "v.mp4.job.json"
+    writer = multiprocessing.get_context("spawn").Process(target=_is_killed_writing_a_record, args=(path,))
+    writer.start()
+    writer.join()
+    assert len(list(tmp_path.glob(".*.part"))) == 1
+    if is_there:
+        path.write_bytes(b"one")
+        version = local(path).read_version()
+        assert version is not None
+        local(path).replace(b"two", version.token)
+    else:
+        local(path).create(b"two")
+    assert path.read_bytes() == b"two"
+    assert list(tmp_path.glob(".*.part")) == []
 
 
 def test_what_killed_attempts_left_goes_with_the_next_video(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class LocalFile(StoredFile):
         """Write the file where there is none; of several writers one succeeds."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # A link needs no lock; that one can be had is found out here, for later writes need it, after the money.
-        with _locked(self.path.parent), self._written(content) as part:
+        with _locked(self.path.parent) as is_locked, self._written(content, is_locked) as part:
             try:
                 os.link(part, self.path)
             except FileExistsError:
@@ -106,7 +106,7 @@ class LocalFile(StoredFile):
         """Write the file where its content still has the digest that a token is."""
         if not self.path.parent.is_dir():
             return None
-        with _locked(self.path.parent), self._written(content) as part:
+        with _locked(self.path.parent) as is_locked, self._written(content, is_locked) as part:
             there = self.read()
             if there is None or _token(there) != token:
                 return None
@@ -115,7 +115,9 @@ class LocalFile(StoredFile):
         return _token(content)
 
     @contextmanager
-    def _written(self, content: bytes) -> Iterator[Path]:
+    def _written(self, content: bytes, is_locked: bool) -> Iterator[Path]:
+        if is_locked:  # so whoever wrote what is there was killed
+            self._remove_parts()
         part = self.path.with_name(f"{self._part_prefix}{uuid.uuid4().hex[:8]}.part")
         try:
             with part.open("wb") as file:
@@ -153,9 +155,12 @@ class LocalFile(StoredFile):
                 return None
             local.replace(self.path)
         _sync_folder(self.path.parent)
-        for left in self.path.parent.glob(f"{self._part_prefix}*.part"):
-            left.unlink(missing_ok=True)
+        self._remove_parts()
         return ""
+
+    def _remove_parts(self) -> None:
+        for part in self.path.parent.glob(f"{self._part_prefix}*.part"):
+            part.unlink(missing_ok=True)
 
     def fetch(self, local: Path) -> bool:
         """Copy the file."""
@@ -203,9 +208,13 @@ def _token(content: bytes) -> str:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep every other writer of a folder out, threads and machines alike; the lock ends with the process."""
+def _locked(folder: Path) -> Iterator[bool]:
+    """Keep every other writer of a folder out, threads and machines alike; the lock ends with the process.
+
+    False where the file system has no locks.
+    """
     lock = _open_lock(folder / LOCK_NAME)
+    is_locked = True
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -213,7 +222,8 @@ def _locked(folder: Path) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise
             _tell_no_locks(folder)
-        yield
+            is_locked = False
+        yield is_locked
     finally:
         os.close(lock)
 
