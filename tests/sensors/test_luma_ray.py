@@ -115,6 +115,24 @@ def test_a_timeout_fails_or_skips(soft_fail: bool, outcome: type[Exception]) -> 
         )
 
 
+@pytest.mark.parametrize(
+    ("soft_fail", "outcome"), [(False, AirflowSensorTimeout), (True, AirflowSkipException)]
+)
+def test_a_deferred_sensor_that_resumes_after_its_timeout_fails_or_skips(
+    soft_fail: bool, outcome: type[Exception]
+) -> None:
+    """The time counts from the first attempt to wait, however often the trigger has fired."""
+    waiting = sensor(mode="deferrable", threshold=99, soft_fail=soft_fail)
+    with pytest.raises(TaskDeferred) as deferred:
+        waiting.execute(context())
+    began = datetime.now(UTC) - timedelta(seconds=6)
+    kwargs = {**(deferred.value.kwargs or {}), "started_at": began.isoformat()}
+    with pytest.raises(outcome):
+        waiting.resume_execution(
+            str(deferred.value.method_name), {**kwargs, "event": {"balance": "20"}}, context()
+        )
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("switch", ["none", "soft_fail", "never_fail", "silent_fail"])
 def test_a_wrong_key_fails_at_once_whatever_soft_fail_says(

@@ -1,0 +1,133 @@
+"""A bought job that the vendor, the record or the trigger says odd things about."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_provider_luma.exceptions import (
+    LumaRayDeliveryFailed,
+    LumaRayError,
+    LumaRayRecordError,
+    LumaRayResultExpired,
+    LumaRayTimeout,
+    LumaRayUnavailable,
+)
+from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.segmind.replies import JobResult, VendorStatus
+from airflow_provider_luma.simulator import Simulator
+from tests.support import make_operator, record_path, recorded, task_context
+
+pytestmark = pytest.mark.usefixtures("connection")
+LATE = {"timeout": timedelta(seconds=0.1)}
+HOUR = 3600.0
+
+
+def forget(simulator: Simulator, *calls: str) -> None:
+    """Let the vendor answer 404 to calls from now on."""
+    for call in calls:
+        simulator.fault(call, "status", status=404, times=99)
+
+
+def buy_and_leave(simulator: Simulator, frame: Path, clip: Path) -> str:
+    """Let an attempt buy a job and give up waiting for it; return the job's id."""
+    for call in ("status", "result"):
+        simulator.fault(call, "status", status=500, times=99)
+    with pytest.raises(LumaRayTimeout):
+        make_operator(frame, clip, **LATE).execute(task_context())
+    simulator.clear_faults()
+    return simulator.jobs[-1].request_id
+
+
+def check_is_named(error: LumaRayError, request_id: str, clip: Path, simulator: Simulator) -> None:
+    """Check what each error about a bought job says, and that nothing more was bought."""
+    told = str(error)
+    assert told.startswith(f"{request_id}: ")
+    assert "bought" in told
+    assert str(record_path(clip)) in told
+    assert recorded(clip)["request_id"] == request_id
+    assert simulator.charges == 1
+
+
+def test_a_job_that_neither_status_nor_history_knows_after_the_vendors_hour_is_for_a_person(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    request_id = buy_and_leave(simulator, frame, clip)
+    forget(simulator, "status", "result", "history_one")
+    simulator.advance(HOUR + 60)
+    with pytest.raises(LumaRayResultExpired, match="neither its status nor its history") as told:
+        make_operator(frame, clip).execute(task_context())
+    assert isinstance(told.value, AirflowFailException)
+    check_is_named(told.value, request_id, clip, simulator)
+
+
+def test_within_the_hour_it_may_only_be_late(simulator: Simulator, frame: Path, clip: Path) -> None:
+    request_id = buy_and_leave(simulator, frame, clip)
+    forget(simulator, "status", "result", "history_one")
+    with pytest.raises(LumaRayTimeout) as told:
+        make_operator(frame, clip, **LATE).execute(task_context())
+    check_is_named(told.value, request_id, clip, simulator)
+
+
+@pytest.mark.parametrize(
+    ("age", "error"), [(0, LumaRayDeliveryFailed), (HOUR + 60, LumaRayResultExpired)], ids=["young", "old"]
+)
+def test_a_result_that_is_not_found(
+    simulator: Simulator, frame: Path, clip: Path, age: float, error: type[LumaRayError]
+) -> None:
+    request_id = make_operator(frame, clip).execute(task_context())["request_id"]
+    clip.unlink()
+    simulator.fault("download", "status", status=404)
+    forget(simulator, "status", "result", "history_one")
+    simulator.advance(age)
+    with pytest.raises(error, match="neither its result nor its history is there") as told:
+        make_operator(frame, clip).execute(task_context())
+    check_is_named(told.value, request_id, clip, simulator)
+
+
+def test_a_completed_job_whose_result_names_no_video(
+    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"status": "COMPLETED", "answer": 42}
+    nameless = JobResult(VendorStatus.COMPLETED, None, None, None, body)
+    with monkeypatch.context() as patch:  # no fault of the simulator's does this
+        patch.setattr(LumaRayHook, "get_result", lambda self, request_id: nameless)
+        patch.setattr(LumaRayHook, "find_job", lambda self, request_id: None)
+        with pytest.raises(LumaRayDeliveryFailed, match="names no video") as told:
+            make_operator(frame, clip).execute(task_context())
+    check_is_named(told.value, simulator.jobs[0].request_id, clip, simulator)
+    assert recorded(clip)["result"] == body, "for whoever reports it"
+    assert make_operator(frame, clip).execute(task_context())["request_id"] == simulator.jobs[0].request_id
+    assert simulator.charges == 1
+
+
+@pytest.mark.parametrize("event", [None, "ready", {}, {"request_id": None}, {"request_id": 7}])
+def test_an_event_that_names_no_job_costs_nothing(
+    simulator: Simulator, frame: Path, clip: Path, event: Any
+) -> None:
+    with pytest.raises(TaskDeferred):
+        make_operator(frame, clip, deferrable=True).execute(task_context())
+    with pytest.raises(LumaRayRecordError, match="names no job") as told:
+        make_operator(frame, clip, deferrable=True).execute_complete(task_context(), event)
+    assert str(clip) in str(told.value)
+    outputs = make_operator(frame, clip).execute(task_context())
+    assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)
+
+
+def test_a_job_that_failed_and_cannot_be_asked_about_is_not_bought_again(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    simulator.fault("submit", "failed")
+    with pytest.raises(LumaRayError, match="FAILED"):
+        make_operator(frame, clip).execute(task_context())
+    simulator.fault("status", "html", times=99)
+    with pytest.raises(LumaRayUnavailable, match="Nothing is bought until"):
+        make_operator(frame, clip).execute(task_context())
+    assert len(simulator.jobs) == 1
+    simulator.clear_faults()
+    make_operator(frame, clip).execute(task_context())
+    assert (len(simulator.jobs), simulator.charges) == (2, 1)
