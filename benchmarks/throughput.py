@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -99,6 +100,7 @@ def crowds(
     poll_interval: float | None = None,
 ) -> Report:
     """Let ours wait for jobs that all take equally long and for drawn ones, and the SDK for the former, all at once."""
+    import_module("airflow_provider_luma.operators.luma_ray")  # before hundreds of threads do
     options = {"requests_per_minute": per_minute, "credits": "100000", "clip_seconds": 0.2}
     with (
         server(clip_seconds=0.2) as elsewhere,
@@ -222,7 +224,7 @@ class _Vendor:
 
 def _process(vendor: _Vendor, seconds: float) -> Iterator[float]:
     """Buy, poll and fetch as a blocking task does, and yield its pauses."""
-    from airflow_provider_luma.hooks.limiter import RateLimiter
+    from airflow_provider_luma.hooks.limiter import Rank, RateLimiter
     from airflow_provider_luma.segmind.polling import next_poll
 
     limiter = RateLimiter(vendor.per_minute, clock=lambda: vendor.now)
@@ -230,7 +232,7 @@ def _process(vendor: _Vendor, seconds: float) -> Iterator[float]:
     def urgent() -> Iterator[float]:
         refusals = 0
         while True:
-            while delay := limiter.take(urgent=True):
+            while delay := limiter.take(Rank.URGENT):
                 yield delay
             if not (reset := vendor.reset()):
                 return
@@ -245,7 +247,7 @@ def _process(vendor: _Vendor, seconds: float) -> Iterator[float]:
         while not is_done:
             waited = vendor.now - bought_at
             yield next_poll(waited, seconds, spacing=limiter.spacing(), jitter=random.random()) - waited
-            if delay := limiter.take(urgent=False):
+            if delay := limiter.take(Rank.POLL):
                 yield delay
             elif reset := vendor.reset():
                 limiter.close(reset)

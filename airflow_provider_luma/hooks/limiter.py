@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 from functools import cache
 
 from airflow_provider_luma.exceptions import SHORTEST_RATE_LIMIT
@@ -20,6 +21,8 @@ from airflow_provider_luma.exceptions import SHORTEST_RATE_LIMIT
 _WINDOW = 61.0
 #: The share of the limit that polls may use; the rest is reserved for submits, results and the like.
 _POLL_SHARE = 0.8
+#: And of that, looks at the balance may use what the polls of bought jobs aim to leave.
+_BALANCE_SHARE = 0.5
 #: A 429 shows that other processes use the account too. Polls then get rarer by this factor, each time, up to the most,
 #: which lets a hundred blocking tasks poll within the usual limit. With every minute without one it is halved.
 _STRAIN = 2.0
@@ -32,6 +35,17 @@ _MOST_JITTER = 1.0
 _POLL_AIM = 0.5
 
 
+class Rank(Enum):
+    """Who goes first where the limit is short."""
+
+    #: What a task cannot go on without: a submit, an upload, a result.
+    URGENT = auto()
+    #: A look at a job that is bought; its caller looks again anyway.
+    POLL = auto()
+    #: A look at the balance; its caller looks again anyway, and nothing is bought that waits for it.
+    BALANCE = auto()
+
+
 class RateLimiter:
     """At most so many requests in any minute.
 
@@ -40,8 +54,9 @@ class RateLimiter:
     """
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._places = max(int(per_minute), 1)
-        self._poll_places = max(int(per_minute * _POLL_SHARE), 1)
+        shares = {Rank.URGENT: 1.0, Rank.POLL: _POLL_SHARE, Rank.BALANCE: _BALANCE_SHARE}
+        self._places = {rank: max(int(per_minute * share), 1) for rank, share in shares.items()}
+        self._turn = _WINDOW / self._places[Rank.POLL]
         self._clock = clock
         self._lock = threading.Lock()
         self._taken: deque[float] = deque()
@@ -51,20 +66,21 @@ class RateLimiter:
         self._strain = 1.0
         self._strained_at = 0.0
 
-    def take(self, *, urgent: bool) -> float:
+    def take(self, rank: Rank) -> float:
         """Take a place and return 0; where none is free, return the seconds until it is worth asking again.
 
-        Polls that find no room are given successive turns, so that they do not all come back at once.
-
-        :param urgent: whether the request may use the places reserved from polls
+        Polls that find no room are given successive turns, so that they do not all come back at once. The balance comes
+        after the last of them.
         """
         with self._lock:
             now = self._clock()
-            delay = self._delay(now, self._places if urgent else self._poll_places)
+            delay = self._delay(now, self._places[rank])
+            if rank is Rank.BALANCE and now < self._last_turn:
+                delay = max(delay, self._last_turn + self._turn - now)
             if not delay:
                 self._taken.append(now)
-            elif not urgent:
-                turn = max(now + delay, self._last_turn + _WINDOW / self._poll_places)
+            elif rank is Rank.POLL:
+                turn = max(now + delay, self._last_turn + self._turn)
                 self._last_turn = min(turn, now + delay + _WINDOW)
                 delay = self._last_turn - now
             return delay
@@ -113,7 +129,7 @@ class RateLimiter:
         :param jobs: how many those are; None: all that wait
         """
         sharers = self._waiting if jobs is None else jobs
-        return sharers * self._strain_at(self._clock()) * _WINDOW / (self._places * _POLL_AIM)
+        return sharers * self._strain_at(self._clock()) * _WINDOW / (self._places[Rank.URGENT] * _POLL_AIM)
 
 
 @cache

@@ -22,7 +22,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download, vendor_can_reach
 from airflow_provider_luma.hooks.key import sealed
-from airflow_provider_luma.hooks.limiter import RateLimiter, limiter_of
+from airflow_provider_luma.hooks.limiter import Rank, RateLimiter, limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
 from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport
 from airflow_provider_luma.media import Frame, VideoFile, VideoSink, ends_whole, is_mp4_head, read_frame
@@ -143,13 +143,15 @@ class LumaRayHook(BaseHook):
         print(message)  # noqa: T201 - `airflow connections test` shows no message of a success, and no log
         return True, message
 
-    def get_credits(self) -> Credits:
+    def get_credits(self, rank: Rank = Rank.URGENT) -> Credits:
         """Return the balance; the call is free.
 
+        :param rank: how urgent it is where the rate limit is short; what is not gets one try
         :raises LumaRayAuthenticationError: the key does not work
-        :raises LumaRayUnavailable: no usable answer after several tries
+        :raises LumaRayRateLimited: the rate limit leaves no room
+        :raises LumaRayUnavailable: no usable answer
         """
-        return parse_credits(self._transport.get(f"{self.settings.api_url}/v1/get-user-credits"))
+        return parse_credits(self._transport.get(f"{self.settings.api_url}/v1/get-user-credits", rank=rank))
 
     def reserve(self) -> None:
         """Wait for the next paid call's place in the rate limit, so that none waits with its intent on record."""
@@ -213,14 +215,15 @@ class LumaRayHook(BaseHook):
             hint=head.header_id(),
         )
 
-    def get_status(self, request_id: str) -> JobStatus:
+    def get_status(self, request_id: str, rank: Rank = Rank.POLL) -> JobStatus:
         """Ask how a job stands; "not found" is an answer too, and proves nothing.
 
+        :param rank: how urgent it is where the rate limit is short; what is not gets one try
         :raises LumaRayAuthenticationError: the key does not work
-        :raises LumaRayRateLimited: the rate limit leaves no room for a poll
-        :raises LumaRayUnavailable: no answer after several tries
+        :raises LumaRayRateLimited: the rate limit leaves no room
+        :raises LumaRayUnavailable: no answer
         """
-        reply = self._transport.get(f"{self._request_url(request_id)}/status", poll=True)
+        reply = self._transport.get(f"{self._request_url(request_id)}/status", rank=rank)
         return parse_status(reply, request_id)
 
     def get_result(self, request_id: str) -> JobResult:
@@ -235,13 +238,14 @@ class LumaRayHook(BaseHook):
     def _request_url(self, request_id: str) -> str:
         return f"{self.settings.api_url}/v2/requests/{quote(request_id, safe='')}"
 
-    def find_job(self, request_id: str) -> HistoryEntry | None:
+    def find_job(self, request_id: str, rank: Rank = Rank.URGENT) -> HistoryEntry | None:
         """Return a job of any age from the request history; None where the history does not have it.
 
+        :param rank: how urgent it is where the rate limit is short; what is not gets one try
         :raises LumaRayUnavailable: the history gives no usable answer
         """
         url = f"{self._history_url}/{quote(request_id, safe='')}"
-        return parse_one(self._transport.get(url), request_id)
+        return parse_one(self._transport.get(url, rank=rank), request_id)
 
     def find_jobs(self, model: str, since: datetime) -> list[HistoryEntry]:
         """Return a model's jobs of the last days, newest first, in-flight and failed ones included.
@@ -266,7 +270,7 @@ class LumaRayHook(BaseHook):
         :raises LumaRayUnavailable: the history gives no usable answer
         """
         query = _newest_first(self.vendor_now() - timedelta(days=1))
-        return parse_rows(self._transport.get(self._history_url, query, poll=True))
+        return parse_rows(self._transport.get(self._history_url, query, rank=Rank.POLL))
 
     def _history_pages(self, model: str, since: datetime) -> Iterator[list[HistoryEntry]]:
         now = self.vendor_now()

@@ -23,7 +23,7 @@ from airflow_provider_luma.exceptions import LumaRayRateLimited, LumaRaySubmitUn
 from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.hooks.clock import VendorClock
 from airflow_provider_luma.hooks.key import KeyAuth, KeyFilter, sealed
-from airflow_provider_luma.hooks.limiter import RateLimiter
+from airflow_provider_luma.hooks.limiter import Rank, RateLimiter
 from airflow_provider_luma.hooks.settings import Settings
 from airflow_provider_luma.segmind.redaction import redact
 from airflow_provider_luma.segmind.replies import Reply, rate_limited
@@ -92,17 +92,18 @@ class Transport:
         return open_session(settings, settings.api_url, settings.upload_url, settings.history_url)
 
     @sealed
-    def get(self, url: str, query: Mapping[str, str] | None = None, *, poll: bool = False) -> Reply:
+    def get(self, url: str, query: Mapping[str, str] | None = None, *, rank: Rank = Rank.URGENT) -> Reply:
         """Make a free call and return its reply, whatever its status.
 
-        :param poll: whether the caller will ask again anyway, so that a rate limit is reported and not waited for
+        :param rank: the caller of one that is not urgent asks again anyway: it gets one try, and a rate limit is
+            reported and not waited for
         :raises LumaRayUnavailable: no reply after several tries
-        :raises LumaRayRateLimited: a poll for which the rate limit leaves no room
+        :raises LumaRayRateLimited: the rate limit leaves no room for a call that is not urgent
         """
         attempt = 0
         while True:
             attempt += 1
-            self._take_place(poll=poll)
+            self._take_place(rank)
             reply: Reply | None = None
             try:
                 sent_at = datetime.now(UTC)
@@ -118,20 +119,17 @@ class Transport:
                 problem = error.cause.rstrip(".")
             if reply is not None and reply.status not in RETRIED_STATUSES:
                 return reply
-            delay = backoff(attempt)
+            delay = backoff(attempt) if rank is Rank.URGENT else None
             if reply is not None and reply.status == 429:
                 self._close_limit(reply)
-                if poll:
-                    return reply
             if delay is not None:
                 log.debug("GET %s: %s; retrying in %.1f s", urlsplit(url).path, problem, delay)
                 time.sleep(delay)
             elif reply is not None:
                 return reply
             else:
-                raise LumaRayUnavailable(
-                    f"No answer from {urlsplit(url).hostname} after {attempt} tries: {problem}."
-                )
+                tries = "a try" if attempt == 1 else f"{attempt} tries"
+                raise LumaRayUnavailable(f"No answer from {urlsplit(url).hostname} after {tries}: {problem}.")
 
     @contextmanager
     def post(
@@ -242,10 +240,10 @@ class Transport:
             self._take_place()
             self._reserved = True
 
-    def _take_place(self, *, poll: bool = False) -> None:
+    def _take_place(self, rank: Rank = Rank.URGENT) -> None:
         told = False
-        while delay := self._limiter.take(urgent=not poll):
-            if poll:
+        while delay := self._limiter.take(rank):
+            if rank is not Rank.URGENT:
                 now = self.clock.now()
                 raise LumaRayRateLimited(
                     "The connection's requests_per_minute are used up; nothing was sent.",

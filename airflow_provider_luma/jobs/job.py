@@ -8,27 +8,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import (
-    LONGEST_RATE_LIMIT,
     LumaRayConfigurationError,
     LumaRayDeliveryFailed,
     LumaRayError,
     LumaRayJobFailed,
-    LumaRayRateLimited,
     LumaRayRecordError,
     LumaRayResultExpired,
     LumaRayTimeout,
     LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks.backoff import backoff
+from airflow_provider_luma.hooks.limiter import Rank
 from airflow_provider_luma.jobs.decision import Action, Decision, Place, decide
 from airflow_provider_luma.jobs.delivery import is_in_place, place
 from airflow_provider_luma.jobs.ledger import MAX_ROUNDS, Standing
+from airflow_provider_luma.jobs.patience import Patience
 from airflow_provider_luma.jobs.polling import JobPoller
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.jobs.submit import Submission
@@ -87,7 +86,8 @@ class Job:
         self._stopped = stopped
         self._bought = bought
         self._clock = clock
-        self._submission = Submission(spec, hook, ledger, self._pause, clock)
+        self._patience = Patience(spec.timeout.total_seconds(), self._pause, clock)
+        self._submission = Submission(spec, hook, ledger, self._patience)
         self._is_new = False
         self._leaving: JobRecord | None = None
         self._result: JobResult | None = None
@@ -134,7 +134,7 @@ class Job:
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
             cause = f"An attempt ended around its paid call of {take.intent_at}."
-            submission = Submission(spec, self._hook, self._ledger, self._pause, self._clock)
+            submission = Submission(spec, self._hook, self._ledger, self._patience)
             return submission.resolve(take, cause, leaving=standing.current)
         return self._taken_up(standing, take, is_returned=decision.action is Action.RETURN)
 
@@ -197,7 +197,7 @@ class Job:
 
     def _asked_again(self, take: JobRecord, standing: Standing) -> JobRecord:
         """Ask once more for a job that FAILED, before another one is bought; it is free."""
-        status = self._hook.get_status(str(take.request_id))
+        status = self._patience.past_limit(lambda: self._hook.get_status(str(take.request_id), Rank.URGENT))
         if status.state is VendorStatus.NOT_FOUND:
             row = self._hook.find_job(str(take.request_id))
             status = status if row is None else row.status()
@@ -475,18 +475,7 @@ class Job:
         )
 
     def _result_of(self, request_id: str) -> JobResult:
-        """Ask for the result; a rate limit is waited out, ever longer, for as long as a job may take."""
-        deadline = self._clock() + self._spec.timeout.total_seconds()
-        for refusals in count():
-            try:
-                return self._hook.get_result(request_id)
-            except LumaRayRateLimited as error:
-                wait = min(error.seconds_to_reset() * 2 ** min(refusals, 6), LONGEST_RATE_LIMIT)
-                if self._clock() + wait > deadline:
-                    raise
-                log.info("%s: %s Waiting %.0f s.", request_id, error.cause, wait)
-                self._pause(wait)
-        raise AssertionError("unreachable")
+        return self._patience.past_limit(lambda: self._hook.get_result(request_id))
 
     def _found_by_body(self, take: JobRecord, problem: str | None) -> JobRecord:
         """Return a take with the id that the history has for its body, which no other call has sent.

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
+from airflow_provider_luma.hooks.limiter import Rank
 from airflow_provider_luma.segmind.ids import id_key
 from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.segmind.polling import Verdict, judge, next_poll
@@ -116,8 +117,9 @@ class JobPoller:
         try:
             status = ask(self._request_id)
             # The history is asked where the call no longer (or not yet) knows the job.
-            row = hook.find_job(self._request_id) if status.state is VendorStatus.NOT_FOUND else None
-            status = status if row is None else row.status()
+            if status.state is VendorStatus.NOT_FOUND:
+                row = hook.find_job(self._request_id, Rank.POLL)
+                status = status if row is None else row.status()
         except LumaRayRateLimited as error:
             status, no_room = JobStatus(VendorStatus.UNKNOWN), error.seconds_to_reset()
         except LumaRayUnavailable:

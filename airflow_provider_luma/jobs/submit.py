@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import (
-    LONGEST_RATE_LIMIT,
     LumaRayDeliveryFailed,
     LumaRayError,
     LumaRayInsufficientCredits,
@@ -20,9 +18,10 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
 )
+from airflow_provider_luma.jobs.patience import Patience
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.jobs.recovery import find_lost_job
-from airflow_provider_luma.media import send_frame
+from airflow_provider_luma.media import Frame, send_frame
 from airflow_provider_luma.segmind.history import HistoryEntry, body_digest
 from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.segmind.request import GenerationRequest
@@ -41,23 +40,14 @@ class Submission:
     :param spec: what is asked for
     :param hook: the account
     :param ledger: where the job is on record
-    :param pause: waits some seconds
-    :param clock: a monotonic clock, in seconds
+    :param patience: waits out rate limits
     """
 
-    def __init__(
-        self,
-        spec: JobSpec,
-        hook: LumaRayHook,
-        ledger: Ledger,
-        pause: Callable[[float], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, spec: JobSpec, hook: LumaRayHook, ledger: Ledger, patience: Patience) -> None:
         self._spec = spec
         self._hook = hook
         self._ledger = ledger
-        self._pause = pause
-        self._clock = clock
+        self._patience = patience
         self._may_resubmit = spec.on_unknown_submit == "resubmit"
 
     def buy(self, inputs: Inputs) -> JobRecord | None:
@@ -68,41 +58,39 @@ class Submission:
         if inputs.frame:
             model = model_info(inputs.request.model)
             start_frame, is_unique = send_frame(
-                inputs.frame, spec.frame_transfer, model, self._hook.upload_image, self._hook.reaches
+                inputs.frame, spec.frame_transfer, model, self._upload, self._hook.reaches
             )
         request = replace(inputs.request, start_frame=start_frame)
         api_version = "v2" if spec.api_version == "auto" else spec.api_version
-        deadline = self._clock() + spec.timeout.total_seconds()
-        refusals = 0
-        while True:
-            self._hook.reserve()
-            intent = spec.intent(
-                inputs,
-                body_sha256=body_digest(request.body()),
-                body_is_unique=is_unique,
-                api_version=api_version,
-                at=self._hook.vendor_now().isoformat(),
-            )
-            claim = self._claim(intent)
-            if claim is None:
-                log.warning("Somebody else has written %s meanwhile; looking again.", self._ledger.path)
-                return None
-            try:
-                return self._pay(request, claim)
-            except LumaRayRateLimited as error:
-                # Certainly not bought, and on record as such: the one refusal that passes by waiting. A crowd of
-                # tasks that meet the limit together ask ever more rarely.
-                wait = min(error.seconds_to_reset() * 2 ** min(refusals, 6), LONGEST_RATE_LIMIT)
-                refusals += 1
-                if self._clock() + wait > deadline:
-                    raise
-                log.info("%s Waiting %.0f s.", error.cause, wait)
-                self._pause(wait)
-            except LumaRayRefused as error:
-                if (spec.api_version, api_version) != ("auto", "v2") or error.status_code not in (404, 405):
-                    raise
-                log.info("Segmind does not have model %r on v2; using v1.", request.model)
-                api_version = "v1"
+        claim_and_pay = partial(self._claim_and_pay, inputs, request, is_unique)
+        try:
+            # What a 429 refused is certainly not bought, and on record as such.
+            return self._patience.past_limit(partial(claim_and_pay, api_version))
+        except LumaRayRefused as error:
+            if (spec.api_version, api_version) != ("auto", "v2") or error.status_code not in (404, 405):
+                raise
+            log.info("Segmind does not have model %r on v2; using v1.", request.model)
+        return self._patience.past_limit(partial(claim_and_pay, "v1"))
+
+    def _upload(self, frame: Frame) -> str:
+        return self._patience.past_limit(lambda: self._hook.upload_image(frame))
+
+    def _claim_and_pay(
+        self, inputs: Inputs, request: GenerationRequest, is_unique: bool, api_version: str
+    ) -> JobRecord | None:
+        self._hook.reserve()
+        intent = self._spec.intent(
+            inputs,
+            body_sha256=body_digest(request.body()),
+            body_is_unique=is_unique,
+            api_version=api_version,
+            at=self._hook.vendor_now().isoformat(),
+        )
+        claim = self._claim(intent)
+        if claim is None:
+            log.warning("Somebody else has written %s meanwhile; looking again.", self._ledger.path)
+            return None
+        return self._pay(request, claim)
 
     def resolve(
         self, intent: JobRecord, cause: str, *, hint: str | None = None, leaving: JobRecord | None = None
@@ -116,7 +104,7 @@ class Submission:
         """
         try:
             intent = self._ledger.note(intent, error=cause)  # others then know that it waits no longer
-            found = find_lost_job(self._hook, self._ledger, intent, cause, self._pause, hint=hint)
+            found = find_lost_job(self._hook, self._ledger, intent, cause, self._patience.pause, hint=hint)
         except LumaRaySubmitUnknown as error:
             if not self._may_resubmit or intent.luma_ray_conn_id != self._spec.luma_ray_conn_id:
                 raise
@@ -154,7 +142,7 @@ class Submission:
         if least is None:
             log.info("Expected cost: %s.", cost)
             return
-        balance = self._hook.get_credits().total
+        balance = self._patience.past_limit(self._hook.get_credits).total
         log.info("Balance before: %s USD; expected cost: %s.", balance, cost)
         if balance - (price or 0) < least:
             raise LumaRayInsufficientCredits(

@@ -28,6 +28,7 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
     LumaRaySuperseded,
 )
+from airflow_provider_luma.hooks.limiter import Rank
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.hooks.transport import Transport
 from airflow_provider_luma.jobs import ledger
@@ -260,10 +261,10 @@ def test_a_death_while_the_submit_waits_for_the_request_limit_is_no_purchase(
     task = Task(simulator, tmp_path / "videos", LumaRayHook().upload_image(frame), stored=True)
     take_place = Transport._take_place
 
-    def die_rather_than_wait(self: Transport, *, poll: bool = False) -> None:
-        if task.record_path.exists() and self._limiter.take(urgent=True):
+    def die_rather_than_wait(self: Transport, rank: Rank = Rank.URGENT) -> None:
+        if task.record_path.exists() and self._limiter.take(Rank.URGENT):
             raise Died
-        take_place(self, poll=poll)
+        take_place(self, rank)
 
     simulator.fault("credits", "status", status=429, seconds=1, times=99)
     with monkeypatch.context() as for_now:

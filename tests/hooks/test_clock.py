@@ -55,7 +55,7 @@ def test_any_reply_of_the_apis_hosts_tells_the_time(
     hook, _ = hook_at(stamped(off))
     try:
         {
-            "get_credits": hook.get_credits,
+            "get_credits": lambda: hook.get_credits(),
             "submit": lambda: hook.submit(request_),
             "generate": lambda: hook.generate(request_, tmp_path / "v.mp4"),
             "get_status": lambda: hook.get_status("r1"),

@@ -16,6 +16,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayRateLimited,
     LumaRayUnavailable,
 )
+from airflow_provider_luma.hooks.limiter import Rank
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.segmind.history import body_digest, matches
 from airflow_provider_luma.segmind.replies import VendorStatus
@@ -27,10 +28,17 @@ from tests.support import set_connection
 HookAt = Callable[..., tuple[LumaRayHook, Peer]]
 Ask = Callable[[LumaRayHook], object]
 QUESTIONS = {
-    "status": lambda hook: hook.get_status("r1"),
+    "status": lambda hook: hook.get_status("r1", Rank.URGENT),
     "result": lambda hook: hook.get_result("r1"),
     "history_one": lambda hook: hook.find_job("r1"),
     "history": lambda hook: hook.find_jobs("luma-ray-img-2-video", datetime.now(UTC)),
+}
+#: The same where the caller asks again anyway.
+POLLS = {
+    "status": lambda hook: hook.get_status("r1"),
+    "history_one": lambda hook: hook.find_job("r1", Rank.POLL),
+    "history": lambda hook: hook.newest_jobs(),
+    "credits": lambda hook: hook.get_credits(Rank.BALANCE),
 }
 each_question = pytest.mark.parametrize(("call", "ask"), QUESTIONS.items(), ids=QUESTIONS)
 
@@ -126,7 +134,18 @@ def test_a_rate_limit_is_told_after_four_tries(
     simulator.fault(call, "status", status=429, seconds=0, times=9)
     with pytest.raises(LumaRayRateLimited):
         ask(hook)
-    assert simulator.calls == {call: 1 if call == "status" else 4}, "a poll is made again by its own clock"
+    assert simulator.calls == {call: 4}
+
+
+@pytest.mark.parametrize(("call", "ask"), POLLS.items(), ids=POLLS)
+@pytest.mark.parametrize(("kind", "status"), [("reset", None), ("truncated", None), ("status", 429)])
+def test_a_poll_is_one_try_for_it_is_made_again_by_its_own_clock(
+    simulator: Simulator, hook: LumaRayHook, call: str, ask: Ask, kind: str, status: int | None
+) -> None:
+    simulator.fault(call, kind, status=status, times=9)
+    with pytest.raises((LumaRayUnavailable, LumaRayRateLimited)):
+        ask(hook)
+    assert simulator.calls == {call: 1}
 
 
 @each_question

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_luma.exceptions import LumaRayRateLimited
 from airflow_provider_luma.hooks.limiter import _WINDOW as WINDOW
-from airflow_provider_luma.hooks.limiter import RateLimiter, limiter_of
+from airflow_provider_luma.hooks.limiter import Rank, RateLimiter, limiter_of
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
@@ -27,12 +27,12 @@ class Clock:
 def test_as_many_as_the_limit_pass_in_a_minute_and_the_next_is_told_how_long() -> None:
     clock = Clock()
     limiter = RateLimiter(10, clock)
-    assert [limiter.take(urgent=True) for _ in range(10)] == [0.0] * 10
-    assert limiter.take(urgent=True) == WINDOW
+    assert [limiter.take(Rank.URGENT) for _ in range(10)] == [0.0] * 10
+    assert limiter.take(Rank.URGENT) == WINDOW
     clock.now += WINDOW - 1
-    assert limiter.take(urgent=True) == 1.0
+    assert limiter.take(Rank.URGENT) == 1.0
     clock.now += 1
-    assert limiter.take(urgent=True) == 0.0
+    assert limiter.take(Rank.URGENT) == 0.0
 
 
 def test_a_window_is_a_minute_and_what_the_network_may_shuffle() -> None:
@@ -41,26 +41,42 @@ def test_a_window_is_a_minute_and_what_the_network_may_shuffle() -> None:
 
 def test_polls_leave_room_for_what_must_go() -> None:
     limiter = RateLimiter(10, Clock())
-    assert [limiter.take(urgent=False) for _ in range(8)] == [0.0] * 8
-    assert limiter.take(urgent=False) == WINDOW
-    assert [limiter.take(urgent=True) for _ in range(2)] == [0.0] * 2
-    assert limiter.take(urgent=True) == WINDOW
+    assert [limiter.take(Rank.POLL) for _ in range(8)] == [0.0] * 8
+    assert limiter.take(Rank.POLL) == WINDOW
+    assert [limiter.take(Rank.URGENT) for _ in range(2)] == [0.0] * 2
+    assert limiter.take(Rank.URGENT) == WINDOW
+
+
+def test_the_balance_leaves_room_for_the_polls_of_bought_jobs_and_comes_after_the_last_that_waits() -> None:
+    clock = Clock()
+    limiter = RateLimiter(10, clock)
+    assert [limiter.take(Rank.BALANCE) for _ in range(5)] == [0.0] * 5
+    assert limiter.take(Rank.BALANCE) == WINDOW
+    assert [limiter.take(Rank.POLL) for _ in range(3)] == [0.0] * 3
+    turns = [limiter.take(Rank.POLL) for _ in range(4)]
+    clock.now += turns[0]
+    assert limiter.take(Rank.BALANCE) > turns[-1] - turns[0]
+    for turn in turns[1:]:
+        assert limiter.take(Rank.POLL) == 0.0
+        clock.now = 1000 + turn
+    clock.now += WINDOW
+    assert limiter.take(Rank.BALANCE) == 0.0
 
 
 def test_polls_that_find_no_room_are_told_turns_one_after_the_other() -> None:
     clock = Clock()
     limiter = RateLimiter(10, clock)
     for _ in range(8):
-        limiter.take(urgent=False)
-    delays = [limiter.take(urgent=False) for _ in range(4)]
+        limiter.take(Rank.POLL)
+    delays = [limiter.take(Rank.POLL) for _ in range(4)]
     assert delays == pytest.approx([WINDOW + turn * WINDOW / 8 for turn in range(4)])
     clock.now += delays[0]
-    assert limiter.take(urgent=False) == 0.0
+    assert limiter.take(Rank.POLL) == 0.0
 
 
 def test_those_who_ask_without_waiting_for_their_turn_do_not_put_it_off_for_ever() -> None:
     limiter = RateLimiter(10, Clock())
-    assert max(limiter.take(urgent=False) for _ in range(1000)) == 2 * WINDOW
+    assert max(limiter.take(Rank.POLL) for _ in range(1000)) == 2 * WINDOW
 
 
 def test_many_waiting_polls_all_get_their_turn_and_hardly_ask_in_vain() -> None:
@@ -72,7 +88,7 @@ def test_many_waiting_polls_all_get_their_turn_and_hardly_ask_in_vain() -> None:
         job = min(due, key=due.__getitem__)
         clock.now = max(clock.now, due[job])
         asked += 1
-        delay = limiter.take(urgent=False)
+        delay = limiter.take(Rank.POLL)
         if delay:
             due[job] += delay
         else:
@@ -98,7 +114,7 @@ def test_any_minute_is_kept_not_only_the_first() -> None:
     limiter = RateLimiter(10, clock)
     passed: list[float] = []
     for _ in range(3000):
-        if limiter.take(urgent=True) == 0.0:
+        if limiter.take(Rank.URGENT) == 0.0:
             passed.append(clock.now)
         clock.now += 0.1
     assert max(sum(start <= at < start + WINDOW for at in passed) for start in passed) == 10
@@ -107,7 +123,7 @@ def test_any_minute_is_kept_not_only_the_first() -> None:
 
 @pytest.mark.parametrize("per_minute", [0.5, 1])
 def test_the_smallest_limit_still_lets_polls_through(per_minute: float) -> None:
-    assert RateLimiter(per_minute, Clock()).take(urgent=False) == 0.0
+    assert RateLimiter(per_minute, Clock()).take(Rank.POLL) == 0.0
 
 
 @pytest.mark.parametrize(("said", "closed"), [(7.0, 7.0), (3600.0, WINDOW), (0.0, 0.01), (-5.0, 0.01)])
@@ -116,8 +132,8 @@ def test_a_429_closes_it_for_all_for_a_moment_at_least_and_a_window_at_most(
 ) -> None:
     limiter = RateLimiter(10, Clock())
     assert limiter.close(said)
-    assert closed <= limiter.take(urgent=True) <= 1.1 * closed
-    assert limiter.take(urgent=False) == limiter.take(urgent=True)
+    assert closed <= limiter.take(Rank.URGENT) <= 1.1 * closed
+    assert limiter.take(Rank.POLL) == limiter.take(Rank.URGENT)
 
 
 def test_a_second_429_does_not_close_it_anew() -> None:
@@ -132,7 +148,7 @@ def test_processes_that_are_refused_together_come_back_apart() -> None:
     limiters = [RateLimiter(10, Clock()) for _ in range(50)]
     for limiter in limiters:
         limiter.close(60)
-    delays = [limiter.take(urgent=True) for limiter in limiters]
+    delays = [limiter.take(Rank.URGENT) for limiter in limiters]
     assert max(delays) - min(delays) > 2
 
 
@@ -179,6 +195,21 @@ def test_a_429_on_the_submit_is_waited_out_and_paid_once(
         assert (simulator.calls["submit"], len(simulator.jobs), simulator.charges) == (3, 1, 1)
 
 
+@pytest.mark.parametrize("call", ["upload", "credits"])
+def test_a_429_before_the_submit_is_waited_out(
+    monkeypatch: pytest.MonkeyPatch,
+    connection: None,
+    simulator: Simulator,
+    frame: Path,
+    tmp_path: Path,
+    call: str,
+) -> None:
+    simulator.fault(call, "status", status=429, seconds=0.1, times=6)
+    operator = make_operator(frame, tmp_path / "clip.mp4", min_remaining_credits=1)
+    operator.execute(task_context())
+    assert (simulator.calls[call], simulator.charges) == (7, 1)
+
+
 def test_a_429_that_outlasts_the_timeout_is_left_to_airflows_retry(
     monkeypatch: pytest.MonkeyPatch, connection: None, simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
@@ -198,7 +229,7 @@ def test_the_place_that_was_waited_for_is_the_paid_calls(
     hook.reserve()
     hook.reserve()
     other.get_credits()
-    assert other.limiter.take(urgent=True) > 0
+    assert other.limiter.take(Rank.URGENT) > 0
     hook.submit(GenerationRequest("luma-ray-img-2-video", "p", None))
     assert simulator.calls == {"credits": 1, "submit": 1}
 
@@ -211,5 +242,5 @@ def test_429s_are_told_once_until_the_limit_opens_again(
     with ThreadPoolExecutor(8) as threads:
         for future in [threads.submit(LumaRayHook().get_status, "unknown") for _ in range(8)]:
             assert isinstance(future.exception(), LumaRayRateLimited)
-    assert LumaRayHook().limiter.take(urgent=True) > 20
+    assert LumaRayHook().limiter.take(Rank.URGENT) > 20
     assert caplog.text.count("rate limit is reached") == 1

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from airflow_provider_luma.exceptions import LumaRayRateLimited
-from airflow_provider_luma.hooks.limiter import limiter_of
+from airflow_provider_luma.hooks.limiter import Rank, limiter_of
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.segmind.request import GenerationRequest
 from tests.hooks.peer import Peer, Seen, to_json
@@ -49,7 +49,7 @@ def test_the_end_of_a_rate_limit_is_told_by_the_vendors_clock(
     with pytest.raises(LumaRayRateLimited) as caught:
         hook.submit(REQUEST)
     assert low <= caught.value.seconds_to_reset() <= high
-    assert low - 0.5 <= hook.limiter.take(urgent=True) <= 1.1 * high, "nobody else is let through either"
+    assert low - 0.5 <= hook.limiter.take(Rank.URGENT) <= 1.1 * high, "nobody else is let through either"
     assert len(host.seen) == 1
 
 
