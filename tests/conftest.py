@@ -20,9 +20,9 @@ from airflow_provider_luma import exceptions
 from airflow_provider_luma.hooks import backoff, limiter
 from airflow_provider_luma.hooks.limiter import limiter_of
 from airflow_provider_luma.jobs import recovery
-from airflow_provider_luma.jobs.polling import history_of
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.triggers import luma_ray
+from airflow_provider_luma.triggers.account import account_of
 from tests.support import API_KEY, set_connection
 
 
@@ -33,9 +33,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (exceptions, limiter):
         monkeypatch.setattr(module, "SHORTEST_RATE_LIMIT", 0.01)
     limiter_of.cache_clear()
-    history_of.cache_clear()
-    luma_ray._hook_of_period.cache_clear()
+    account_of.cache_clear()
     monkeypatch.setattr(luma_ray, "_QUIET_TIME", 0.0)
+    monkeypatch.setattr(luma_ray, "_TROUBLE_TIME", 0.0)
     monkeypatch.setattr(recovery, "LOOK_DELAYS", (0.0, 0.05, 0.05, 0.1))
 
 

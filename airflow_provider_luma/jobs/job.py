@@ -280,9 +280,10 @@ class Job:
             log.warning("%s was bought with connection %r.", _named(take), take.luma_ray_conn_id)
             self._hook = LumaRayHook(take.luma_ray_conn_id)
 
-    def wait(self, take: JobRecord) -> JobRecord:
+    def wait(self, take: JobRecord, *, is_patient: bool = True) -> JobRecord:
         """Block until the video is ready, and return the take.
 
+        :param is_patient: False: ask once, and return the take of a job that is still running as it is
         :raises LumaRayJobFailed: the vendor's FAILED
         :raises LumaRayTimeout: the deadline has passed, or the task was told to stop
         :raises LumaRayResultExpired: the vendor does not know the job any more
@@ -307,6 +308,8 @@ class Job:
                 waited = self._seconds_since(take)
                 if verdict is Verdict.WAIT:
                     log.info("%s: %s after %.0f s.", take.request_id, status.state, waited)
+                    if not is_patient:
+                        break
                     self._pause(poller.delay(limiter.spacing()))
                 else:
                     take = self._settle(take, status, verdict, waited)

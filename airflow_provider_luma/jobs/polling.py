@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING
 
 from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
@@ -40,6 +39,10 @@ _SLOWEST_PAGE = 10.0
 _RETRY_HISTORY = 300.0
 #: How many ends in a row the status calls may see before the history does. One or two are chance.
 _MOST_MISSED = 3
+#: How many pages in a row may fail: a poll is one try, and a gateway's bad moment is no reason for minutes without.
+_MOST_FAILED = 2
+#: How many of the jobs that were told of their end are remembered: as many as may wait in a triggerer.
+_REMEMBERED = 10_000
 
 _VERDICTS = {VendorStatus.COMPLETED: Verdict.READY, VendorStatus.FAILED: Verdict.FAILED}
 
@@ -168,8 +171,8 @@ class HistoryPoller:
     """Polls for all jobs of an account that wait in one process, by one page of the request history.
 
     Only what a page says of a job by its id is evidence: COMPLETED or FAILED. A missing or pending row proves nothing.
-    Of a history that is not known to be right, one such row is checked by a status call. One that is of no use is left
-    alone for some minutes.
+    Of a history that is not known to be right, one such row is checked by a status call. A job that was told of its end
+    and waits on was told in vain, so it is told no more. A history that is of no use is left alone for some minutes.
 
     :param clock: a monotonic clock, in seconds
     """
@@ -182,8 +185,10 @@ class HistoryPoller:
         self._due = 0.0
         self._off_until = 0.0
         self._is_checked = False
-        self._missed = 0
+        self._missed = self._failed = 0
+        self._failed = 0
         self._shown: frozenset[str] = frozenset()
+        self._told: dict[str, None] = {}
 
     @contextmanager
     def waiting(self, request_id: str, tell: Callable[[Verdict], None]) -> Iterator[None]:
@@ -210,8 +215,9 @@ class HistoryPoller:
         return self._clock() >= self._due and not self._polling.locked()
 
     def shows(self, request_id: str) -> bool:
-        """Tell whether the last page shows a job; it has the newest hundred."""
-        return id_key(request_id) in self._shown
+        """Tell whether the last page stands for a job's polls; it has the newest hundred."""
+        key = id_key(request_id)
+        return key in self._shown and key not in self._told
 
     def poll(self, hook: LumaRayHook) -> bool:
         """Ask for a page where one is due, tell the jobs that it shows to have ended, and return ``is_of_use``."""
@@ -222,7 +228,9 @@ class HistoryPoller:
             except LumaRayRateLimited:
                 pass  # nor would there be room for a status call
             except LumaRayError as error:
-                self._leave(error.cause)
+                self._failed += 1
+                if self._failed >= _MOST_FAILED or not isinstance(error, LumaRayUnavailable):
+                    self._leave(error.cause)
             finally:
                 self._polling.release()
         return self.is_of_use
@@ -232,12 +240,13 @@ class HistoryPoller:
         interval = hook.limiter.spacing(jobs=1) / _PAGE_SHARE
         self._due = asked_at + max(interval, _SHORTEST_PAGE_INTERVAL)
         rows = {id_key(row.request_id): row.state for row in hook.newest_jobs()}
+        self._failed = 0
         self._shown = frozenset(rows)
         with self._lock:
             ended = {
                 key: _VERDICTS[state]
                 for key, state in rows.items()
-                if state in _VERDICTS and key in self._jobs
+                if state in _VERDICTS and key in self._jobs and key not in self._told
             }
             jobs = {key: self._jobs[key] for key in ended}
         if not self._is_checked and jobs:
@@ -249,8 +258,11 @@ class HistoryPoller:
         if self._is_checked:
             for key, (_, told) in jobs.items():
                 self._missed = 0
+                self._told[key] = None
                 for tell in tuple(told):
                     tell(ended[key])
+            while len(self._told) > _REMEMBERED:
+                del self._told[next(iter(self._told))]
         if self._clock() - asked_at > _SLOWEST_PAGE:
             self._leave("it is too slow")
 
@@ -269,9 +281,3 @@ class HistoryPoller:
         self._off_until = self._clock() + _RETRY_HISTORY
         self._is_checked = False
         self._missed = 0
-
-
-@cache
-def history_of(luma_ray_conn_id: str) -> HistoryPoller:
-    """Return the one that all waits of a connection in this process share."""
-    return HistoryPoller()

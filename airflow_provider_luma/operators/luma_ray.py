@@ -171,6 +171,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
     ) -> dict[str, Any]:
         """Go on when the trigger has fired: look at the job, fetch its video, and return the XComs.
 
+        A job that is still running is deferred again: what woke the task was a trigger that cannot ask, or a mistake.
+
         :param event: names the job; whatever else it says, the job is looked at anew
         :param output_path: where the video goes, as rendered when the wait began; None (``dag.test()`` drops it): as
             rendered now
@@ -182,7 +184,20 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 "re-attaches."
             )
         job, hook = self._job(context)
-        return self._outputs(job.deliver(job.wait(job.recorded(event["request_id"]))), hook, context)
+        take = job.wait(job.recorded(event["request_id"]), is_patient=not self.deferrable)
+        if take.state == "submitted":
+            reason = (
+                "cannot ask about it, see its log"
+                if event.get("reason") == "error"
+                else "took it to have ended"
+            )
+            self.log.warning(
+                "%s: still running, although the triggerer woke this task: it %s. Deferring again.",
+                take.request_id,
+                reason,
+            )
+            self._defer(take)
+        return self._outputs(job.deliver(take), hook, context)
 
     def _defer(self, take: JobRecord) -> None:
         from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger

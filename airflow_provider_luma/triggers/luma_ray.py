@@ -4,64 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
-from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
-from airflow_provider_luma.jobs.polling import HistoryPoller, JobPoller, history_of
+from airflow_provider_luma.exceptions import LumaRayConfigurationError
+from airflow_provider_luma.jobs.polling import HistoryPoller, JobPoller
 from airflow_provider_luma.segmind.credits import CreditThreshold
 from airflow_provider_luma.segmind.polling import Verdict
-from airflow_provider_luma.segmind.replies import Credits
+from airflow_provider_luma.triggers.account import Account, account_of
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.limiter import RateLimiter
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
-#: How many polls may be under way at once; each is over within the connection's timeout.
-_POLL_THREADS = 16
 #: Seconds after the deferral before which no event is yielded. The process that deferred may linger for up to 5 s, and
 #: Airflow fails a task that is queued again before the executor has reported that end; this is twice as long.
 _QUIET_TIME = 10.0
 #: A trigger that starts so many seconds after its deferral is a restarted triggerer's, and need not be quiet again.
 _RESTARTED = 60.0
+#: Seconds for which a trigger that cannot ask waits before it tries again, and then wakes the worker: one that can ask
+#: defers again while the job runs, so this is how often it starts in vain. An edited connection is seen by then.
+_TROUBLE_TIME = 60.0
+#: Seconds for which the answer to a poll is waited for beyond the deadline.
+_LAST_ANSWER = 3.0
 #: Seconds between two lines of progress in a trigger's log.
 _PROGRESS_INTERVAL = 60.0
-#: Seconds after which an edited connection is seen by triggers that run.
-_HOOK_LIFETIME = 60.0
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-@cache
-def _poll_threads() -> ThreadPoolExecutor:
-    """Return threads for the polls, apart from the event loop's own, which a slow vendor would take from others."""
-    return ThreadPoolExecutor(_POLL_THREADS, thread_name_prefix="luma-ray-poll")
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_poll_threads(), copy_context().run, function)
-
-
-def _hook(luma_ray_conn_id: str) -> LumaRayHook:
-    """Return the hook that all triggers of a connection share: one look-up and one set of open connections."""
-    return _hook_of_period(luma_ray_conn_id, int(time.monotonic() / _HOOK_LIFETIME))
-
-
-@lru_cache(maxsize=16)
-def _hook_of_period(luma_ray_conn_id: str, period: int) -> LumaRayHook:
-    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-
-    return LumaRayHook(luma_ray_conn_id)
 
 
 class LumaRayJobTrigger(BaseTrigger):
@@ -120,13 +94,21 @@ class LumaRayJobTrigger(BaseTrigger):
         """Poll until the worker is needed; connection look-up and HTTP happen in threads of their own."""
         clock = asyncio.get_running_loop().time
         quiet_until = clock() + self._quiet_time()
-        try:
-            reason = (await self._outcome()).value
-        except LumaRayError as error:
-            log.warning("%s: %s", self.request_id, error)
-            reason = "error"
+        reason = await self._reason()
         await asyncio.sleep(max(quiet_until - clock(), 0.0))
         yield self._event(reason)
+
+    async def _reason(self) -> str:
+        try:
+            return (await self._outcome()).value
+        except Exception as error:
+            log.warning("%s: cannot be asked about, trying again soon: %s", self.request_id, error)
+        await asyncio.sleep(min(_TROUBLE_TIME, max(self.timeout - self._waited(), 0.0)))
+        try:
+            return (await self._outcome()).value
+        except Exception as error:
+            log.warning("%s: cannot be asked about, so the worker is to ask: %s", self.request_id, error)
+            return "error"
 
     def _quiet_time(self) -> float:
         deferred_at = datetime.fromisoformat(self.deferred_at) if self.deferred_at else datetime.now(UTC)
@@ -134,16 +116,17 @@ class LumaRayJobTrigger(BaseTrigger):
         return 0.0 if datetime.now(UTC) - deferred_at > timedelta(seconds=_RESTARTED) else _QUIET_TIME
 
     async def _outcome(self) -> Verdict:
+        account = account_of(self.luma_ray_conn_id)
+        history, limiter = account.history, await account.call(lambda hook: hook.limiter)
+        loop = asyncio.get_running_loop()
         poller = JobPoller(
             self.request_id,
             self.model,
             waited=self._waited,
             timeout=self.timeout,
             poll_interval=self.poll_interval,
+            clock=loop.time,
         )
-        limiter = await _in_thread(lambda: _hook(self.luma_ray_conn_id).limiter)
-        history = history_of(self.luma_ray_conn_id)
-        loop = asyncio.get_running_loop()
         told: asyncio.Future[Verdict] = loop.create_future()
 
         def note(verdict: Verdict) -> None:
@@ -161,9 +144,21 @@ class LumaRayJobTrigger(BaseTrigger):
                     await asyncio.wait({told}, timeout=delay)
                 elif is_shared and not history.is_due and not self._is_overdue(poller, history, limiter):
                     poller.passed()
-                elif (verdict := await _in_thread(lambda: self._poll(poller, history))) is not Verdict.WAIT:
+                elif (verdict := await self._polled(account, poller, told)) is not Verdict.WAIT:
                     return verdict
         return told.result()
+
+    async def _polled(self, account: Account, poller: JobPoller, told: asyncio.Future[Verdict]) -> Verdict:
+        """Poll in a thread, but wait for the answer no longer than the job may take: the vendor may be silent."""
+        poll = account.call(lambda hook: self._poll(hook, poller, account.history))
+        try:
+            left = max(self.timeout - self._waited(), 0.0) + _LAST_ANSWER
+            await asyncio.wait({poll, told}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if poll.done():
+                return poll.result()
+            return Verdict.WAIT if told.done() else Verdict.LATE
+        finally:
+            poll.cancel()
 
     async def on_kill(self) -> None:
         """Say what a killed wait means; the vendor has no cancel (Airflow 3.3 and later call this)."""
@@ -176,8 +171,7 @@ class LumaRayJobTrigger(BaseTrigger):
         since = datetime.now(UTC) + self._vendor_ahead - datetime.fromisoformat(self.submitted_at)
         return max(since.total_seconds(), 0.0)
 
-    def _poll(self, poller: JobPoller, history: HistoryPoller) -> Verdict:
-        hook = _hook(self.luma_ray_conn_id)
+    def _poll(self, hook: LumaRayHook, poller: JobPoller, history: HistoryPoller) -> Verdict:
         is_shared = self.poll_interval is None and history.poll(hook)
         state, verdict = "not known to have ended", Verdict.WAIT
         if is_shared and not self._is_overdue(poller, history, hook.limiter):
@@ -244,11 +238,11 @@ class LumaRayCreditSensorTrigger(BaseTrigger):
         """Look until the sensor is needed; the first look was the sensor's own."""
         threshold = CreditThreshold(Decimal(self.threshold), self.direction, self.include_free_credits)
         await asyncio.sleep(self.poke_interval)
-        async for answer in _looks(self.luma_ray_conn_id, self.poke_interval):
-            if isinstance(answer, LumaRayError):
+        async for look in account_of(self.luma_ray_conn_id).looks(self.poke_interval):
+            if look.needs_worker:
                 yield TriggerEvent({"reason": "error"})  # type: ignore[no-untyped-call]
                 return
-            if threshold.is_reached(answer):
+            if look.credits is not None and threshold.is_reached(look.credits):
                 yield TriggerEvent({"reason": "reached"})  # type: ignore[no-untyped-call]
                 return
 
@@ -258,9 +252,10 @@ class LumaRayCreditTrigger(BaseEventTrigger):
 
     It fires on the crossing, not on every look: while the balance stays beyond the threshold nothing more happens. On
     Airflow 3.3 and later the asset's state store remembers the last side, so that neither a restart fires again nor a
-    crossing during one is missed, and all triggers of one connection and interval share one look. Earlier, the first
-    look after a start only tells the side. A key or connection that does not work is logged, and looked at anew at the
-    next look: a watcher that ended would be restarted by Airflow at once, again and again.
+    crossing during one is missed. Earlier, and where several assets are watched by equal triggers (which Airflow makes
+    one), the first look after a start only tells the side. All that watch one connection in a triggerer share their
+    looks. A key or connection that does not work is logged, and looked at anew at the next look: a watcher that ended
+    would be restarted by Airflow at once, again and again.
 
     The event: ``{"balance": "<US dollars>", "threshold": ..., "direction": ...}``.
 
@@ -268,7 +263,7 @@ class LumaRayCreditTrigger(BaseEventTrigger):
     :param direction: ``below`` (the default) for money that runs low, ``above`` for a top-up
     :param include_free_credits: whether given credits count. Default True, as both can presumably be spent
     :param luma_ray_conn_id: the connection to Segmind
-    :param poll_interval: seconds between looks. Default 300: a balance moves by clips, not by seconds
+    :param poll_interval: seconds (or a timedelta) between looks. Default 300: a balance moves by clips, not by seconds
     """
 
     def __init__(
@@ -278,12 +273,12 @@ class LumaRayCreditTrigger(BaseEventTrigger):
         direction: str = "below",
         include_free_credits: bool = True,
         luma_ray_conn_id: str = "luma_ray_default",
-        poll_interval: float = 300,
+        poll_interval: float | timedelta = 300,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._threshold = CreditThreshold.parse(threshold, direction, include_free_credits)
         self.luma_ray_conn_id = luma_ray_conn_id
-        self.poll_interval = poll_interval
+        self.poll_interval = _positive_seconds(poll_interval)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all of them plain JSON."""
@@ -299,37 +294,15 @@ class LumaRayCreditTrigger(BaseEventTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Watch the balance with looks of its own, where Airflow shares none."""
-        async for event in self._crossings(_looks(self.luma_ray_conn_id, self.poll_interval)):
-            yield event
-
-    def shared_stream_key(self) -> Hashable:
-        """All that watch one account at one interval share its looks (Airflow 3.3 and later)."""
-        return ("luma_ray_credits", self.luma_ray_conn_id, str(self.poll_interval))
-
-    @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Credits | LumaRayError]:
-        """Look at the balance for all that share the stream."""
-        async for answer in _looks(kwargs["luma_ray_conn_id"], kwargs["poll_interval"]):
-            yield answer
-
-    async def filter_shared_stream(
-        self, shared_stream: AsyncIterator[Credits | LumaRayError]
-    ) -> AsyncIterator[TriggerEvent]:
-        """Pick this trigger's crossings out of the shared looks."""
-        async for event in self._crossings(shared_stream):
-            yield event
-
-    async def _crossings(self, answers: AsyncIterator[Credits | LumaRayError]) -> AsyncIterator[TriggerEvent]:
-        store = getattr(self, "asset_state_store", None)
-        key = f"luma_ray_credits_{self._threshold.direction}_{self._threshold.amount}"
-        was_reached = None if store is None else await store.aget(key)
-        async for answer in answers:
-            if isinstance(answer, LumaRayError):
+        """Watch the balance."""
+        memory = _Memory(getattr(self, "asset_state_store", None), self._key())
+        was_reached = await memory.recall()
+        async for look in account_of(self.luma_ray_conn_id).looks(self.poll_interval):
+            if look.credits is None:
                 continue
-            is_reached = self._threshold.is_reached(answer)
+            is_reached = self._threshold.is_reached(look.credits)
             if is_reached and was_reached is False:
-                balance = self._threshold.balance(answer)
+                balance = self._threshold.balance(look.credits)
                 log.info("The balance of %s USD has crossed %s.", balance, self._threshold.amount)
                 yield TriggerEvent(  # type: ignore[no-untyped-call]
                     {
@@ -338,27 +311,61 @@ class LumaRayCreditTrigger(BaseEventTrigger):
                         "direction": self._threshold.direction,
                     }
                 )
-            if is_reached != was_reached and store is not None:
-                await store.aset(key, is_reached)
             was_reached = is_reached
+            await memory.keep(is_reached)
+
+    def _key(self) -> str:
+        """Name what is remembered: an asset may be watched for several accounts and thresholds."""
+        threshold = self._threshold
+        which = "total" if threshold.include_free_credits else "paid"
+        return f"luma_ray_credits:{threshold.direction}:{threshold.amount}:{which}:{self.luma_ray_conn_id}"
 
 
-async def _looks(luma_ray_conn_id: str, interval: float) -> AsyncIterator[Credits | LumaRayError]:
-    """Yield the balance at an interval, or why it cannot be asked for; what passes is passed over.
+class _Memory:
+    """On which side of the threshold the balance was last, in the asset's state store.
 
-    Look-up and HTTP happen in threads, with the connection as it is by then.
+    Airflow makes one trigger of equal ones, whose store cannot tell which asset's state is meant: there is no memory
+    then. What the store does not take this time it is given at the next look.
     """
-    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
-    while True:
+    def __init__(self, store: Any, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._kept: bool | None = None
+
+    async def recall(self) -> bool | None:
+        if self._store is None:
+            return None
         try:
-            yield await asyncio.to_thread(LumaRayHook(luma_ray_conn_id).get_credits)
-        except (LumaRayRateLimited, LumaRayUnavailable) as error:
-            log.warning("The balance cannot be read this time: %s", error)
-        except LumaRayError as error:
-            log.error("The balance cannot be asked for: %s", error)
-            yield error
-        await asyncio.sleep(interval)
+            kept = await self._store.aget(self._key)
+        except ValueError:
+            log.info("Several assets are watched by equal triggers, so the last side is not remembered.")
+            self._store = None
+            return None
+        except Exception as error:
+            log.warning("The side of the balance cannot be recalled; the first look tells it: %s", error)
+            return None
+        self._kept = kept if isinstance(kept, bool) else None
+        return self._kept
+
+    async def keep(self, is_reached: bool) -> None:
+        if self._store is None or is_reached is self._kept:
+            return
+        try:
+            await self._store.aset(self._key, is_reached)
+        except Exception as error:
+            log.warning("The side of the balance cannot be kept this time: %s", error)
+        else:
+            self._kept = is_reached
+
+
+def _positive_seconds(interval: float | timedelta) -> float:
+    given: object = interval.total_seconds() if isinstance(interval, timedelta) else interval
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < float("inf"):
+        raise LumaRayConfigurationError(
+            f"poll_interval={interval!r} is wrong: give a positive number of seconds, or a timedelta."
+        )
+    return float(given)
 
 
 def _path(trigger: BaseTrigger) -> str:

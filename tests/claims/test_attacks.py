@@ -79,6 +79,7 @@ def test_a_deferred_job_whose_record_and_frame_are_gone_is_delivered(
         make_operator(frame, clip, deferrable=True).execute(task_context())
     clip.with_name("clip.mp4.job.json").unlink()
     frame.unlink()
+    simulator.advance(1)
     event = {"request_id": simulator.jobs[0].request_id}
     outputs = make_operator(frame, clip, deferrable=True).execute_complete(
         task_context(), event=event, **deferred.value.kwargs or {}

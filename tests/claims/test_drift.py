@@ -239,6 +239,7 @@ def test_a_record_that_is_lost_while_deferred_is_made_anew(
         make_operator(frame, clip, deferrable=True).execute(task_context())
     clip.with_name("clip.mp4.job.json").unlink()
     event = {"request_id": simulator.jobs[0].request_id, "reason": "ready"}
+    simulator.advance(1)
     outputs = make_operator(frame, clip, deferrable=True).execute_complete(
         task_context(), event=event, **deferred.value.kwargs or {}
     )

@@ -84,6 +84,7 @@ def test_a_deferred_task_resumes_without_the_callable(
     with pytest.raises(TaskDeferred) as deferred:
         make_task(clip, deferrable=True).execute(task_context())
     event = {"request_id": simulator.jobs[0].request_id}
+    simulator.advance(1)
     resumed = make_task(clip, deferrable=True)
     outputs = resumed.execute_complete(task_context(), event, **deferred.value.kwargs or {})
     assert outputs["video_path"] == f"{tmp_path}/clip.mp4"

@@ -14,7 +14,7 @@ from typing import Any
 import av
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_luma.exceptions import (
     LumaRayAuthenticationError,
@@ -34,6 +34,7 @@ from airflow_provider_luma.media import send_frame
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage.local import LOCK_NAME
 from tests.support import (
+    API_KEY,
     MemoryStore,
     make_operator,
     record_path,
@@ -55,6 +56,33 @@ def calls(simulator: Simulator, call: str) -> int:
 
 
 # What it delivers
+
+
+@pytest.mark.parametrize(("reason", "told"), [("error", "cannot ask about it"), ("ready", "to have ended")])
+def test_a_task_that_was_woken_while_its_job_runs_holds_no_worker_but_defers_again(
+    frame: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reason: str,
+    told: str,
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    with Simulator(latency=60, clip_seconds=0.2, api_key=API_KEY) as slow:
+        set_connection(monkeypatch, slow.url)
+        arguments: dict[str, Any] = {"deferrable": True, "poll_interval": 5}
+        with pytest.raises(TaskDeferred) as first:
+            make_operator(frame, clip, **arguments).execute(task_context())
+        event = {"request_id": slow.jobs[0].request_id, "reason": reason}
+        with pytest.raises(TaskDeferred) as second:
+            make_operator(frame, clip, **arguments).execute_complete(task_context(), event)
+        before, after = (deferred.value.trigger.serialize()[1] for deferred in (first, second))
+        assert before.pop("deferred_at") < after.pop("deferred_at"), "it is quiet again"
+        assert before == after, "its deadline stays"
+        assert told in "".join(capsys.readouterr())
+        slow.advance(60)
+        make_operator(frame, clip, **arguments).execute_complete(task_context(), event)
+        assert (clip.exists(), slow.charges) == (True, 1)
 
 
 def test_a_frame_becomes_a_saved_video_and_the_xcoms_say_what_it_cost(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +17,18 @@ import pytest
 from airflow.sdk.module_loading import import_string  # type: ignore[attr-defined]
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayUnavailable
+from airflow_provider_luma.hooks.limiter import Rank
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.segmind.replies import Credits
 from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.simulator import Simulator
-from airflow_provider_luma.triggers.luma_ray import LumaRayCreditTrigger, LumaRayJobTrigger
+from airflow_provider_luma.triggers.account import account_of
+from airflow_provider_luma.triggers.luma_ray import (
+    LumaRayCreditSensorTrigger,
+    LumaRayCreditTrigger,
+    LumaRayJobTrigger,
+)
 from tests.support import API_KEY, set_connection
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -88,12 +95,51 @@ def test_the_deadline_counts_from_the_submission(simulator: Simulator, frame: Pa
     assert fired(job_trigger(request_id, submitted_at=earlier.isoformat(), timeout=60.1))["reason"] == "late"
 
 
-def test_a_wrong_key_wakes_the_worker_at_once(
+def test_a_wrong_key_wakes_the_worker(
     simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request_id = submitted(frame)
     set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
     assert fired(job_trigger(request_id))["reason"] == "error"
+
+
+def test_a_deadline_holds_although_the_vendor_is_silent(
+    simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_connection(monkeypatch, simulator.url, timeout=60)
+    monkeypatch.setattr("airflow_provider_luma.triggers.luma_ray._LAST_ANSWER", 0.1)
+    simulator.fault("status", "timeout", seconds=60, times=999)
+
+    async def all_of_them() -> list[Any]:
+        triggers = [job_trigger(f"r{number}", timeout=0.5) for number in range(40)]
+        return await asyncio.gather(*(first(revived(trigger).run()) for trigger in triggers))
+
+    assert [event["reason"] for event in asyncio.run(all_of_them())] == ["late"] * 40
+    polls = [request for request in simulator.requests if request.call == "status"]
+    assert 0 < len(polls) <= 16
+    assert {request.status for request in polls} == {None}, "none was answered yet"
+
+
+@pytest.mark.parametrize("is_mended", [True, False])
+def test_a_triggerer_that_cannot_read_the_connection_tries_again_before_it_wakes_the_worker(
+    simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch, is_mended: bool
+) -> None:
+    request_id = submitted(frame)
+    monkeypatch.delenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT")
+    monkeypatch.setattr("airflow_provider_luma.triggers.luma_ray._TROUBLE_TIME", 600.0)
+
+    async def in_trouble() -> Any:
+        naps = Naps(monkeypatch)
+        task = asyncio.create_task(first(revived(job_trigger(request_id, timeout=900.0)).run()))
+        while not naps.begun and not task.done():
+            await asyncio.wait({task}, timeout=0.01)
+        assert not task.done()
+        if is_mended:
+            set_connection(monkeypatch, simulator.url)
+        naps.over.set()
+        return await task
+
+    assert asyncio.run(in_trouble())["reason"] == ("ready" if is_mended else "error")
 
 
 def test_two_triggers_of_one_job_buy_and_fetch_nothing(simulator: Simulator, frame: Path) -> None:
@@ -142,14 +188,23 @@ def test_many_triggers_share_one_look_up_and_take_no_thread_of_the_event_loops_o
         def submit(self, *_: Any, **__: Any) -> Any:
             raise AssertionError("this thread belongs to others")
 
-    async def all_of_them(triggers: list[LumaRayJobTrigger]) -> list[Any]:
+    async def all_of_them(triggers: list[BaseTrigger]) -> list[Any]:
         asyncio.get_running_loop().set_default_executor(Others())
         return await asyncio.gather(*(first(revived(trigger).run()) for trigger in triggers))
 
-    triggers = [job_trigger(request_id) for request_id in [submitted(frame) for _ in range(5)] * 8]
+    triggers: list[BaseTrigger] = [
+        LumaRayCreditSensorTrigger(
+            luma_ray_conn_id="luma_ray_default",
+            threshold="1",
+            direction="above",
+            include_free_credits=True,
+            poke_interval=0.01,
+        )
+    ]
+    triggers += [job_trigger(request_id) for request_id in [submitted(frame) for _ in range(5)] * 8]
     monkeypatch.setattr(LumaRayHook, "get_connection", staticmethod(counted))
-    assert {event["reason"] for event in asyncio.run(all_of_them(triggers))} == {"ready"}
-    assert 1 <= len(looked_up) <= 16
+    assert {event["reason"] for event in asyncio.run(all_of_them(triggers))} == {"ready", "reached"}
+    assert len(looked_up) == 1
 
 
 def test_an_edited_connection_is_seen_after_a_minute(
@@ -160,7 +215,7 @@ def test_an_edited_connection_is_seen_after_a_minute(
     assert fired(job_trigger(request_id))["reason"] == "error"
     set_connection(monkeypatch, simulator.url)
     monotonic = time.monotonic
-    monkeypatch.setattr("airflow_provider_luma.triggers.luma_ray.time.monotonic", lambda: monotonic() + 60)
+    monkeypatch.setattr("airflow_provider_luma.triggers.account.time.monotonic", lambda: monotonic() + 60)
     assert fired(job_trigger(request_id, timeout=900.0))["reason"] == "ready"
 
 
@@ -347,17 +402,38 @@ class AssetStore:
         self.values[key] = value
 
 
-def crossings(balances: list[str], store: AssetStore | None = None, **arguments: Any) -> list[str]:
+def crossings(balances: list[str], store: Any = None, **arguments: Any) -> list[str]:
     """Return the balances at which the trigger fires."""
-    trigger = revived(LumaRayCreditTrigger(**{"threshold": 5, **arguments}))
+    trigger = revived(LumaRayCreditTrigger(**{"threshold": 5, "poll_interval": 0.001, **arguments}))
     trigger.asset_state_store = store
-
-    async def stream() -> AsyncIterator[Credits]:
-        for balance in balances:
-            yield Credits(Decimal(balance), Decimal(0))
+    answers = iter([Credits(Decimal(balance), Decimal(0)) for balance in balances])
+    over = asyncio.Event()
 
     async def collect() -> list[str]:
-        return [event.payload["balance"] async for event in trigger.filter_shared_stream(stream())]
+        fired: list[str] = []
+
+        async def watch() -> None:
+            async for event in trigger.run():
+                fired.append(event.payload["balance"])
+
+        loop = asyncio.get_running_loop()
+
+        def get_credits(self: LumaRayHook, rank: Rank) -> Credits:
+            try:
+                return next(answers)
+            except StopIteration:
+                loop.call_soon_threadsafe(over.set)
+                raise LumaRayUnavailable("no more") from None
+
+        with pytest.MonkeyPatch.context() as for_now:
+            for_now.setattr(LumaRayHook, "get_credits", get_credits)
+            account_of.cache_clear()
+            task = asyncio.create_task(watch())
+            await asyncio.wait({task, asyncio.create_task(over.wait())}, return_when="FIRST_COMPLETED")
+            if not task.done():
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return fired
 
     return asyncio.run(collect())
 
@@ -386,23 +462,95 @@ def test_a_restart_neither_fires_again_nor_misses_a_crossing() -> None:
     assert crossings(["2"], store) == ["2"]
 
 
-def test_siblings_share_one_look_at_the_account() -> None:
-    one = LumaRayCreditTrigger(threshold=5)
-    other = LumaRayCreditTrigger(threshold=50, direction="above")
-    elsewhere = LumaRayCreditTrigger(threshold=5, luma_ray_conn_id="other")
-    assert one.shared_stream_key() == other.shared_stream_key() != elsewhere.shared_stream_key()
+class SeveralAssets:
+    """The store of a trigger that Airflow made of equal ones; it does not know which asset is meant."""
+
+    async def aget(self, key: str) -> Any:
+        raise ValueError("Task has 2 concrete inlets and outlets")
+
+    aset = aget
 
 
-def test_the_shared_stream_passes_over_what_passes(simulator: Simulator) -> None:
+def test_equal_triggers_of_several_assets_watch_without_a_memory() -> None:
+    assert crossings(["9", "4", "9", "3"], SeveralAssets()) == ["4", "3"]
+
+
+class Outage(AssetStore):
+    """A store that is down for the first calls."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def _fail(self) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise RuntimeError("API server is down")
+
+    async def aget(self, key: str) -> Any:
+        self._fail()
+        return await super().aget(key)
+
+    async def aset(self, key: str, value: Any) -> None:
+        self._fail()
+        await super().aset(key, value)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_a_store_that_is_down_ends_no_watch_and_is_told_later(calls: int) -> None:
+    store = Outage(calls)
+    assert crossings(["9", "9", "9", "4", "4"], store) == ["4"]
+    assert list(store.values.values()) == [True]
+
+
+@pytest.mark.parametrize("other", [{"luma_ray_conn_id": "other"}, {"include_free_credits": False}])
+def test_what_is_remembered_of_one_account_is_not_taken_for_another(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", os.environ["AIRFLOW_CONN_LUMA_RAY_DEFAULT"])
+    store = AssetStore()
+    assert crossings(["9"], store) == []
+    assert crossings(["4", "3"], store, **other) == []
+    assert crossings(["4"], store) == ["4"]
+
+
+def test_all_that_watch_one_account_share_their_looks(simulator: Simulator) -> None:
+    threshold = {"threshold": "5", "direction": "below", "include_free_credits": True}
+    sensor = LumaRayCreditSensorTrigger(
+        luma_ray_conn_id="luma_ray_default",
+        poke_interval=0.05,
+        **threshold,  # type: ignore[arg-type]
+    )
+    watcher = LumaRayCreditTrigger(threshold=50, poll_interval=0.05)
+
+    async def watch() -> int:
+        tasks = [asyncio.create_task(first(revived(it).run())) for it in [sensor, watcher] * 20]
+        while simulator.calls.get("credits", 0) < 10:
+            await asyncio.sleep(0.01)
+        simulator.set_credits("4.5")
+        await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
+        calls = simulator.calls["credits"]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return calls
+
+    began = time.monotonic()
+    assert asyncio.run(watch()) <= (time.monotonic() - began) / 0.05 + 3
+
+
+def test_a_look_that_fails_is_passed_over_and_its_trouble_is_told_once(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
     simulator.fault("credits", "status", status=500, times=5)
 
     async def first_look() -> Any:
-        stream = LumaRayCreditTrigger.open_shared_stream(
-            {"luma_ray_conn_id": "luma_ray_default", "poll_interval": 0.01}
-        )
-        return await anext(stream)
+        async for look in account_of("luma_ray_default").looks(0.01):
+            if look.credits:
+                return look.credits
 
     assert asyncio.run(first_look()).total == 20
+    assert caplog.text.count("The balance of 'luma_ray_default' cannot be read") == 1
 
 
 def test_it_watches_a_real_account_without_shared_streams(simulator: Simulator) -> None:
@@ -437,7 +585,23 @@ def test_a_watcher_outlives_a_wrong_key_and_sees_it_corrected(
     assert "Check the API key" in caplog.text
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": "much"}, {"threshold": 5, "direction": "up"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threshold": "much"},
+        {"threshold": 5, "direction": "up"},
+        *(
+            {"threshold": 5, "poll_interval": interval}
+            for interval in (0, -1, "5", None, True, float("nan"), float("inf"), timedelta(0))
+        ),
+    ],
+)
 def test_wrong_arguments_are_told_when_the_dag_is_parsed(wrong: dict[str, Any]) -> None:
     with pytest.raises(LumaRayConfigurationError, match="is wrong: give"):
         LumaRayCreditTrigger(**wrong)
+
+
+def test_the_interval_may_be_a_timedelta(simulator: Simulator) -> None:
+    trigger = LumaRayCreditTrigger(threshold=5, poll_interval=timedelta(minutes=2))
+    assert revived(trigger).serialize() == trigger.serialize()
+    assert revived(trigger).poll_interval == 120

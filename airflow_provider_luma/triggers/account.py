@@ -1,0 +1,140 @@
+"""What all triggers of a connection share in one triggerer: hook, threads, polls of many jobs, looks at the balance."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
+from airflow_provider_luma.hooks.limiter import Rank
+from airflow_provider_luma.jobs.polling import HistoryPoller
+
+if TYPE_CHECKING:
+    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+    from airflow_provider_luma.segmind.replies import Credits
+
+#: How many polls of a connection may be under way at once; each is over within the connection's timeout.
+_POLL_THREADS = 16
+#: Seconds after which an edited connection is seen by triggers that run.
+_HOOK_LIFETIME = 60.0
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at the balance.
+
+    :param at: when it began, on a monotonic clock
+    :param credits: the balance; None: it could not be read
+    :param needs_worker: whether that is for the key or the connection, which the next look does not mend
+    :param retry_after: seconds until there may be room in the request limit, where there was none
+    """
+
+    at: float
+    credits: Credits | None
+    needs_worker: bool = False
+    retry_after: float = math.inf
+
+
+class Account:
+    """Segmind's account behind a connection, as the triggers of a process use it.
+
+    Threads are of its own, so that a vendor or a secrets backend that is slow takes none from the triggers of others.
+
+    :param luma_ray_conn_id: the connection to Segmind
+    """
+
+    def __init__(self, luma_ray_conn_id: str) -> None:
+        self.history = HistoryPoller()
+        self._conn_id = luma_ray_conn_id
+        self._threads = ThreadPoolExecutor(_POLL_THREADS, thread_name_prefix="luma-ray-poll")
+        self._look_thread = ThreadPoolExecutor(1, thread_name_prefix="luma-ray-balance")
+        self._lock = threading.Lock()
+        self._hook: LumaRayHook | None = None
+        self._hook_until = 0.0
+        self._last: Look | None = None
+        self._trouble: type[LumaRayError] | None = None
+
+    def hook(self) -> LumaRayHook:
+        """Return a hook whose connection could be read, in the last minute or now; it blocks.
+
+        :raises LumaRayError: the connection cannot be read or used
+        """
+        from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+
+        with self._lock:
+            if self._hook is None or time.monotonic() >= self._hook_until:
+                self._hook = None
+                hook = LumaRayHook(self._conn_id)
+                hook.settings  # noqa: B018 - reads the connection
+                self._hook, self._hook_until = hook, time.monotonic() + _HOOK_LIFETIME
+            return self._hook
+
+    def call(self, function: Callable[[LumaRayHook], T]) -> asyncio.Future[T]:
+        """Call a function with the hook in a thread."""
+        return _awaitable(self._threads.submit(copy_context().run, lambda: function(self.hook())))
+
+    async def looks(self, interval: float) -> AsyncIterator[Look]:
+        """Yield looks at the balance, in which all that watch it share: as many as the most impatient one takes."""
+        seen = time.monotonic() - interval
+        while True:
+            look = await _awaitable(self._look_thread.submit(copy_context().run, self._look, seen))
+            yield look
+            seen = look.at
+            await asyncio.sleep(max(seen + min(interval, look.retry_after) - time.monotonic(), 0.0))
+
+    def _look(self, seen: float) -> Look:
+        """Return a look that is later than another one: somebody else's, or one of now."""
+        if self._last is None or self._last.at <= seen:
+            self._last = self._new_look(time.monotonic())
+        return self._last
+
+    def _new_look(self, at: float) -> Look:
+        try:
+            hook = self.hook()
+        except LumaRayError as error:
+            self._tell(error)
+            return Look(at, None, needs_worker=True)
+        try:
+            credits = hook.get_credits(Rank.BALANCE)
+        except LumaRayRateLimited as error:
+            self._tell(error)
+            return Look(at, None, retry_after=error.seconds_to_reset())
+        except LumaRayUnavailable as error:
+            self._tell(error)
+            return Look(at, None)
+        except LumaRayError as error:
+            self._tell(error)
+            self._hook_until = 0.0  # the key may have been corrected by the next look
+            return Look(at, None, needs_worker=True)
+        self._trouble = None
+        return Look(at, credits)
+
+    def _tell(self, error: LumaRayError) -> None:
+        if self._trouble is not type(error):  # a trouble that lasts is told once
+            log.warning("The balance of %r cannot be read: %s", self._conn_id, error)
+        self._trouble = type(error)
+
+
+@cache
+def account_of(luma_ray_conn_id: str) -> Account:
+    """Return the one that all triggers of a connection in this process share."""
+    return Account(luma_ray_conn_id)
+
+
+def _awaitable(work: Future[T]) -> asyncio.Future[T]:
+    """Let a coroutine await a thread's work; one that is no longer awaited does not begin, and fails unheard."""
+    future = asyncio.wrap_future(work)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
