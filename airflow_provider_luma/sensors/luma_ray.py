@@ -93,11 +93,12 @@ class LumaRayCreditSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask for the balance once."""
+        from airflow_provider_luma.hooks.limiter import Rank
         from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
         threshold = self._threshold()
         try:
-            credits = LumaRayHook(self.luma_ray_conn_id).get_credits()
+            credits = LumaRayHook(self.luma_ray_conn_id).get_credits(Rank.BALANCE)
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
             self.log.warning("The balance cannot be read this time: %s", error)
             return PokeReturnValue(is_done=False)

@@ -188,3 +188,12 @@ def test_free_credits_can_be_left_out(simulator: Simulator) -> None:
     with pytest.raises(AirflowSensorTimeout):
         sensor(mode="poke", threshold=1000, include_free_credits=False, timeout=0).execute(context())
     assert sensor(include_free_credits=False, threshold=20).execute(context()) == 20.0
+
+
+def test_a_look_for_which_there_is_no_room_is_not_waited_for(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_connection(monkeypatch, simulator.url, requests_per_minute=1)
+    assert sensor().poke(context()).is_done
+    assert not sensor().poke(context()).is_done
+    assert simulator.calls == {"credits": 1}

@@ -539,6 +539,35 @@ def test_all_that_watch_one_account_share_their_looks(simulator: Simulator) -> N
     assert asyncio.run(watch()) <= (time.monotonic() - began) / 0.05 + 3
 
 
+def test_looks_at_the_balance_starve_no_bought_job(
+    simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id = submitted(frame)
+    set_connection(monkeypatch, simulator.url, requests_per_minute=10)
+    sensors = [
+        LumaRayCreditSensorTrigger(
+            luma_ray_conn_id="luma_ray_default",
+            threshold="99",
+            direction="above",
+            include_free_credits=True,
+            poke_interval=0.01,
+        )
+        for _ in range(12)
+    ]
+
+    async def crowd() -> Any:
+        waits = [asyncio.create_task(first(revived(sensor).run())) for sensor in sensors]
+        while LumaRayHook().limiter.take(Rank.BALANCE) == 0:
+            await asyncio.sleep(0.01)
+        event = await first(revived(job_trigger(request_id, timeout=5.0, poll_interval=0.1)).run())
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        return event
+
+    assert asyncio.run(crowd())["reason"] == "ready"
+
+
 def test_a_look_that_fails_is_passed_over_and_its_trouble_is_told_once(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
