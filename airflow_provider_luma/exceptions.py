@@ -91,7 +91,7 @@ class LumaRayError(AirflowException):
 class LumaRayConfigurationError(LumaRayError, AirflowFailException):
     """An argument, the connection or the output path is wrong; found before any paid call."""
 
-    money = "Nothing was bought."
+    money = "This attempt bought nothing."
 
 
 class LumaRayRefused(LumaRayError, AirflowFailException):

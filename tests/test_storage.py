@@ -71,14 +71,14 @@ def test_a_store_without_a_file_system_is_told(scheme: str) -> None:
     """Airflow knows a scheme when a provider brings it; that fsspec does is not enough."""
     with pytest.raises(
         LumaRayConfigurationError,
-        match=rf"(?s)No file system for '{scheme}' .* is installed.*Nothing was bought",
+        match=rf"(?s)No file system for '{scheme}' .* is installed.*This attempt bought nothing",
     ):
         open_file(f"{scheme}://bucket/v.mp4")
 
 
 @pytest.mark.parametrize("uri", ["~nosuchuser/v.mp4", "s3://[half/v.mp4"])
 def test_a_path_that_cannot_be_is_told(uri: str) -> None:
-    with pytest.raises(LumaRayConfigurationError, match="Nothing was bought"):
+    with pytest.raises(LumaRayConfigurationError, match="This attempt bought nothing"):
         open_file(uri)
 
 

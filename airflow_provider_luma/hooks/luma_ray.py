@@ -19,6 +19,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayConfigurationError,
     LumaRayError,
     LumaRaySubmitUnknown,
+    LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download, vendor_can_reach
 from airflow_provider_luma.hooks.key import sealed
@@ -98,21 +99,28 @@ class LumaRayHook(BaseHook):
     def settings(self) -> Settings:
         """The checked connection.
 
-        :raises LumaRayConfigurationError: no such connection, or one that cannot work
+        :raises LumaRayUnavailable: no such connection; Airflow says the same of a secrets backend that is down
+        :raises LumaRayConfigurationError: one that cannot work
         """
         settings = self._read_connection()
+        if settings is None:
+            raise LumaRayUnavailable(
+                f"Connection {self.luma_ray_conn_id!r} is not defined, cannot be parsed, or its secrets backend "
+                "did not answer.",
+                remedy="If there is none, create it with type 'luma_ray' and the API key as password.",
+            )
         if isinstance(settings, str):
             raise LumaRayConfigurationError(
                 f"Connection {self.luma_ray_conn_id!r} cannot be used: {settings}."
             )
         return settings
 
-    def _read_connection(self) -> Settings | str:
+    def _read_connection(self) -> Settings | str | None:
         # A problem is returned, not raised: a traceback would hold the connection, whose repr has the key.
         try:
             connection = self.get_connection(self.luma_ray_conn_id)
         except AirflowNotFoundException:
-            return "it is not defined; create it with type 'luma_ray' and the API key as password"
+            return None
         return read_settings(connection.password, connection.host, connection.extra or "{}")
 
     def get_conn(self) -> requests.Session:

@@ -288,6 +288,10 @@ class Job:
         :raises LumaRayTimeout: the deadline has passed, or the task was told to stop
         :raises LumaRayResultExpired: the vendor does not know the job any more
         """
+        with self._context(take):
+            return self._waited_for(take)
+
+    def _waited_for(self, take: JobRecord) -> JobRecord:
         poller = JobPoller(
             str(take.request_id),
             take.model,
@@ -297,7 +301,7 @@ class Job:
             clock=self._clock,
         )
         limiter = self._hook.limiter
-        with self._context(take), limiter.waiting():
+        with limiter.waiting():
             # Of a job that was waited for before, the result is asked for first: it tells both whether and where.
             ask = poller.poll if self._is_new else poller.poll_result
             if take.state is RecordState.SUBMITTED and self._is_new:

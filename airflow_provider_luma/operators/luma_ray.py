@@ -183,8 +183,15 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 f"The trigger's event {event!r} names no job. The job is on record beside {self.output_path}; a retry "
                 "re-attaches."
             )
-        job, hook = self._job(context)
-        take = job.wait(job.recorded(event["request_id"]), is_patient=not self.deferrable)
+        try:
+            job, hook = self._job(context)
+            take = job.recorded(event["request_id"])
+        except LumaRayError as error:
+            if error.standing:
+                raise
+            bought = "The job is bought; the next attempt re-attaches at no charge."
+            raise error.with_context(event["request_id"], bought) from None
+        take = job.wait(take, is_patient=not self.deferrable)
         if take.state == "submitted":
             reason = (
                 "cannot ask about it, see its log"

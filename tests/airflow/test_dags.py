@@ -12,6 +12,7 @@ from tests.airflow.conftest import REPO, Airflow
 
 pytestmark = pytest.mark.airflow
 CLIPS = str(REPO / "tests" / "dags" / "clips.py")
+SENSORS = str(REPO / "tests" / "dags" / "sensors.py")
 
 
 @pytest.mark.parametrize("dag_id", ["blocking", "deferred"])
@@ -42,6 +43,41 @@ def test_airflows_own_retry_collects_what_was_bought(
     run = airflow.run_dag(CLIPS, dag_id, "use", frame=str(frame), videos=f"{tmp_path}/out/")
     assert run["state"] == "success", run["log"][-3000:]
     assert (len(simulator.jobs), simulator.charges) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "dag_id", "down"),
+    [
+        (CLIPS, "blocking", "1,2"),
+        (CLIPS, "deferred", "1,2"),
+        (CLIPS, "deferred", "2,3,4,5"),
+        (CLIPS, "deferred", "3,4"),
+        (SENSORS, "sensor", "1,2"),
+        (SENSORS, "soft_sensor", "1,2"),
+    ],
+)
+def test_a_secrets_backend_that_is_down_for_a_moment_ends_nothing(
+    airflow: Airflow, simulator: Simulator, frame: Path, tmp_path: Path, file: str, dag_id: str, down: str
+) -> None:
+    """Airflow says of it what it says of a connection that nobody has made; it asks twice, here and at the server."""
+    backend = {
+        "AIRFLOW__SECRETS__BACKEND": "tests.dags.moody_secrets.MoodySecrets",
+        "AIRFLOW__WORKERS__SECRETS_BACKEND": "tests.dags.moody_secrets.MoodySecrets",
+        "PYTHONPATH": str(REPO),
+        "MOODY_COUNT": str(tmp_path / "count"),
+        "MOODY_DOWN": down,
+        "MOODY_HOST": simulator.url,
+        "MOODY_PASSWORD": simulator.api_key,
+    }
+    env = {name: value for name, value in airflow.env.items() if name != "AIRFLOW_CONN_LUMA_RAY_DEFAULT"}
+    moody = Airflow(env | backend, tmp_path)
+    task_id = "enough" if file == SENSORS else "generate"
+    run = moody.run_dag(file, dag_id, task_id, frame=str(frame), videos=f"{tmp_path}/out/")
+    assert run["state"] == "success", run["log"][-3000:]
+    assert run["xcoms"]["return_value"], "not skipped"
+    assert (tmp_path / "count").stat().st_size > int(down[-1]), "it was down"
+    assert "othing was bought" not in run["log"]
+    assert (len(simulator.jobs), simulator.charges) == ((0, 0) if file == SENSORS else (1, 1))
 
 
 def test_a_refusal_is_not_retried(

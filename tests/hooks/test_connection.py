@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayUnavailable
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.segmind.request import GenerationRequest
 from tests.hooks.peer import Peer, to_json
@@ -32,7 +33,7 @@ def refused(hook: LumaRayHook) -> str:
     with pytest.raises(LumaRayConfigurationError) as caught:
         hook.get_credits()
     assert caught.value.cause == message
-    assert str(caught.value) == f"{message}\nNothing was bought."
+    assert str(caught.value) == f"{message}\nThis attempt bought nothing."
     return message
 
 
@@ -117,17 +118,34 @@ def test_what_is_wrong_and_what_would_be_right(
     assert host.seen == []
 
 
-def test_a_missing_connection_is_told_with_its_id_and_how_to_make_it() -> None:
-    message = refused(LumaRayHook("my_segmind"))
-    assert "'my_segmind'" in message
-    assert "not defined" in message
-    assert "luma_ray" in message.replace("my_luma_ray", "")
+def test_a_missing_connection_may_be_a_secrets_backend_that_is_down() -> None:
+    with pytest.raises(LumaRayUnavailable) as caught:
+        LumaRayHook("my_segmind").get_credits()
+    assert not isinstance(caught.value, AirflowFailException)
+    cause, _, remedy = str(caught.value).splitlines()
+    assert (
+        cause
+        == "Connection 'my_segmind' is not defined, cannot be parsed, or its secrets backend did not answer."
+    )
+    assert "create it with type 'luma_ray'" in remedy
 
 
-@pytest.mark.parametrize("raw", ["{", '{"password": "SG_0123456789abcdef"', "[1]", "7", "null", "://"])
-def test_a_connection_that_cannot_be_parsed_is_told(monkeypatch: pytest.MonkeyPatch, raw: str) -> None:
+@pytest.mark.parametrize("raw", ["[1]", "7", "null", "://"])
+def test_a_connection_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, raw: str) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", raw)
     assert "'luma_ray_default' cannot be used" in refused(LumaRayHook())
+
+
+@pytest.mark.parametrize("raw", ["{", '{"password": "SG_0123456789abcdef"'])
+def test_a_connection_that_cannot_be_parsed_is_told_without_its_text(
+    monkeypatch: pytest.MonkeyPatch, raw: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", raw)
+    with pytest.raises(
+        LumaRayUnavailable, match="'luma_ray_default' is not defined, cannot be parsed"
+    ) as caught:
+        LumaRayHook().get_credits()
+    assert "SG_" not in str(caught.value)
 
 
 def test_no_verb_makes_a_request_on_a_bad_connection(

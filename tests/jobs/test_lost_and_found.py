@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def check_is_named(error: LumaRayError, request_id: str, clip: Path, simulator: 
     assert "bought" in told
     assert str(record_path(clip)) in told
     assert recorded(clip)["request_id"] == request_id
-    assert simulator.charges == 1
+    assert len(simulator.jobs) == 1
 
 
 def test_a_job_that_neither_status_nor_history_knows_after_the_vendors_hour_is_for_a_person(
@@ -131,3 +132,34 @@ def test_a_job_that_failed_and_cannot_be_asked_about_is_not_bought_again(
     simulator.clear_faults()
     make_operator(frame, clip).execute(task_context())
     assert (len(simulator.jobs), simulator.charges) == (2, 1)
+
+
+@pytest.mark.parametrize("phase", ["execute_complete", "execute"])
+@pytest.mark.parametrize(
+    ("broken", "is_final"), [(None, False), ('{"conn_type": "luma_ray"}', True)], ids=["none", "keyless"]
+)
+def test_a_bought_job_whose_connection_cannot_be_used_is_said_to_be_bought(
+    simulator: Simulator,
+    frame: Path,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    phase: str,
+    broken: str | None,
+    is_final: bool,
+) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        make_operator(frame, clip, deferrable=True).execute(task_context())
+    request_id = deferred.value.trigger.serialize()[1]["request_id"]
+    operator, context = make_operator(frame, clip), task_context()
+    event = {"request_id": request_id, "reason": "ready"}
+    resume = partial(operator.execute_complete, context, event)
+    name = "AIRFLOW_CONN_LUMA_RAY_DEFAULT"
+    with monkeypatch.context() as patch:
+        patch.setenv(name, broken) if broken else patch.delenv(name)
+        with pytest.raises(LumaRayError) as told:
+            resume() if phase == "execute_complete" else operator.execute(context)
+    assert isinstance(told.value, AirflowFailException) is is_final
+    assert "bought nothing" not in str(told.value)
+    check_is_named(told.value, request_id, clip, simulator)
+    assert make_operator(frame, clip).execute(task_context())["request_id"] == request_id
+    assert simulator.charges == 1

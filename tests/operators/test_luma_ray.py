@@ -730,7 +730,9 @@ def test_a_path_that_cannot_be_written_is_found_out_before_the_purchase(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LumaRayConfigurationError, match=r"output_path '.*clip\.mp4' .*\nNothing was bought"):
+    with pytest.raises(
+        LumaRayConfigurationError, match=r"output_path '.*clip\.mp4' .*\nThis attempt bought nothing"
+    ):
         make_operator(frame, tmp_path / "file" / "clip.mp4").execute(task_context())
     assert simulator.jobs == []
 

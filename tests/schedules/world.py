@@ -449,7 +449,7 @@ def check_records(world: World) -> None:
 def check_truth(world: World, identity: Identity, error: LumaRayError) -> None:
     """An error does not say that nothing was bought where something was, by the time that it is raised."""
     mine = [sold for sold in world.sold if sold.poster == identity]
-    if "Nothing was bought" in str(error) and mine:
+    if "This attempt bought nothing" in str(error) and mine:
         raise AssertionError(f"{identity} bought {mine[0].request_id}, and is told: {error}")
 
 

@@ -126,7 +126,8 @@ def test_extra_parameters_cannot_override_an_argument(model: str, name: str) -> 
         if method == request.doubts and model == "luma-ray-9":
             continue
         with pytest.raises(
-            LumaRayConfigurationError, match=rf"extra_parameters names \['{name}'\].*\nNothing was bought"
+            LumaRayConfigurationError,
+            match=rf"extra_parameters names \['{name}'\].*\nThis attempt bought nothing",
         ):
             method()
 
