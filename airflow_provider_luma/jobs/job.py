@@ -289,9 +289,9 @@ class Job:
         :raises LumaRayResultExpired: the vendor does not know the job any more
         """
         with self._context(take):
-            return self._waited_for(take)
+            return self._waited_for(take, is_patient)
 
-    def _waited_for(self, take: JobRecord) -> JobRecord:
+    def _waited_for(self, take: JobRecord, is_patient: bool) -> JobRecord:
         poller = JobPoller(
             str(take.request_id),
             take.model,

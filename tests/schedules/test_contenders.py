@@ -62,7 +62,8 @@ def scenario(
         def verify(outcomes: Mapping[str, Outcome]) -> None:
             if charged is not None:
                 charged[len(world.sold)] += 1
-            check(world, list(attempts.values()), charges=charges)
+            told = " ".join(str(outcome.value) for outcome in outcomes.values()) if place == PLAIN else ""
+            check(world, list(attempts.values()), charges=charges, told=told)
             assert len(world.sold) <= total, f"{len(world.sold)} charges in all"
             if finish:
                 come_to_rest(world, list(attempts.values()))
@@ -221,7 +222,10 @@ def adopt(world: World) -> None:
 
 
 def test_a_store_without_conditional_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    """There a second charge can happen, as the docs say, and the explorer finds it; but no id is ever lost."""
+    """There a second charge can happen, as the docs say, and the explorer finds it.
+
+    One writer may even erase another's id; whoever bought it then has returned it, or names it in its error.
+    """
     attempts = {
         "try1": Attempt(ONE, "try1", stored=False, path="/clips/clip.mp4"),
         "try2": Attempt(ONE, "try2", stored=False, path="/clips/clip.mp4"),
