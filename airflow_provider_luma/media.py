@@ -290,10 +290,15 @@ class VideoFile:
 
 
 class VideoSink:
-    """Writes a stream to a file, refusing at its first bytes what is not an MP4."""
+    """Writes a stream to a file, refusing at its first bytes what is not an MP4, and what is too large to be a clip.
 
-    def __init__(self, file: BinaryIO) -> None:
+    :param file: empty, or overwritten
+    :param most: megabytes
+    """
+
+    def __init__(self, file: BinaryIO, most: float) -> None:
         self._file = file
+        self._most = most
         self.restart()
 
     def restart(self) -> None:
@@ -307,14 +312,23 @@ class VideoSink:
     def write(self, chunk: bytes) -> None:
         """Append a chunk.
 
-        :raises LumaRayDeliveryFailed: the stream does not begin like an MP4
+        :raises LumaRayDeliveryFailed: the stream does not begin like an MP4, or is too large
         """
+        self.check_size(self.size + len(chunk))
         self._file.write(chunk)
         self._digest.update(chunk)
         self.size += len(chunk)
         if len(self._head) < 8:
             self._head += chunk[: 8 - len(self._head)]
             self.check()
+
+    def check_size(self, size: int) -> None:
+        """Refuse a size in bytes that no clip has."""
+        if size > self._most * 1e6:
+            raise LumaRayDeliveryFailed(
+                f"The download is larger than {self._most:.0f} MB, the most that is fetched.",
+                remedy="If the clip is that large, raise max_video_mb in the connection's extra.",
+            )
 
     def check(self, *, whole: bool = False) -> None:
         """Check that what came so far can be an MP4; with ``whole``, that it can be all of one."""

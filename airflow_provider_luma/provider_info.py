@@ -51,18 +51,37 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": {
                     "timeout": {
                         "label": "HTTP timeout (s)",
+                        "description": "Seconds without a byte after which a call is given up",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
                     },
                     "requests_per_minute": {
                         "label": "Requests per minute",
+                        "description": "The account's rate limit",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
+                    },
+                    "download_timeout": {
+                        "label": "Download timeout (s)",
+                        "description": "How long one attempt may spend on downloading a video",
+                        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 3600},
+                    },
+                    "max_video_mb": {
+                        "label": "Largest video (MB)",
+                        "description": "A larger download is given up",
+                        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 2048},
+                    },
+                    "allow_private_outputs": {
+                        "label": "Fetch videos from private addresses",
+                        "description": "Only where a proxy fetches them, or the vendor is inside your network",
+                        "schema": {"type": ["boolean", "null"], "default": False},
                     },
                     "upload_url": {
                         "label": "Upload URL",
+                        "description": "Where images are uploaded, if not at the base URL",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                     "history_url": {
                         "label": "History URL",
+                        "description": "Where the request history is, if not at the base URL",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                 },

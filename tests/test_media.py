@@ -106,7 +106,7 @@ def test_a_bad_frame_is_told_with_what_would_be_right(tmp_path: Path, make: Any,
     with pytest.raises(LumaRayConfigurationError, match=problem) as caught:
         read_frame(str(path))
     assert f"'{path}'" in str(caught.value)
-    assert str(caught.value).endswith("Nothing was bought.")
+    assert str(caught.value).endswith("This attempt bought nothing.")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_bad_frame_is_named_as_it_is(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_a_frame_that_cannot_be_is_told(frame: str) -> None:
-    with pytest.raises(LumaRayConfigurationError, match="Nothing was bought"):
+    with pytest.raises(LumaRayConfigurationError, match="This attempt bought nothing"):
         read_frame(frame)
 
 
@@ -268,7 +268,7 @@ def test_a_frame_that_cannot_go_that_way_is_told(
     with pytest.raises(LumaRayConfigurationError, match=problem) as caught:
         send_frame(given, transfer, model, _no_upload, _reached)
     assert "secret" not in str(caught.value)
-    assert "Nothing was bought" in str(caught.value)
+    assert "This attempt bought nothing" in str(caught.value)
 
 
 def box(kind: bytes, content: bytes = b"", *, long: bool = False) -> bytes:
@@ -332,7 +332,7 @@ def test_no_file_whatever_confuses_the_check(content: bytes) -> None:
 def test_a_sink_writes_what_comes_in_whatever_pieces(pieces: list[bytes]) -> None:
     content = FTYP + b"".join(pieces)
     file = io.BytesIO(b"an earlier attempt's rest")
-    sink = VideoSink(file)
+    sink = VideoSink(file, 1)
     for at in range(len(FTYP)):
         sink.write(FTYP[at : at + 1])
     for piece in pieces:
@@ -346,7 +346,7 @@ def test_a_sink_writes_what_comes_in_whatever_pieces(pieces: list[bytes]) -> Non
     "pieces", [[b"This is text."], [b"T"] * 8, [b"\0\0\0\x18", b"mdat"], [b"\0\0\0\x18ft", b"yx"]]
 )
 def test_a_sink_refuses_at_its_first_bytes_what_is_no_mp4(pieces: list[bytes]) -> None:
-    sink = VideoSink(io.BytesIO())
+    sink = VideoSink(io.BytesIO(), 1)
     for piece in pieces[:-1]:
         sink.write(piece)
     with pytest.raises(LumaRayDeliveryFailed, match="not an MP4"):
@@ -355,7 +355,7 @@ def test_a_sink_refuses_at_its_first_bytes_what_is_no_mp4(pieces: list[bytes]) -
 
 @pytest.mark.parametrize("content", [b"", b"\0\0\0\x18", b"\0\0\0\x18fty"])
 def test_a_sink_does_not_finish_what_ended_too_soon(content: bytes) -> None:
-    sink = VideoSink(io.BytesIO())
+    sink = VideoSink(io.BytesIO(), 1)
     sink.write(content)
     with pytest.raises(LumaRayDeliveryFailed, match="not an MP4"):
         sink.finish(Path("v.mp4"))
@@ -363,7 +363,7 @@ def test_a_sink_does_not_finish_what_ended_too_soon(content: bytes) -> None:
 
 def test_a_sink_that_starts_again_forgets_everything() -> None:
     file = io.BytesIO()
-    sink = VideoSink(file)
+    sink = VideoSink(file, 1)
     sink.write(FTYP + b"rest of a broken download")
     sink.restart()
     assert (sink.size, file.getvalue()) == (0, b"")
@@ -436,7 +436,7 @@ def test_a_frame_in_an_object_store_is_read_from_there() -> None:
     assert frame.read() == image("PNG")
     assert frame.data_url.startswith("data:image/png;base64,")
     for missing in ("memory://luma_ray_test@frames/g.png", "memory://luma_ray_test@frames"):
-        with pytest.raises(LumaRayConfigurationError, match="Nothing was bought"):
+        with pytest.raises(LumaRayConfigurationError, match="This attempt bought nothing"):
             read_frame(missing)
     store.store.clear()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -46,15 +48,16 @@ def download(url: str, destination: Path, settings: Settings) -> VideoFile:
     """
     with destination.open("w+b") as file, open_session(settings) as session:
         fetcher = _Fetcher(url, file, session, settings)
-        attempt = 0
+        failures = 0
         while True:
-            attempt += 1
+            begun_at = fetcher.offset
             problem = fetcher.fetch()
             if problem is None:
                 return fetcher.sink.finish(destination)
-            delay = backoff(attempt)
+            failures = 1 if fetcher.offset > begun_at else failures + 1
+            delay = backoff(failures)
             if delay is None:
-                raise LumaRayDeliveryFailed(f"The download broke {attempt} times: {problem}.")
+                raise LumaRayDeliveryFailed(f"The download broke {failures} times in a row: {problem}.")
             log.warning("The download broke: %s. Trying again from byte %d.", problem, fetcher.offset)
             time.sleep(delay)
 
@@ -65,7 +68,8 @@ class _Fetcher:
         self._file = file
         self._session = session
         self._settings = settings
-        self.sink = VideoSink(file)
+        self.sink = VideoSink(file, settings.max_video_mb)
+        self._until = time.monotonic() + settings.download_timeout
         #: Proves that the file is still the same, to the server and by its answer; None: it cannot be resumed.
         self._validator: str | None = None
         self._total: int | None = None
@@ -89,8 +93,10 @@ class _Fetcher:
                 elif problem := self._resume(response):
                     self._start_over()
                     return problem
-                for chunk in response.iter_content(CHUNK_BYTES):
+                # What has arrived, however little: a line that breaks often gets on, and one that trickles is noticed.
+                while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
                     self.sink.write(chunk)
+                    self._check_time()
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             return error_summary(error)
         if self._total not in (None, self.sink.size):
@@ -100,6 +106,15 @@ class _Fetcher:
             return "the file ends in the middle of an MP4 box"
         return None
 
+    def _check_time(self) -> None:
+        if time.monotonic() > self._until:
+            of = f" of {self._total}" if self._total else ""
+            raise LumaRayDeliveryFailed(
+                f"The download was given up after {self._settings.download_timeout:.0f} s: {self.sink.size}{of} bytes "
+                "came.",
+                remedy="If the line is that slow, raise download_timeout in the connection's extra.",
+            )
+
     def _begin(self, response: requests.Response) -> None:
         self.sink.restart()
         headers = response.headers
@@ -107,6 +122,14 @@ class _Fetcher:
             self._total, self._validator = None, None
         else:
             self._total, self._validator = _number(headers.get("Content-Length", "")), _validator(headers)
+        self._check_room(self._total or 0)
+
+    def _check_room(self, needed: int) -> None:
+        """Refuse a video that is too large, or larger than what the disk has left."""
+        self.sink.check_size(needed)
+        free = shutil.disk_usage(Path(self._file.name).parent).free
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"the video has {needed} bytes, and {free} bytes are free there")
 
     def _resume(self, response: requests.Response) -> str | None:
         """Return why a partial reply does not continue the file; None where it does."""
@@ -144,18 +167,28 @@ class _Fetcher:
         url = self._url
         for _ in range(_MAX_REDIRECTS + 1):
             self._check_address(url)
-            with self._session.get(
-                url,
-                headers=headers,
-                timeout=(CONNECT_TIMEOUT, self._settings.timeout),
-                stream=True,
-                allow_redirects=False,
-            ) as response:
+            with self._get(url, headers) as response:
                 if not response.is_redirect:
                     yield response
                     return
                 url = urljoin(url, response.headers["Location"])
         raise LumaRayDeliveryFailed(f"The download was redirected more than {_MAX_REDIRECTS} times.")
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+        try:
+            return self._session.get(
+                url,
+                headers=headers,
+                timeout=(CONNECT_TIMEOUT, self._settings.timeout),
+                stream=True,
+                allow_redirects=False,
+            )
+        except requests.RequestException:
+            raise
+        except OSError as error:  # a bundle of certificates that is not there; the disk has no part in it
+            raise LumaRayDeliveryFailed(
+                f"The video's host cannot be asked: {error_summary(error)}."
+            ) from None
 
     def _check_address(self, url: str) -> None:
         try:
@@ -165,9 +198,10 @@ class _Fetcher:
         host = (parts.host or "").strip("[]")
         if parts.scheme not in ("http", "https") or not host:
             raise LumaRayDeliveryFailed("The output URL is not an http(s) URL.")
-        if not vendor_can_reach(host, self._settings):
+        if not self._settings.allow_private_outputs and not vendor_can_reach(host, self._settings):
             raise LumaRayDeliveryFailed(
-                f"The output URL points to {host}, an address of this network; it was not fetched."
+                f"The output URL points to {host}, an address of this network; it was not fetched.",
+                remedy="Where a proxy fetches it, set allow_private_outputs to true in the connection's extra.",
             )
 
 

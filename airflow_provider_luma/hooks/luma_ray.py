@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_luma.exceptions import (
     LumaRayConfigurationError,
+    LumaRayDeliveryFailed,
     LumaRayError,
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
@@ -197,7 +198,9 @@ class LumaRayHook(BaseHook):
                 raise submit_error(reply, reply.named_id() or reply.header_id())
             request_id = None
             try:
-                received = _receive(response, destination, self._transport)
+                received = _receive(response, destination, self._transport, self.settings.max_video_mb)
+            except LumaRayDeliveryFailed as error:
+                problem = error.cause
             except NETWORK_ERRORS as error:
                 problem = self._transport.summary(error)
             else:
@@ -329,7 +332,9 @@ def _newest_first(first_day: datetime) -> dict[str, str]:
 
 
 @sealed
-def _receive(response: requests.Response, destination: Path, transport: Transport) -> VideoFile | Reply:
+def _receive(
+    response: requests.Response, destination: Path, transport: Transport, most: float
+) -> VideoFile | Reply:
     """Stream a v1 reply to disk where its first bytes are a video's, else read it; its Content-Type says little."""
     chunks = response.iter_content(CHUNK_BYTES)
     head = b""
@@ -338,7 +343,7 @@ def _receive(response: requests.Response, destination: Path, transport: Transpor
     if not is_mp4_head(head):
         return transport.reply(response, head + b"".join(islice(chunks, _MAX_REPLY_CHUNKS)))
     with destination.open("w+b") as file:
-        sink = VideoSink(file)
+        sink = VideoSink(file, most)
         sink.write(head)
         for chunk in chunks:
             sink.write(chunk)

@@ -15,6 +15,10 @@ HISTORY_URL = "https://api.spotprod.segmind.com"
 DEFAULT_TIMEOUT = 60.0
 #: The vendor's pay-as-you-go figure.
 DEFAULT_REQUESTS_PER_MINUTE = 60.0
+#: In seconds: 100 MB over a line of 1 Mbit/s take a quarter of it.
+DEFAULT_DOWNLOAD_TIMEOUT = 3600.0
+#: Ten seconds of 4k at 400 Mbit/s are a quarter of it.
+DEFAULT_MAX_VIDEO_MB = 2048.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class Settings:
     :param history_url: base URL of the request history
     :param timeout: seconds without a byte after which a call is given up
     :param requests_per_minute: the account's rate limit
+    :param download_timeout: seconds that one attempt may spend on downloading a video
+    :param max_video_mb: megabytes beyond which a download is given up
+    :param allow_private_outputs: whether a video may be fetched from an address that is not public, as where only a
+        proxy resolves the host
     """
 
     api_key: str = field(repr=False)
@@ -35,6 +43,9 @@ class Settings:
     history_url: str = HISTORY_URL
     timeout: float = DEFAULT_TIMEOUT
     requests_per_minute: float = DEFAULT_REQUESTS_PER_MINUTE
+    download_timeout: float = DEFAULT_DOWNLOAD_TIMEOUT
+    max_video_mb: float = DEFAULT_MAX_VIDEO_MB
+    allow_private_outputs: bool = False
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:
@@ -46,6 +57,9 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
 
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.?|[0-9a-f:.]+")
+_HOST_AND_PORT = re.compile(r"(localhost|[0-9]+(\.[0-9]+){3})(:[0-9]+)?/?")
+#: What the calls add to a base URL.
+_API_PATH = re.compile(r"/v[12](/.*)?$")
 
 
 def read_settings(password: str | None, host: str | None, extra_json: str) -> Settings | str:
@@ -62,7 +76,10 @@ def read_settings(password: str | None, host: str | None, extra_json: str) -> Se
     if not key.isascii() or not key.isprintable() or " " in key:
         return "its password holds a space, a line break or another character that no API key has"
     urls: dict[str, str] = {"api_url": API_URL, "upload_url": UPLOAD_URL, "history_url": HISTORY_URL}
-    if host:
+    if host and host.rstrip("/").lower() not in (
+        API_URL,
+        f"{API_URL}:443",
+    ):  # written out, it means what none means
         urls = dict.fromkeys(urls, host)
     urls |= {name: str(extra[name]) for name in ("upload_url", "history_url") if extra.get(name)}
     for name, url in urls.items():
@@ -78,11 +95,19 @@ def read_settings(password: str | None, host: str | None, extra_json: str) -> Se
         what = "host" if url == host else name
         if not usable or not url.isprintable():
             shown = redact(repr(url).replace(key, "<api key>"))
-            return f"its {what} {shown} is not a base URL such as 'https://api.segmind.com'"
+            right = f"'http://{url}'" if _HOST_AND_PORT.fullmatch(url) and key not in url else f"'{API_URL}'"
+            return f"its {what} {shown} is not a base URL such as {right}"
         if parts.username is not None or parts.query or parts.fragment:
             return f"its {what} has a user, a query or a fragment; give the URL alone"
+        if _API_PATH.search(parts.path):
+            return f"its {what} names a path of the API; end it before {_API_PATH.search(parts.path)[0]!r}"  # type: ignore[index]
         urls[name] = url.rstrip("/")
-    numbers = {"timeout": DEFAULT_TIMEOUT, "requests_per_minute": DEFAULT_REQUESTS_PER_MINUTE}
+    numbers = {
+        "timeout": DEFAULT_TIMEOUT,
+        "requests_per_minute": DEFAULT_REQUESTS_PER_MINUTE,
+        "download_timeout": DEFAULT_DOWNLOAD_TIMEOUT,
+        "max_video_mb": DEFAULT_MAX_VIDEO_MB,
+    }
     for name, default in numbers.items():
         value = extra.get(name)
         try:
@@ -92,4 +117,8 @@ def read_settings(password: str | None, host: str | None, extra_json: str) -> Se
         if not 0 < numbers[name] < 1e6:
             shown = redact(repr(value).replace(key, "<api key>"))
             return f"{name} in its extra is {shown}; give a positive number"
-    return Settings(api_key=key, **urls, **numbers)  # type: ignore[arg-type]
+    private = extra.get("allow_private_outputs") or False
+    if not isinstance(private, bool):
+        shown = redact(repr(private).replace(key, "<api key>"))
+        return f"allow_private_outputs in its extra is {shown}; give true or false"
+    return Settings(api_key=key, allow_private_outputs=private, **urls, **numbers)  # type: ignore[arg-type]

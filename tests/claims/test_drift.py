@@ -123,7 +123,7 @@ def test_a_clear_whose_prompt_renders_empty_does_not_say_that_nothing_was_bought
     first = bought_and_late(simulator, make_operator(frame, clip, **LATE), task_context())
     with pytest.raises(LumaRayConfigurationError) as caught:
         make_operator(frame, clip, prompt="").execute(task_context(clears=1))
-    assert "Nothing was bought" not in str(caught.value)
+    assert "This attempt bought nothing" not in str(caught.value)
     assert first in str(caught.value)
 
 

@@ -120,7 +120,7 @@ def test_a_wrong_return_is_one_sentence_and_costs_nothing(
 
     with pytest.raises(LumaRayConfigurationError, match=sentence) as refused:
         make_task(clip).execute(task_context())
-    assert "Nothing was bought." in str(refused.value)
+    assert "This attempt bought nothing." in str(refused.value)
     assert simulator.requests == []
 
 

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayUnavailable
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.hooks.settings import API_URL, HISTORY_URL, UPLOAD_URL
 from airflow_provider_luma.segmind.request import GenerationRequest
 from tests.hooks.peer import Peer, to_json
 from tests.support import API_KEY, set_connection
@@ -55,6 +56,13 @@ def refused(hook: LumaRayHook) -> str:
             id="a key with an invisible character",
         ),
         pytest.param({"host": "api.segmind.com"}, URLS, id="a host without a scheme"),
+        pytest.param({"host": "127.0.0.1:8900"}, "'http://127.0.0.1:8900'", id="a port without a scheme"),
+        pytest.param({"host": "localhost"}, "'http://localhost'", id="localhost without a scheme"),
+        pytest.param({"host": "https://api.segmind.com/v1"}, "end it before '/v1'", id="a path of the API"),
+        pytest.param({"host": "https://x.example/luma/v2/"}, "end it before '/v2/'", id="another one"),
+        pytest.param({"extra": {"download_timeout": 0}}, NUMBERS, id="download_timeout 0"),
+        pytest.param({"extra": {"max_video_mb": "big"}}, NUMBERS, id="max_video_mb no number"),
+        pytest.param({"extra": {"allow_private_outputs": "yes"}}, "give true or false", id="a word for true"),
         pytest.param({"host": "ftp://api.segmind.com"}, URLS, id="another scheme"),
         pytest.param({"host": "https://"}, URLS, id="a scheme without a host"),
         pytest.param({"host": "https:///v1"}, URLS, id="a path without a host"),
@@ -229,3 +237,14 @@ def test_the_form_hides_what_is_not_used() -> None:
     form = LumaRayHook.get_ui_field_behaviour()
     assert set(form) == {"hidden_fields", "relabeling", "placeholders"}
     assert form["relabeling"]["password"] == "API key"
+
+
+@pytest.mark.parametrize(
+    "host", ["", "https://api.segmind.com", "https://API.segmind.com/", "https://api.segmind.com:443"]
+)
+def test_the_vendors_own_host_written_out_means_the_same_as_none(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    set_connection(monkeypatch, host)
+    settings = LumaRayHook().settings
+    assert (settings.api_url, settings.upload_url, settings.history_url) == (API_URL, UPLOAD_URL, HISTORY_URL)

@@ -6,6 +6,9 @@ import gzip
 import hashlib
 import logging
 import resource
+import shutil
+import threading
+from collections import Counter, namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -95,7 +98,7 @@ def test_a_download_is_given_up_after_four_tries(
     simulator: Simulator, hook: LumaRayHook, video_url: str, tmp_path: Path, kind: str, status: int | None
 ) -> None:
     simulator.fault("download", kind, status=status, times=9, accepted=False)
-    with pytest.raises(LumaRayDeliveryFailed, match="broke 4 times"):
+    with pytest.raises(LumaRayDeliveryFailed, match="broke 4 times in a row"):
         hook.download_video(video_url, tmp_path / "v.mp4")
     assert len(downloads(simulator)) == 4
 
@@ -208,7 +211,7 @@ def test_a_broken_download_becomes_whole(
     assert len(host.seen) == 2
     assert "range" not in host.seen[0].headers
     if ranges and b"Content-Length: %d" % len(mp4) in (got := first(mp4)) and len(got) > 2**20:
-        assert host.seen[1].headers["range"] == "bytes=1048576-", "what came whole is not fetched again"
+        assert host.seen[1].headers["range"] == "bytes=1500000-", "what came is not fetched again"
         assert host.seen[1].headers["if-range"] == '"same"'
 
 
@@ -228,7 +231,7 @@ def test_a_file_that_is_old_enough_is_resumed_by_its_last_modified(
     host = peer(http(200, mp4[:1_500_000], length=len(mp4), **headers), serve(mp4, **headers))
     target = tmp_path / "v.mp4"
     assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, mp4)
-    assert host.seen[1].headers["range"] == "bytes=1048576-"
+    assert host.seen[1].headers["range"] == "bytes=1500000-"
     assert host.seen[1].headers["if-range"] == "Sun, 22 Nov 2026 11:59:00 GMT"
 
 
@@ -509,3 +512,105 @@ def test_the_log_at_info_names_no_output_url(
     for text in (caplog.text, str(caught.value)):
         assert "hidden" not in text
         assert "secret.mp4" not in text
+
+
+def box(kind: bytes, length: int) -> bytes:
+    """Return a top-level box of an MP4."""
+    return length.to_bytes(4, "big") + kind + bytes(length - 8)
+
+
+CLIP_20_MB = box(b"ftyp", 24) + box(b"moov", 1000) + box(b"mdat", 20_000_000)
+
+
+def test_a_line_that_cuts_every_900_kb_delivers_a_clip_of_20_mb(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path
+) -> None:
+    whole_reply = serve(CLIP_20_MB)
+
+    def cut(seen: Seen) -> bytes:
+        return whole_reply(seen)[:900_000]
+
+    host = peer(cut)
+    target = tmp_path / "v.mp4"
+    assert whole(hook.download_video(f"{host.url}/v.mp4", target), target, CLIP_20_MB)
+    begun = [int(seen.headers.get("range", "bytes=0-")[6:-1]) for seen in host.seen]
+    assert begun == sorted(begun)
+    asked = Counter(byte // 100_000 for start in begun for byte in range(start, start + 900_000, 100_000))
+    assert max(asked.values()) <= 2
+
+
+def test_a_line_that_brings_nothing_more_is_given_up(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path
+) -> None:
+    host = peer(http(200, CLIP_20_MB[:1000], length=len(CLIP_20_MB), **SAME), HANG_UP)
+    with pytest.raises(LumaRayDeliveryFailed, match="broke 4 times in a row"):
+        hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+    assert len(host.seen) == 4
+
+
+def test_a_download_that_trickles_is_given_up_in_time(
+    monkeypatch: pytest.MonkeyPatch, peer: StartPeer, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+
+    def trickle() -> Iterator[bytes]:
+        yield http(200, CLIP_20_MB[:100], length=len(CLIP_20_MB), **SAME)
+        while not stop.wait(0.02):
+            yield b"\0"
+
+    host = peer(trickle())
+    set_connection(monkeypatch, host.url, download_timeout=0.3)
+    with pytest.raises(LumaRayDeliveryFailed, match=r"given up after 0 s: \d+ of 20001024 bytes") as told:
+        LumaRayHook().download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+    stop.set()
+    assert "raise download_timeout" in str(told.value)
+    assert len(host.seen) == 1
+
+
+@pytest.mark.parametrize("length", [-1, None], ids=["with its length", "without end"])
+def test_a_body_that_no_clip_has_is_not_stored(
+    monkeypatch: pytest.MonkeyPatch, peer: StartPeer, tmp_path: Path, length: int | None
+) -> None:
+    host = peer(http(200, CLIP_20_MB, length=length, **SAME))
+    set_connection(monkeypatch, host.url, max_video_mb=3)
+    target = tmp_path / "v.mp4"
+    with pytest.raises(LumaRayDeliveryFailed, match="larger than 3 MB") as told:
+        LumaRayHook().download_video(f"{host.url}/v.mp4", target)
+    assert "raise max_video_mb" in str(told.value)
+    assert target.stat().st_size <= 3_000_000
+    assert len(host.seen) == 1
+
+
+def test_a_full_disk_is_told_before_it_is_full(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 5, 5))
+    host = peer(serve(CLIP_20_MB))
+    target = tmp_path / "v.mp4"
+    with pytest.raises(OSError, match="20001024 bytes, and 5 bytes are free"):
+        hook.download_video(f"{host.url}/v.mp4", target)
+    assert target.stat().st_size == 0
+
+
+def test_a_bundle_of_certificates_that_is_not_there_is_told_as_such(
+    hook: LumaRayHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
+    with pytest.raises(LumaRayDeliveryFailed, match=r"cannot be asked: OSError: .*bundle\.pem"):
+        hook.download_video("https://127.0.0.1:9/v.mp4", tmp_path / "v.mp4")
+
+
+def test_a_private_host_may_be_allowed(
+    monkeypatch: pytest.MonkeyPatch, peer: StartPeer, tmp_path: Path, mp4: bytes
+) -> None:
+    """As where a proxy resolves it; the connection's own host is a public one."""
+    host = peer(serve(mp4))
+    target = tmp_path / "v.mp4"
+    set_connection(monkeypatch, "https://192.0.2.1.example")
+    with pytest.raises(LumaRayDeliveryFailed, match="an address of this network") as told:
+        LumaRayHook().download_video(f"{host.url}/v.mp4", target)
+    assert "set allow_private_outputs to true" in str(told.value)
+    assert host.seen == []
+    set_connection(monkeypatch, "https://192.0.2.1.example", allow_private_outputs=True)
+    assert whole(LumaRayHook().download_video(f"{host.url}/v.mp4", target), target, mp4)

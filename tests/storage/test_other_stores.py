@@ -36,7 +36,7 @@ def test_a_missing_extra_is_named(
     with pytest.raises(LumaRayConfigurationError) as caught:
         attempt(source, str(video))
     assert f"install 'airflow-provider-luma[{extra}]'" in str(caught.value)
-    assert "Nothing was bought" in str(caught.value)
+    assert "This attempt bought nothing" in str(caught.value)
     assert simulator.requests == []
 
 

@@ -42,7 +42,7 @@ def refused(simulator: Simulator, **arguments: Any) -> str:
     assert simulator.jobs == []
     assert store.values == {}
     text = str(caught.value)
-    assert "\nNothing was bought." in text
+    assert "\nThis attempt bought nothing." in text
     return text
 
 
