@@ -25,7 +25,7 @@ class Arguments(Protocol):
     concepts: Sequence[str] | None
     extra_parameters: Mapping[str, Any] | None
     min_remaining_credits: float | Decimal | None
-    timeout: timedelta
+    timeout: float | timedelta
     poll_interval: float | timedelta | None
     luma_ray_conn_id: str
 
@@ -56,29 +56,28 @@ def seconds(interval: object) -> float | None:
     return float(interval) if isinstance(interval, int | float) and not isinstance(interval, bool) else None
 
 
+def as_text(path: Any) -> Any:
+    """Return a path object as the text that the operator works with; anything else as it is."""
+    return str(path) if hasattr(type(path), "__fspath__") else path
+
+
 def check_arguments(operator: Arguments) -> None:
     """Check what is not templated."""
     for name, choices in _CHOICES.items():
         value = getattr(operator, name)
         require(value in choices, name, value, f"one of {', '.join(choices)}")
-    path: object = operator.output_path
+    path: object = as_text(operator.output_path)
     require(
         not (isinstance(path, str) and "try_number" in path),
         "output_path",
         path,
         "a path that is the same in each try: a retry finds the job that is bought by the record beside the video",
     )
-    timeout: object = operator.timeout
-    require(
-        isinstance(timeout, timedelta) and timeout > timedelta(0), "timeout", timeout, "a positive timedelta"
-    )
-    interval = operator.poll_interval
-    require(
-        interval is None or ((pause := seconds(interval)) is not None and pause > 0),
-        "poll_interval",
-        interval,
-        "a positive number of seconds, a timedelta, or None",
-    )
+    for name, more in (("timeout", "or a timedelta"), ("poll_interval", "a timedelta, or None")):
+        interval = getattr(operator, name)
+        is_right = (pause := seconds(interval)) is not None and 0 < pause < 1e9
+        is_left_out = interval is None and name == "poll_interval"
+        require(is_right or is_left_out, name, interval, f"a positive number of seconds, {more}")
     least = operator.min_remaining_credits
     require(
         least is None or ((floor := money(least)) is not None and floor >= 0),
@@ -108,6 +107,14 @@ def check_inputs(operator: Arguments) -> None:
     for name in ("prompt", "model", "resolution", "aspect_ratio"):
         value = getattr(operator, name)
         require(isinstance(value, str) and value.strip() != "", name, value, "a text that is not empty")
+    for name in ("prompt", "start_frame"):
+        value = getattr(operator, name)
+        require(
+            value != "None",
+            name,
+            value,
+            "a text; 'None' is what a template makes of an XCom that is not there",
+        )
     require(isinstance(operator.loop, bool), "loop", operator.loop, "True or False, not a text")
     concepts: object = operator.concepts
     require(

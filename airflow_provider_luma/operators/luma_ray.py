@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from os import PathLike
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from airflow_provider_luma.operators.checks import (
     FrameTransfer,
     IfExists,
     OnUnknownSubmit,
+    as_text,
     check_arguments,
     check_inputs,
     check_place,
@@ -66,7 +68,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
     :param extra_parameters: further body fields, passed through for what the model learns later (templated)
     :param frame_transfer: how a file gets to the vendor: ``url`` signed by its store for two hours, ``upload`` to the
         vendor's storage, ``base64`` in the request, or ``auto``: a signed URL where the store signs one that the
-        vendor reaches, else an upload; an URL goes as it is
+        vendor reaches, else an upload; a URL goes as it is
     :param api_version: ``v2`` (submit and poll), ``v1`` (one blocking call), or ``auto``: v2, and v1 where the vendor
         refuses the slug on v2 with 404 or 405
     :param if_exists: for a video that another run left at the path: ``overwrite``, ``reuse`` or ``fail``. Within a run
@@ -77,8 +79,9 @@ class LumaRayImageToVideoOperator(BaseOperator):
     :param min_remaining_credits: refuse to start when the balance less the expected cost falls below it, in US
         dollars. Default None: no floor of ours; the vendor refuses what the balance does not cover
     :param generation_tag: change it to buy another take of the same inputs (templated)
-    :param timeout: how long to wait, counted from the submission, not from the attempt. Default 15 minutes, seven
-        times the typical 125 s
+    :param timeout: how long to wait, in seconds or as a timedelta, counted from the submission, not from the attempt.
+        Default 15 minutes, seven times the typical 125 s. A deferred wait is bounded by this alone: Airflow's
+        ``execution_timeout`` counts only while a worker is held
     :param poll_interval: seconds (or a timedelta) between status calls. Default None: adapted to the model's typical
         time
     :param luma_ray_conn_id: the connection to Segmind (templated)
@@ -102,13 +105,15 @@ class LumaRayImageToVideoOperator(BaseOperator):
     )
     template_fields_renderers = {"extra_parameters": "json"}  # noqa: RUF012 - as in BaseOperator
     ui_color = "#e8e0f7"
+    start_frame: str | None
+    output_path: str
 
     def __init__(
         self,
         *,
         prompt: str,
-        start_frame: str | None,
-        output_path: str,
+        start_frame: str | PathLike[str] | None,
+        output_path: str | PathLike[str],
         model: str = DEFAULT_MODEL,
         resolution: str = "720p",
         aspect_ratio: str = "1:1",
@@ -121,7 +126,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         on_unknown_submit: OnUnknownSubmit = "fail",
         min_remaining_credits: float | Decimal | None = None,
         generation_tag: str | None = None,
-        timeout: timedelta = timedelta(minutes=15),
+        timeout: float | timedelta = timedelta(minutes=15),
         poll_interval: float | timedelta | None = None,
         luma_ray_conn_id: str = "luma_ray_default",
         storage_conn_id: str | None = None,
@@ -131,8 +136,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
     ) -> None:
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.prompt = prompt
-        self.start_frame = start_frame
-        self.output_path = output_path
+        self.start_frame = start_frame  # type: ignore[assignment]  # a text once it is used
+        self.output_path = output_path  # type: ignore[assignment]  # the same
         self.model = model
         self.resolution = resolution
         self.aspect_ratio = aspect_ratio
@@ -215,13 +220,16 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 request_id=str(take.request_id),
                 model=take.model,
                 submitted_at=take.started.isoformat(),
-                timeout=self.timeout.total_seconds(),
+                timeout=self._timeout().total_seconds(),
                 poll_interval=seconds(self.poll_interval),
                 deferred_at=datetime.now(UTC).isoformat(),
             ),
             method_name="execute_complete",
             kwargs={"output_path": self.output_path},
         )
+
+    def _timeout(self) -> timedelta:
+        return self.timeout if isinstance(self.timeout, timedelta) else timedelta(seconds=self.timeout)
 
     def on_kill(self) -> None:
         """End the wait; the vendor has no cancel, so the job goes on."""
@@ -239,6 +247,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         from airflow_provider_luma.jobs.spec import JobSpec
         from airflow_provider_luma.storage import open_file
 
+        self.output_path = as_text(self.output_path)
         check_place(self)
         identity, cleared = Identity.of(context), Clears.of(context)
         output = self._output(identity)
@@ -252,12 +261,13 @@ class LumaRayImageToVideoOperator(BaseOperator):
             output=output,
             inputs=self._inputs,
             frame_transfer=self.frame_transfer,
-            generation_tag=self.generation_tag,
+            # Native rendering makes a number of a template's "20261124"; it is the same take.
+            generation_tag=None if self.generation_tag is None else str(self.generation_tag),
             api_version=self.api_version,
             if_exists=self.if_exists,
             on_unknown_submit=self.on_unknown_submit,
             min_remaining_credits=money(self.min_remaining_credits),
-            timeout=self.timeout,
+            timeout=self._timeout(),
             poll_interval=seconds(self.poll_interval),
         )
         hook = LumaRayHook(self.luma_ray_conn_id)
@@ -272,6 +282,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         """Check the inputs and read the frame."""
         from airflow_provider_luma.jobs.spec import Inputs
 
+        self.start_frame = as_text(self.start_frame)
         check_inputs(self)
         return Inputs(self._request(), self._frame(on_record))
 

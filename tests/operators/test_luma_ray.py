@@ -15,6 +15,7 @@ import av
 import pytest
 import requests
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.sdk import DAG
 
 from airflow_provider_luma.exceptions import (
     LumaRayAuthenticationError,
@@ -31,6 +32,7 @@ from airflow_provider_luma.exceptions import (
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs.job import Job
 from airflow_provider_luma.media import send_frame
+from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage.local import LOCK_NAME
 from tests.support import (
@@ -670,6 +672,8 @@ def huge(tmp_path: Path) -> Path:
         ({"prompt": 7}, r"prompt=7 is wrong"),
         ({"start_frame": None}, r"start_frame=None is wrong.*sample picture and charge"),
         ({"start_frame": ""}, r"start_frame='' is wrong"),
+        ({"start_frame": "None"}, r"start_frame='None' is wrong.* an XCom that is not there"),
+        ({"prompt": "None"}, r"prompt='None' is wrong.* an XCom that is not there"),
         ({"start_frame": "https:///frame.jpg"}, r"start_frame 'https:///frame\.jpg' is no URL of an image"),
         ({"start_frame": "/nowhere/frame.jpg"}, r"'/nowhere/frame\.jpg' does not exist"),
         ({"start_frame": lambda tmp: tmp}, r"is a directory; name one image"),
@@ -708,9 +712,12 @@ def test_bad_input_is_one_sentence_and_costs_nothing(
         ({"api_version": "v3"}, "api_version='v3' is wrong"),
         ({"if_exists": "skip"}, "if_exists='skip' is wrong"),
         ({"on_unknown_submit": "hope"}, "on_unknown_submit='hope' is wrong"),
-        ({"timeout": timedelta(0)}, "timeout=.* is wrong: give a positive timedelta"),
+        ({"timeout": timedelta(0)}, "timeout=.* is wrong: give a positive number of seconds, or a timedelta"),
+        ({"timeout": None}, "timeout=None is wrong"),
+        ({"timeout": float("inf")}, "timeout=inf is wrong"),
+        ({"poll_interval": float("nan")}, "poll_interval=nan is wrong"),
         ({"timeout": timedelta(seconds=-1)}, "timeout=.* is wrong"),
-        ({"timeout": 900}, "timeout=900 is wrong"),
+        ({"timeout": "900"}, "timeout='900' is wrong"),
         ({"poll_interval": 0}, "poll_interval=0 is wrong"),
         ({"poll_interval": -5}, "poll_interval=-5 is wrong"),
         ({"poll_interval": "soon"}, "poll_interval='soon' is wrong"),
@@ -724,6 +731,32 @@ def test_what_is_not_templated_is_checked_when_the_dag_is_parsed(
 ) -> None:
     with pytest.raises(LumaRayConfigurationError, match=sentence):
         make_operator(frame, clip, **arguments)
+
+
+@pytest.mark.parametrize("timeout", [900, 900.0, timedelta(seconds=900)])
+def test_a_timeout_is_seconds_or_a_timedelta(frame: Path, clip: Path, timeout: Any) -> None:
+    """``default_args={"timeout": 3600}`` is usual for the sensors of a DAG."""
+    with DAG("clips", schedule=None, default_args={"timeout": timeout}):
+        operator = make_operator(frame, clip, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(task_context())
+    assert deferred.value.trigger.serialize()[1]["timeout"] == 900.0
+
+
+def test_paths_are_taken_as_objects_too(simulator: Simulator, frame: Path, clip: Path) -> None:
+    arguments: dict[str, Any] = {"task_id": "generate", "prompt": "p", "poll_interval": 0.02}
+    operator = LumaRayImageToVideoOperator(start_frame=frame, output_path=clip, **arguments)
+    first = operator.execute(task_context())
+    as_text = LumaRayImageToVideoOperator(start_frame=str(frame), output_path=str(clip), **arguments)
+    assert as_text.execute(task_context()) == first
+    assert (first["video_path"], simulator.charges) == (str(clip), 1)
+
+
+def test_a_tag_is_the_same_as_a_number_and_as_a_text(simulator: Simulator, frame: Path, clip: Path) -> None:
+    """Which of the two it is changes with ``render_template_as_native_obj``."""
+    first = make_operator(frame, clip, generation_tag=20261124).execute(task_context())
+    again = make_operator(frame, clip, generation_tag="20261124").execute(task_context(clears=1))
+    assert (first["request_id"], simulator.charges) == (again["request_id"], 1)
 
 
 def test_a_path_that_cannot_be_written_is_found_out_before_the_purchase(
