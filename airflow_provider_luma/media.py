@@ -292,14 +292,23 @@ class VideoFile:
 class VideoSink:
     """Writes a stream to a file, refusing at its first bytes what is not an MP4, and what is too large to be a clip.
 
-    :param file: empty, or overwritten
+    :param file: overwritten, but for what it begins with
     :param most: megabytes
+    :param size: the bytes that it begins with, if it has their digest
+    :param sha256: that digest
     """
 
-    def __init__(self, file: BinaryIO, most: float) -> None:
+    def __init__(self, file: BinaryIO, most: float, size: int = 0, sha256: str = "") -> None:
         self._file = file
         self._most = most
-        self.restart()
+        self._digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # a real file has readinto
+        self.size = file.tell()
+        if (self.size, self.sha256) != (size, sha256):
+            self.restart()
+        else:
+            file.seek(0)
+            self._head = file.read(8)
+            file.seek(size)
 
     def restart(self) -> None:
         """Forget what was written."""
@@ -308,6 +317,11 @@ class VideoSink:
         self._digest = hashlib.sha256()
         self._head = b""
         self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what came so far."""
+        return self._digest.hexdigest()
 
     def write(self, chunk: bytes) -> None:
         """Append a chunk.
@@ -339,7 +353,7 @@ class VideoSink:
         """Return the file as a checked video."""
         self.check(whole=True)
         self._file.flush()
-        return VideoFile(path, self.size, self._digest.hexdigest())
+        return VideoFile(path, self.size, self.sha256)
 
 
 def is_mp4_head(head: bytes) -> bool:

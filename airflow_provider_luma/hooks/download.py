@@ -22,6 +22,7 @@ import urllib3
 from airflow_provider_luma.exceptions import LumaRayDeliveryFailed
 from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.hooks.clock import parse_http_date
+from airflow_provider_luma.hooks.rest import Rest, leave_rest, take_rest
 from airflow_provider_luma.hooks.settings import Settings
 from airflow_provider_luma.hooks.transport import (
     CONNECT_TIMEOUT,
@@ -40,44 +41,65 @@ _STRONG_ETAG = re.compile(r'"[!#-~\x80-\xff]*"')
 log = logging.getLogger(__name__)
 
 
-def download(url: str, destination: Path, settings: Settings) -> VideoFile:
+def download(url: str, destination: Path, settings: Settings, rest: Path | None = None) -> VideoFile:
     """Stream a video to a local file, which is overwritten; on an error its content is of no use.
 
+    :param rest: where what has arrived is kept when the download is given up; None: nowhere
     :raises LumaRayDeliveryFailed: not available, or not an MP4; ``status_code`` tells a 404
     :raises OSError: the disk is full or the like
     """
-    with destination.open("w+b") as file, open_session(settings) as session:
-        fetcher = _Fetcher(url, file, session, settings)
-        failures = 0
-        while True:
-            begun_at = fetcher.offset
-            problem = fetcher.fetch()
-            if problem is None:
-                return fetcher.sink.finish(destination)
-            failures = 1 if fetcher.offset > begun_at else failures + 1
-            delay = backoff(failures)
-            if delay is None:
-                raise LumaRayDeliveryFailed(f"The download broke {failures} times in a row: {problem}.")
-            log.warning("The download broke: %s. Trying again from byte %d.", problem, fetcher.offset)
-            time.sleep(delay)
+    kept = take_rest(rest, destination, url) if rest else None
+    with destination.open("r+b" if kept else "w+b") as file, open_session(settings) as session:
+        fetcher = _Fetcher(url, file, session, settings, kept)
+        try:
+            return _fetched(fetcher, destination)
+        except BaseException:
+            if rest and fetcher.offset:
+                leave_rest(rest, destination, file, fetcher.rest())
+            raise
+
+
+def _fetched(fetcher: _Fetcher, destination: Path) -> VideoFile:
+    failures = 0
+    while True:
+        begun_at = fetcher.offset
+        problem = fetcher.fetch()
+        if problem is None:
+            return fetcher.sink.finish(destination)
+        failures = 1 if fetcher.offset > begun_at else failures + 1
+        delay = backoff(failures)
+        if delay is None:
+            raise LumaRayDeliveryFailed(f"The download broke {failures} times in a row: {problem}.")
+        log.warning("The download broke: %s. Trying again from byte %d.", problem, fetcher.offset)
+        time.sleep(delay)
 
 
 class _Fetcher:
-    def __init__(self, url: str, file: BinaryIO, session: requests.Session, settings: Settings) -> None:
+    def __init__(
+        self, url: str, file: BinaryIO, session: requests.Session, settings: Settings, kept: Rest | None
+    ) -> None:
         self._url = url
         self._file = file
         self._session = session
         self._settings = settings
-        self.sink = VideoSink(file, settings.max_video_mb)
+        self.sink = VideoSink(file, settings.max_video_mb, *((kept.size, kept.sha256) if kept else ()))
         self._until = time.monotonic() + settings.download_timeout
         #: Proves that the file is still the same, to the server and by its answer; None: it cannot be resumed.
         self._validator: str | None = None
         self._total: int | None = None
+        if kept and self.sink.size:
+            self._validator, self._total = kept.validator, kept.total
+            log.info("Going on from byte %d, where an earlier attempt stopped.", kept.size)
 
     @property
     def offset(self) -> int:
         """The byte from which the next request fetches."""
         return 0 if self._validator is None else self.sink.size
+
+    def rest(self) -> Rest:
+        """Return what a later call needs to go on from here."""
+        assert self._validator is not None
+        return Rest(self._url, self._validator, self._total, self.sink.size, self.sink.sha256)
 
     def fetch(self) -> str | None:
         """Fetch the rest of the video; return what broke it, or None when it is whole."""
@@ -95,7 +117,7 @@ class _Fetcher:
                     return problem
                 # What has arrived, however little: a line that breaks often gets on, and one that trickles is noticed.
                 while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
-                    self.sink.write(chunk)
+                    self._write(chunk)
                     self._check_time()
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             return error_summary(error)
@@ -105,6 +127,13 @@ class _Fetcher:
             self._start_over()
             return "the file ends in the middle of an MP4 box"
         return None
+
+    def _write(self, chunk: bytes) -> None:
+        try:
+            self.sink.write(chunk)
+        except LumaRayDeliveryFailed:
+            self._start_over()  # nothing to go on with
+            raise
 
     def _check_time(self) -> None:
         if time.monotonic() > self._until:

@@ -311,15 +311,17 @@ class LumaRayHook(BaseHook):
         """Tell whether the vendor can fetch a URL; one of a private network it cannot."""
         return vendor_can_reach(urlsplit(url).hostname or "", self.settings)
 
-    def download_video(self, url: str, destination: Path) -> VideoFile:
+    def download_video(self, url: str, destination: Path, rest: Path | None = None) -> VideoFile:
         """Stream a video to a local file, without the key; a broken download is resumed where that is safe.
 
         :param url: an output URL; a private address is refused unless the connection's own host is one
         :param destination: overwritten; on an error its content is of no use
+        :param rest: where what has arrived is moved when the download is given up, on the same disk, and where a later
+            call finds it to go on with. Default None: nowhere
         :raises LumaRayDeliveryFailed: not available, or not an MP4; ``status_code`` tells a 404
         :raises OSError: the disk is full or the like
         """
-        return download(url, destination, self.settings)
+        return download(url, destination, self.settings, rest)
 
 
 def _newest_first(first_day: datetime) -> dict[str, str]:

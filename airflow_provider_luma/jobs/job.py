@@ -421,18 +421,22 @@ class Job:
         if not take.output_url:
             take, _ = self._locate(take)
         try:
-            return take, self._hook.download_video(str(take.output_url), part)
+            return take, self._download(take, part)
         except LumaRayDeliveryFailed as error:
             if error.status_code not in _NOT_THERE:
                 raise
             log.info("%s: %s Asking for the video's address again.", take.request_id, error.cause)
         take, expired = self._locate(take)
         try:
-            return take, self._hook.download_video(str(take.output_url), part)
+            return take, self._download(take, part)
         except LumaRayDeliveryFailed as error:
             if expired and error.status_code in _NOT_THERE:
                 raise self._expired(take, "its result has expired and its file is gone") from None
             raise
+
+    def _download(self, take: JobRecord, part: Path) -> VideoFile:
+        rest = self._spec.output.rest(self._spec.identity.digest)
+        return self._hook.download_video(str(take.output_url), part, rest)
 
     def _locate(self, take: JobRecord) -> tuple[JobRecord, bool]:
         """Find out where the video is, from the result or from the history; tell whether the result has expired.

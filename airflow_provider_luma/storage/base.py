@@ -119,6 +119,13 @@ class StoredFile(ABC):
         :param tag: tells one attempt's file from another's
         """
 
+    def rest(self, tag: str) -> Path | None:
+        """Return where a broken download is kept for the task's next attempt; None: nowhere.
+
+        :param tag: tells one task instance's file from another's
+        """
+        return None
+
     @abstractmethod
     def put(self, local: Path, allowed: Callable[[], bool]) -> str | None:
         """Move a finished local file here, where it appears whole or not at all.

@@ -117,7 +117,7 @@ class LocalFile(StoredFile):
     @contextmanager
     def _written(self, content: bytes, is_locked: bool) -> Iterator[Path]:
         if is_locked:  # so whoever wrote what is there was killed
-            self._remove_parts()
+            self._remove("part")
         part = self.path.with_name(f"{self._part_prefix}{uuid.uuid4().hex[:8]}.part")
         try:
             with part.open("wb") as file:
@@ -146,6 +146,10 @@ class LocalFile(StoredFile):
         finally:
             part.unlink(missing_ok=True)
 
+    def rest(self, tag: str) -> Path:
+        """Return a hidden file beside this one, which goes when the video comes."""
+        return self.path.with_name(f"{self._part_prefix}{tag}.rest")
+
     def put(self, local: Path, allowed: Callable[[], bool]) -> str | None:
         """Rename a file of this folder to this one while nobody else can; what killed attempts left goes with it."""
         with local.open("rb") as file:
@@ -155,12 +159,13 @@ class LocalFile(StoredFile):
                 return None
             local.replace(self.path)
         _sync_folder(self.path.parent)
-        self._remove_parts()
+        self._remove("part", "rest")
         return ""
 
-    def _remove_parts(self) -> None:
-        for part in self.path.parent.glob(f"{self._part_prefix}*.part"):
-            part.unlink(missing_ok=True)
+    def _remove(self, *kinds: str) -> None:
+        for kind in kinds:
+            for left in self.path.parent.glob(f"{self._part_prefix}*.{kind}"):
+                left.unlink(missing_ok=True)
 
     def fetch(self, local: Path) -> bool:
         """Copy the file."""

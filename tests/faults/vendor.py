@@ -430,7 +430,7 @@ class FakeHook:
         rows = [self._world.row(job) for job in self._world.seen() if job.model == model]
         return [row for row in rows if row.created and row.created.date() >= first]
 
-    def download_video(self, url: str, destination: Path) -> VideoFile:
+    def download_video(self, url: str, destination: Path, rest: Path | None = None) -> VideoFile:
         return self._world.step("download", lambda: self._download(url, destination))
 
     def _download(self, url: str, destination: Path) -> VideoFile:

@@ -614,3 +614,44 @@ def test_a_private_host_may_be_allowed(
     assert host.seen == []
     set_connection(monkeypatch, "https://192.0.2.1.example", allow_private_outputs=True)
     assert whole(LumaRayHook().download_video(f"{host.url}/v.mp4", target), target, mp4)
+
+
+def test_the_next_call_goes_on_where_the_last_one_stopped(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes
+) -> None:
+    host = peer(http(200, mp4[:1_500_000], length=len(mp4), **SAME), HANG_UP, HANG_UP, HANG_UP, serve(mp4))
+    url, rest = f"{host.url}/v.mp4", tmp_path / ".rest"
+    with pytest.raises(LumaRayDeliveryFailed, match="broke 4 times"):
+        hook.download_video(url, tmp_path / "one", rest)
+    target = tmp_path / "two"
+    assert whole(hook.download_video(url, target, rest), target, mp4)
+    assert host.seen[-1].headers["range"] == "bytes=1500000-"
+    assert not rest.exists()
+
+
+@pytest.mark.parametrize("change", ["the URL", "the file", "a byte", "the trailer", "all of it"])
+def test_what_is_not_what_was_left_is_fetched_anew(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, change: str
+) -> None:
+    other = mp4[:-1] + b"x"
+    now = serve(other, ETag='"other"') if change == "the file" else serve(mp4)
+    host = peer(http(200, mp4[:1_500_000], length=len(mp4), **SAME), HANG_UP, HANG_UP, HANG_UP, now)
+    url, rest, target = f"{host.url}/v.mp4", tmp_path / ".rest", tmp_path / "v.mp4"
+    with pytest.raises(LumaRayDeliveryFailed):
+        hook.download_video(url, tmp_path / "one", rest)
+    left = rest.read_bytes()
+    if change == "the URL":
+        url += "?2"
+    elif change != "the file":
+        cuts = {"a byte": left[:99] + b"?" + left[100:], "the trailer": left[:-3], "all of it": b""}
+        rest.write_bytes(cuts[change])
+    content = other if change == "the file" else mp4
+    assert whole(hook.download_video(url, target, rest), target, content)
+
+
+def test_what_is_no_video_is_not_kept(hook: LumaRayHook, peer: StartPeer, tmp_path: Path) -> None:
+    host = peer(http(200, b"This is not a video.", **SAME))
+    for _ in range(2):
+        with pytest.raises(LumaRayDeliveryFailed, match="not an MP4"):
+            hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4", tmp_path / ".rest")
+    assert "range" not in host.seen[1].headers

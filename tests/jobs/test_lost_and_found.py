@@ -21,6 +21,7 @@ from airflow_provider_luma.exceptions import (
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.segmind.replies import JobResult, VendorStatus
 from airflow_provider_luma.simulator import Simulator
+from airflow_provider_luma.storage.local import LOCK_NAME
 from tests.support import make_operator, record_path, recorded, task_context
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -162,4 +163,19 @@ def test_a_bought_job_whose_connection_cannot_be_used_is_said_to_be_bought(
     assert "bought nothing" not in str(told.value)
     check_is_named(told.value, request_id, clip, simulator)
     assert make_operator(frame, clip).execute(task_context())["request_id"] == request_id
+    assert simulator.charges == 1
+
+
+def test_a_retry_goes_on_with_the_download_where_the_last_attempt_stopped(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    simulator.fault("download", "cut", bytes=4000)
+    simulator.fault("download", "status", status=503, times=3)
+    with pytest.raises(LumaRayDeliveryFailed):
+        make_operator(frame, clip).execute(task_context())
+    make_operator(frame, clip).execute(task_context())
+    ranges = [entry.headers.get("Range") for entry in simulator.requests if entry.call == "download"]
+    assert ranges[0] is None
+    assert set(ranges[1:]) == {"bytes=4000-"}
+    assert [path.name for path in clip.parent.glob(".*")] == [LOCK_NAME]
     assert simulator.charges == 1

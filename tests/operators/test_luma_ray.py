@@ -591,8 +591,8 @@ def test_an_attempt_whose_successor_delivers_first_returns_that_video(
     download = LumaRayHook.download_video
     outputs: list[dict[str, Any]] = []
 
-    def download_and_be_overtaken(self: LumaRayHook, url: str, destination: Path) -> Any:
-        video = download(self, url, destination)
+    def download_and_be_overtaken(self: LumaRayHook, url: str, destination: Path, rest: Path) -> Any:
+        video = download(self, url, destination, rest)
         if not outputs:
             outputs.append({})
             outputs.append(make_operator(frame, clip).execute(task_context()))

@@ -323,7 +323,7 @@ class Hook:
             error=None,
         )
 
-    def download_video(self, url: str, destination: Any) -> VideoFile:
+    def download_video(self, url: str, destination: Any, rest: Any = None) -> VideoFile:
         return self._step("download", lambda: self._download(url, destination))
 
     def _download(self, url: str, destination: Any) -> VideoFile:
