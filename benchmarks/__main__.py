@@ -12,7 +12,17 @@ from pathlib import Path
 from benchmarks.report import Report
 from benchmarks.surroundings import isolated
 
-NAMES = ("imports", "polling", "paid", "generation", "slots", "throughput", "triggerer", "transfer")
+NAMES = (
+    "imports",
+    "polling",
+    "paid",
+    "generation",
+    "slots",
+    "throughput",
+    "cluster",
+    "triggerer",
+    "transfer",
+)
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """The account's rate limit, kept by everything in one process that uses the same connection.
 
-Other processes' requests are known by the vendor's 429s alone.
+Other processes' requests are known by the vendor's 429s; a triggerer counts those around the jobs that wait in it.
 """
 
 from __future__ import annotations
@@ -84,6 +84,11 @@ class RateLimiter:
                 self._last_turn = min(turn, now + delay + _WINDOW)
                 delay = self._last_turn - now
             return delay
+
+    def note(self) -> None:
+        """Count a request that another process has just made."""
+        with self._lock:
+            self._taken.append(self._clock())
 
     def _delay(self, now: float, places: int) -> float:
         while self._taken and self._taken[0] <= now - _WINDOW:

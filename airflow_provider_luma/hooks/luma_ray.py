@@ -128,7 +128,7 @@ class LumaRayHook(BaseHook):
         """Return a session that adds the key on the API's own hosts only."""
         return self._transport.session
 
-    @property
+    @cached_property
     def limiter(self) -> RateLimiter:
         """The account's rate limit, shared by everything in this process that uses the connection."""
         settings = self.settings
@@ -273,14 +273,15 @@ class LumaRayHook(BaseHook):
             rows |= new
         return list(rows.values())
 
-    def newest_jobs(self) -> list[HistoryEntry]:
+    def newest_jobs(self, page: int = 1) -> list[HistoryEntry]:
         """Return the account's newest hundred jobs of the last day, in-flight and failed ones included; a poll.
 
+        :param page: 2 for the hundred before those, and so on
         :raises LumaRayAuthenticationError: the history refuses the key
         :raises LumaRayRateLimited: the rate limit leaves no room for a poll
         :raises LumaRayUnavailable: the history gives no usable answer
         """
-        query = _newest_first(self.vendor_now() - timedelta(days=1))
+        query = _newest_first(self.vendor_now() - timedelta(days=1)) | {"page": str(page)}
         return parse_rows(self._transport.get(self._history_url, query, rank=Rank.POLL))
 
     def _history_pages(self, model: str, since: datetime) -> Iterator[list[HistoryEntry]]:

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 #: A wait that is older when it begins was taken up again, perhaps with many others by a restarted triggerer: the job
 #: may be long done, so it is polled within so many seconds, at a moment of its own.
 _SPREAD = 5.0
-#: Where the history answers for many jobs, a job's own status calls are so much rarer than its polls would be.
-_RARER = 4.0
-#: And where the request limit is short, none is made before so many typical times: most jobs are done by then.
-_OVERDUE = 1.3
+#: Where the history answers for many jobs, a job's own status calls are so much rarer than its polls would be: one that
+#: the history does not show to have ended is seen a poll later than without it.
+_RARER = 2.0
 
 #: From how many jobs on a page of a hundred rows is worth more than their status calls.
 _SEVERAL = 3
@@ -41,6 +40,8 @@ _RETRY_HISTORY = 300.0
 _MOST_MISSED = 3
 #: How many pages in a row may fail: a poll is one try, and a gateway's bad moment is no reason for minutes without.
 _MOST_FAILED = 2
+#: How many pages one after the other, which a triggerer of ten thousand jobs takes.
+_MOST_PAGES = 100
 #: How many of the jobs that were told of their end are remembered: as many as may wait in a triggerer.
 _REMEMBERED = 10_000
 
@@ -138,16 +139,11 @@ class JobPoller:
         :param spacing: as for ``delay``
         :param is_shown: whether the history's last page shows the job
         """
-        age, unasked = self._age(), self._clock() - self._asked_at
-        pause = next_poll(self._asked_age, self._typical) - self._asked_age
-        if age >= self._timeout:
+        if self._age() >= self._timeout:
             return True
-        if not is_shown:
-            due = next_poll(self._asked_age, self._typical, spacing=spacing, jitter=self._jitter)
-            return unasked >= due - self._asked_age
-        if spacing > pause:
-            return age >= _OVERDUE * self._typical and unasked >= spacing
-        return unasked >= _RARER * pause
+        due = next_poll(self._asked_age, self._typical, spacing=spacing, jitter=self._jitter)
+        pause = (due - self._asked_age) * (_RARER if is_shown else 1.0)
+        return self._clock() - self._asked_at >= pause
 
     def passed(self) -> None:
         """Take the history's page for the poll that was due."""
@@ -168,8 +164,9 @@ class JobPoller:
 
 
 class HistoryPoller:
-    """Polls for all jobs of an account that wait in one process, by one page of the request history.
+    """Polls for all jobs of an account that wait in one process, by pages of the request history.
 
+    The first page has the newest hundred requests; further ones are asked for while several of the jobs lie behind it.
     Only what a page says of a job by its id is evidence: COMPLETED or FAILED. A missing or pending row proves nothing.
     Of a history that is not known to be right, one such row is checked by a status call. A job that was told of its end
     and waits on was told in vain, so it is told no more. A history that is of no use is left alone for some minutes.
@@ -187,7 +184,9 @@ class HistoryPoller:
         self._is_checked = False
         self._missed = self._failed = 0
         self._failed = 0
-        self._shown: frozenset[str] = frozenset()
+        self._page = 1
+        self._shown: set[str] = set()
+        self._seen: set[str] = set()
         self._told: dict[str, None] = {}
 
     @contextmanager
@@ -215,9 +214,9 @@ class HistoryPoller:
         return self._clock() >= self._due and not self._polling.locked()
 
     def shows(self, request_id: str) -> bool:
-        """Tell whether the last page stands for a job's polls; it has the newest hundred."""
+        """Tell whether the last pages stand for a job's polls."""
         key = id_key(request_id)
-        return key in self._shown and key not in self._told
+        return (key in self._shown or key in self._seen) and key not in self._told
 
     def poll(self, hook: LumaRayHook) -> bool:
         """Ask for a page where one is due, tell the jobs that it shows to have ended, and return ``is_of_use``."""
@@ -239,10 +238,10 @@ class HistoryPoller:
         asked_at = self._clock()
         interval = hook.limiter.spacing(jobs=1) / _PAGE_SHARE
         self._due = asked_at + max(interval, _SHORTEST_PAGE_INTERVAL)
-        rows = {id_key(row.request_id): row.state for row in hook.newest_jobs()}
+        rows = {id_key(row.request_id): row.state for row in hook.newest_jobs(self._page)}
         self._failed = 0
-        self._shown = frozenset(rows)
         with self._lock:
+            self._turn_page(rows.keys() & self._jobs.keys())
             ended = {
                 key: _VERDICTS[state]
                 for key, state in rows.items()
@@ -265,6 +264,13 @@ class HistoryPoller:
                 del self._told[next(iter(self._told))]
         if self._clock() - asked_at > _SLOWEST_PAGE:
             self._leave("it is too slow")
+
+    def _turn_page(self, shown: set[str]) -> None:
+        self._seen |= shown
+        if shown and self._page < _MOST_PAGES and len(self._jobs.keys() - self._seen) >= _SEVERAL:
+            self._page += 1
+        else:
+            self._page, self._shown, self._seen = 1, self._seen, set()
 
     def missed(self) -> None:
         """Note that a job's status call saw its end before the history did."""

@@ -109,6 +109,7 @@ class Account:
         self.free = Decimal(0)
         self.spent = Decimal(0)
         self.charges = 0
+        self.refused = 0
         self.jobs: dict[str, Job] = {}
         self._reserved = Decimal(0)
         self._outputs: dict[str, Job] = {}
@@ -129,6 +130,7 @@ class Account:
         while self._recent and self._recent[0] <= now - 60:
             self._recent.popleft()
         if len(self._recent) >= self.requests_per_minute:
+            self.refused += 1
             reset = utc_text(self._recent[0] + 60)
             raise RefusalError(429, "Rate limit exceeded", {"x-rate-limit-reset-at-utc": reset})
         self._recent.append(now)

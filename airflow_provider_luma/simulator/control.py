@@ -76,6 +76,7 @@ class Control:
                 "balance": str(account.balance),
                 "jobs": jobs,
                 "calls": self._server.calls,
+                "refused": self._server.account.refused,
                 "leaks": len(self._server.leaks),
                 "faults": self._server.faults.listing(),
             }

@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, LumaRayUnavailable
-from airflow_provider_luma.hooks.limiter import Rank
+from airflow_provider_luma.hooks.limiter import Rank, RateLimiter, limiter_of
 from airflow_provider_luma.jobs.polling import HistoryPoller
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Account:
         self._lock = threading.Lock()
         self._hook: LumaRayHook | None = None
         self._hook_until = 0.0
+        self._way = asyncio.Lock()
         self._last: Look | None = None
         self._trouble: type[LumaRayError] | None = None
 
@@ -77,13 +78,22 @@ class Account:
             if self._hook is None or time.monotonic() >= self._hook_until:
                 self._hook = None
                 hook = LumaRayHook(self._conn_id)
-                hook.settings  # noqa: B018 - reads the connection
+                settings = hook.settings
+                # Apart from that of tasks in the same process (dag.test): it counts their calls as others'.
+                name = f"triggers of {self._conn_id}"
+                hook.limiter = limiter_of(name, settings.api_url, settings.requests_per_minute)
                 self._hook, self._hook_until = hook, time.monotonic() + _HOOK_LIFETIME
             return self._hook
 
     def call(self, function: Callable[[LumaRayHook], T]) -> asyncio.Future[T]:
         """Call a function with the hook in a thread."""
         return _awaitable(self._threads.submit(copy_context().run, lambda: function(self.hook())))
+
+    async def make_way(self, limiter: RateLimiter) -> None:
+        """Wait until the request limit has room for the call that a woken worker makes, and count it."""
+        async with self._way:
+            while delay := limiter.take(Rank.URGENT):
+                await asyncio.sleep(delay)
 
     async def looks(self, interval: float) -> AsyncIterator[Look]:
         """Yield looks at the balance, in which all that watch it share: as many as the most impatient one takes."""

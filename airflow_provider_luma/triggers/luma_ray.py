@@ -93,31 +93,45 @@ class LumaRayJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the worker is needed; connection look-up and HTTP happen in threads of their own."""
         clock = asyncio.get_running_loop().time
-        quiet_until = clock() + self._quiet_time()
-        reason = await self._reason()
+        is_new = self._is_new()
+        quiet_until = clock() + (_QUIET_TIME if is_new else 0.0)
+        reason = await self._reason(is_new=is_new)
         await asyncio.sleep(max(quiet_until - clock(), 0.0))
         yield self._event(reason)
 
-    async def _reason(self) -> str:
+    async def _reason(self, *, is_new: bool) -> str:
         try:
-            return (await self._outcome()).value
+            return (await self._outcome(is_new=is_new)).value
         except Exception as error:
             log.warning("%s: cannot be asked about, trying again soon: %s", self.request_id, error)
         await asyncio.sleep(min(_TROUBLE_TIME, max(self.timeout - self._waited(), 0.0)))
         try:
-            return (await self._outcome()).value
+            return (await self._outcome(is_new=False)).value
         except Exception as error:
             log.warning("%s: cannot be asked about, so the worker is to ask: %s", self.request_id, error)
             return "error"
 
-    def _quiet_time(self) -> float:
+    def _is_new(self) -> bool:
+        """Tell whether the task was deferred just now, for which another machine's clock may be some seconds off."""
         deferred_at = datetime.fromisoformat(self.deferred_at) if self.deferred_at else datetime.now(UTC)
-        # Whole, and not what is left of it: another machine's clock may be some seconds off.
-        return 0.0 if datetime.now(UTC) - deferred_at > timedelta(seconds=_RESTARTED) else _QUIET_TIME
+        return datetime.now(UTC) - deferred_at <= timedelta(seconds=_RESTARTED)
 
-    async def _outcome(self) -> Verdict:
+    async def _outcome(self, *, is_new: bool) -> Verdict:
+        """Wait until there is something to decide.
+
+        :param is_new: whether a worker has just submitted the job, or asked about it
+        """
         account = account_of(self.luma_ray_conn_id)
-        history, limiter = account.history, await account.call(lambda hook: hook.limiter)
+        limiter = await account.call(lambda hook: hook.limiter)
+        if is_new:
+            limiter.note()
+        verdict = await self._poll_until_over(account, limiter)
+        if verdict is Verdict.READY:
+            await account.make_way(limiter)
+        return verdict
+
+    async def _poll_until_over(self, account: Account, limiter: RateLimiter) -> Verdict:
+        history = account.history
         loop = asyncio.get_running_loop()
         poller = JobPoller(
             self.request_id,

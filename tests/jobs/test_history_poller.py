@@ -116,6 +116,26 @@ def test_a_page_that_fails_once_is_chance(simulator: Simulator) -> None:
     assert len(crowd.told) == 3
 
 
+def test_jobs_that_are_further_back_than_a_page_are_shown_by_the_next_ones(simulator: Simulator) -> None:
+    simulator.set_credits("1000")
+    early = Crowd(1)
+    simulator.advance(60)
+    crowd = Crowd(230)
+    crowd.poll()
+    ids = [job.request_id for job in simulator.jobs[1:]]
+    assert sum(map(crowd.history.shows, ids)) == 100
+    crowd.poll()
+    crowd.poll()
+    assert all(map(crowd.history.shows, ids))
+    simulator.advance(60)
+    for _ in range(3):
+        crowd.poll()
+    assert set(crowd.told) == set(ids)
+    assert early.told == {}
+    pages = [request.query["page"] for request in simulator.requests if request.call == "history"]
+    assert pages == ["1", "2", "3"] * 2
+
+
 def test_a_job_that_waits_on_although_it_was_told_of_its_end_is_told_no_more(simulator: Simulator) -> None:
     """Of a history that was right about others, a row may lie; or the worker had no luck when it asked."""
     Crowd(1)
@@ -149,9 +169,9 @@ def test_a_history_that_is_slow_is_left_to_the_status_calls(
     crowd = Crowd(3)
     newest_jobs = LumaRayHook.newest_jobs
 
-    def slow(hook: LumaRayHook) -> object:
+    def slow(hook: LumaRayHook, page: int) -> object:
         crowd.now += 20
-        return newest_jobs(hook)
+        return newest_jobs(hook, page)
 
     monkeypatch.setattr(LumaRayHook, "newest_jobs", slow)
     simulator.advance(60)

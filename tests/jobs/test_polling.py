@@ -142,7 +142,7 @@ def test_waits_taken_up_again_poll_soon_but_not_all_at_once(
     assert poller_of(patience, "r1", poll_interval=20).delay(spacing) == 20
 
 
-@pytest.mark.parametrize(("spacing", "is_shown", "due"), [(0, False, 4), (0, True, 16), (60, True, 163)])
+@pytest.mark.parametrize(("spacing", "is_shown", "due"), [(0, False, 4), (0, True, 8), (60, True, 100)])
 def test_a_job_that_the_history_shows_has_its_own_status_calls_but_rarer(
     simulator: Simulator, spacing: float, is_shown: bool, due: float
 ) -> None:

@@ -221,7 +221,7 @@ def test_an_edited_connection_is_seen_after_a_minute(
 
 def test_a_cancelled_wait_no_longer_counts(simulator: Simulator, frame: Path) -> None:
     trigger = job_trigger(submitted(frame), poll_interval=60.0)
-    limiter = LumaRayHook().limiter
+    limiter = account_of("luma_ray_default").hook().limiter
 
     async def cancelled() -> None:
         task = asyncio.create_task(first(trigger.run()))
@@ -238,8 +238,7 @@ def test_waits_without_room_for_a_look_hardly_do_anything_and_say_little(
     simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     set_connection(monkeypatch, simulator.url, requests_per_minute=1)
-    hook = LumaRayHook()
-    hook.get_credits()
+    account_of("luma_ray_default").hook().get_credits()
     tries: list[str] = []
     get_status = LumaRayHook.get_status
 
@@ -557,7 +556,7 @@ def test_looks_at_the_balance_starve_no_bought_job(
 
     async def crowd() -> Any:
         waits = [asyncio.create_task(first(revived(sensor).run())) for sensor in sensors]
-        while LumaRayHook().limiter.take(Rank.BALANCE) == 0:
+        while account_of("luma_ray_default").hook().limiter.take(Rank.BALANCE) == 0:
             await asyncio.sleep(0.01)
         event = await first(revived(job_trigger(request_id, timeout=5.0, poll_interval=0.1)).run())
         for wait in waits:
