@@ -65,10 +65,12 @@ def test_the_schedules_alone() -> None:
     assert not any(limit.missed for limit in report.limits if "polls" in limit.what)
 
 
-def test_the_operator_and_the_sdk_wait_on_a_moving_clock() -> None:
-    ours, sdk = polling.served(1).rows
+def test_the_operator_the_trigger_and_the_sdk_wait_on_a_moving_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "DURATIONS", (20,))
 
-    assert 0 < ours[1] < sdk[1]  # type: ignore[operator]
+    blocking, deferred, sdk, loop = polling.served(1).rows[:4]
+
+    assert 0 < blocking[1] < sdk[1] > deferred[1] > loop[1]  # type: ignore[operator]
 
 
 def test_the_faults_are_the_same_each_time_and_of_every_kind() -> None:
@@ -112,10 +114,16 @@ def test_processes_of_one_account_starve_nobody() -> None:
 
 
 def test_a_triggerer_waits_for_all_its_jobs() -> None:
-    report = triggerer.run(jobs=5, latency=1, poll_interval=0.3)
+    report = triggerer.to_their_end(jobs=5, latency=1, poll_interval=0.3)
 
     assert report.rows[0][1] == 5
     assert not any(limit.missed for limit in report.limits if "fired" in limit.what)
+
+
+def test_a_triggerer_is_watched_while_its_jobs_wait() -> None:
+    report = triggerer.waiting(jobs=5, per_minute=6000, seconds=8)
+
+    assert 0 < report.rows[0][2] < 8  # type: ignore[operator]
 
 
 def test_a_deferred_job_holds_its_worker_for_less() -> None:

@@ -1,7 +1,8 @@
-"""A thousand jobs in flight in one triggerer process.
+"""A thousand jobs from their submission to their end in one triggerer process, and ten thousand for some minutes.
 
 Time is real: the jobs take 125 s, drawn, and are submitted within some seconds, so all of them are in flight together.
-The triggers run in one event loop of a process of their own, the simulator in another; the limit is a big account's.
+The triggers run in one event loop of a process of their own, the simulator in another; the limit is a big account's. Of
+the ten thousand, which a restarted triggerer takes up under a usual limit, none ends while they are watched.
 """
 
 from __future__ import annotations
@@ -22,17 +23,25 @@ JOBS = 1000
 LATENCY = 125.0
 SPREAD = 0.2
 PER_MINUTE = 100_000
+WAITING = 10_000
+WAITING_PER_MINUTE = 600
+WATCHED_SECONDS = 420.0
 MOST_CORES = 0.5
 MOST_MEMORY = 150
 MOST_LAG = 100
 
 
-def run(
+def run() -> list[Report]:
+    """Run the thousand, then the ten thousand."""
+    return [to_their_end(), waiting()]
+
+
+def to_their_end(
     jobs: int = JOBS, latency: float = LATENCY, spread: float = SPREAD, poll_interval: float | None = None
 ) -> Report:
     """Submit the jobs from here, and let the triggerer wait for them."""
     with server(latency=latency, spread=spread, credits="1000000", clip_seconds=0.2) as url:
-        found = _wait(url, jobs, poll_interval)
+        found = _wait(url, jobs, PER_MINUTE, poll_interval)
         with urllib.request.urlopen(f"{url}/simulator/state") as reply:
             calls: dict[str, int] = json.load(reply)["calls"]
     report = Report(
@@ -76,11 +85,64 @@ def run(
     return report
 
 
-def _wait(url: str, jobs: int, poll_interval: float | None) -> dict[str, Any]:
-    variables = {"AIRFLOW_CONN_LUMA_RAY_DEFAULT": connection(url, requests_per_minute=PER_MINUTE)}
+def waiting(
+    jobs: int = WAITING, per_minute: int = WAITING_PER_MINUTE, seconds: float = WATCHED_SECONDS
+) -> Report:
+    """Let the triggerer wait for jobs of which none ends while it is watched."""
+    with server(latency=6 * 3600, credits="1000000", clip_seconds=0.2) as url:
+        found = _wait(url, jobs, per_minute, None, seconds)
+        with urllib.request.urlopen(f"{url}/simulator/state") as reply:
+            calls: dict[str, int] = json.load(reply)["calls"]
+    rate = 60 * (calls.get("status", 0) + calls.get("history", 0)) / found["seconds"]
+    return Report(
+        f"{jobs} jobs waiting in one triggerer for {seconds:g} s at a limit of {per_minute} requests a minute",
+        (
+            "triggerer",
+            "requests a minute",
+            "longest without an answer about a job, s",
+            "CPU, cores (mean)",
+            "memory over empty, MB (peak)",
+            "event loop late, ms (p99)",
+            "(most)",
+            "threads",
+        ),
+        [
+            (
+                "LumaRayJobTrigger",
+                rate,
+                found["longest"],
+                found["cores"],
+                found["memory"],
+                found["lag_p99"],
+                found["lag_most"],
+                found["threads"],
+            )
+        ],
+        [
+            Limit("requests a minute", rate, per_minute),
+            Limit("longest without an answer about a job", found["longest"], seconds - 1, unit=" s"),
+            Limit("CPU of polling", found["cores"], MOST_CORES, unit=" cores"),
+            Limit("memory over an empty triggerer", found["memory"], MOST_MEMORY, unit=" MB"),
+            Limit("the event loop is late (p99)", found["lag_p99"], MOST_LAG, unit=" ms"),
+        ],
+        [f"Calls: {calls}."],
+    )
+
+
+def _wait(
+    url: str, jobs: int, per_minute: int, poll_interval: float | None, seconds: float | None = None
+) -> dict[str, Any]:
+    variables = {"AIRFLOW_CONN_LUMA_RAY_DEFAULT": connection(url, requests_per_minute=per_minute)}
     frame = upload(url)
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.one_triggerer", str(jobs), json.dumps(poll_interval)],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.one_triggerer",
+            str(jobs),
+            json.dumps(poll_interval),
+            json.dumps(seconds),
+        ],
         cwd=ROOT,
         env=os.environ | variables,
         stdin=subprocess.PIPE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -99,8 +99,3 @@ def triggerer(simulator: Simulator, per_minute: float = 100_000) -> Iterator[Vir
         finally:
             loop.close()
             accounts.account_of.cache_clear()
-
-
-def run(loop: VirtualLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end."""
-    return loop.run_until_complete(work)

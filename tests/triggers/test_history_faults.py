@@ -75,7 +75,7 @@ def seen(simulator: Simulator, per_minute: float = PER_MINUTE) -> dict[str, tupl
         return dict(zip(jobs, await asyncio.gather(*map(wait, jobs)), strict=True))
 
     with virtual_time.triggerer(simulator, per_minute) as loop:
-        return virtual_time.run(loop, all_of_them())
+        return loop.run_until_complete(all_of_them())
 
 
 def down(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
