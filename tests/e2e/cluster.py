@@ -43,7 +43,7 @@ class Cluster:
         home: Path,
         *,
         dags: Path = DAGS,
-        amount: int = 7,
+        amount: int = 10,
         parallelism: int = 6,
         settings: Mapping[str, str] | None = None,
     ) -> None:
@@ -90,13 +90,16 @@ class Cluster:
             self._warden.stdin.close()  # it ends whatever may still be there
             self._warden.wait()
 
-    def start(self, *names: str) -> None:
-        """Start the components that are named, or all."""
+    def start(self, *names: str, settings: Mapping[str, str] | None = None) -> None:
+        """Start the components that are named, or all.
+
+        :param settings: further environment variables, for these alone
+        """
         for name in names or COMPONENTS:
             with (self._output / f"{name}.log").open("ab") as log:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "airflow", name],
-                    env=self._env,
+                    env=self._env | dict(settings or {}),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

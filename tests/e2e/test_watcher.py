@@ -33,11 +33,18 @@ def test_the_balance_starts_dags(cluster: Cluster, vendor: Callable[..., Runs]) 
         runs = cluster.wait(f"{dag_id} has run {amount} times", ended) if amount else []
         return sorted(float(cluster.xcoms(dag_id, run)["return_value"]) for run in runs)
 
-    # Until now there was no such connection, which the watchers have borne.
+    def wait_runs(dag_id: str, amount: int) -> None:
+        cluster.wait(f"{dag_id} has run {amount} times", lambda: len(cluster.run_states(dag_id)) == amount)
+
+    # Until now there were no such connections, which the watchers have borne.
     cluster.connect("watched", simulator.url, simulator.api_key)
+    other = vendor(latency=1.0).simulator
+    cluster.connect("watched_too", other.url, other.api_key)
     wait_looks()
     simulator.set_credits("9.5")
     assert balances("below", 1) == [9.5]
+    for dag_id in ("pair_left", "pair_right", "when_either"):
+        wait_runs(dag_id, 1)
     simulator.set_credits("9")
     wait_looks()
 
@@ -45,11 +52,22 @@ def test_the_balance_starts_dags(cluster: Cluster, vendor: Callable[..., Runs]) 
     simulator.set_credits("50")  # crosses while nobody looks
     cluster.start("triggerer")
     assert balances("above", 1) == [50.0]
+    wait_looks()
     simulator.set_credits("8.5")
     assert balances("below", 2) == [8.5, 9.5]
+    # The pair has no memory, so it saw no crossing while the triggerer was down, but it sees this one.
+    for dag_id in ("pair_left", "pair_right", "when_either"):
+        wait_runs(dag_id, 2)
     wait_looks()
     assert len(cluster.run_states("when_above")) == 1
 
-    # Both watch one account at one interval, so one look serves both.
+    # The other account is above the threshold, which says nothing of this one.
+    cluster.kill("triggerer")
+    cluster.start("triggerer")
+    wait_looks()
+    wait_looks()
+    assert len(cluster.run_states("when_either")) == 2
+
+    # All watch one account, so one look serves them all.
     times = [request.time for request in simulator.requests if request.call == "credits"][-3:]
     assert all(later - earlier > 1.5 for earlier, later in pairwise(times))

@@ -1,7 +1,8 @@
-"""DAGs that are started by the balance of the connection ``watched``, which a test defines while they wait."""
+"""DAGs that are started by the balances of ``watched`` and ``watched_too``, which a test defines while they wait."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetWatcher, task
@@ -22,3 +23,26 @@ for direction in ("below", "above"):
             return str(events[-1].extra["payload"]["balance"])
 
         generate()
+
+
+@task
+def note() -> None:
+    pass
+
+
+def watch(luma_ray_conn_id: str, seconds: int) -> LumaRayCreditTrigger:
+    return LumaRayCreditTrigger(
+        threshold=20, luma_ray_conn_id=luma_ray_conn_id, poll_interval=timedelta(seconds=seconds)
+    )
+
+
+for side in ("left", "right"):
+    # Equal triggers, of which Airflow makes one.
+    asset = Asset(f"pair_{side}", watchers=[AssetWatcher(name=side, trigger=watch("watched", 2))])
+    with DAG(f"pair_{side}", schedule=[asset]):
+        note()
+
+# Other intervals than the pair's: these two triggers are the asset's own.
+accounts = [AssetWatcher(name=name, trigger=watch(name, 3)) for name in ("watched", "watched_too")]
+with DAG("when_either", schedule=[Asset("either", watchers=accounts)]):
+    note()
