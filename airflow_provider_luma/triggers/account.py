@@ -68,22 +68,29 @@ class Account:
         self._trouble: type[LumaRayError] | None = None
 
     def hook(self) -> LumaRayHook:
-        """Return a hook whose connection could be read, in the last minute or now; it blocks.
+        """Return a hook whose connection was read in the last minute, or before its backend failed; it blocks.
 
         :raises LumaRayError: the connection cannot be read or used
         """
-        from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-
         with self._lock:
             if self._hook is None or time.monotonic() >= self._hook_until:
-                self._hook = None
-                hook = LumaRayHook(self._conn_id)
-                settings = hook.settings
-                # Apart from that of tasks in the same process (dag.test): it counts their calls as others'.
-                name = f"triggers of {self._conn_id}"
-                hook.limiter = limiter_of(name, settings.api_url, settings.requests_per_minute)
-                self._hook, self._hook_until = hook, time.monotonic() + _HOOK_LIFETIME
+                try:
+                    self._hook = self._new_hook()
+                except LumaRayUnavailable:
+                    if self._hook is None:
+                        raise
+                self._hook_until = time.monotonic() + _HOOK_LIFETIME
             return self._hook
+
+    def _new_hook(self) -> LumaRayHook:
+        from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+
+        hook = LumaRayHook(self._conn_id)
+        settings = hook.settings
+        # Apart from that of tasks in the same process (dag.test): it counts their calls as others'.
+        name = f"triggers of {self._conn_id}"
+        hook.limiter = limiter_of(name, settings.api_url, settings.requests_per_minute)
+        return hook
 
     def call(self, function: Callable[[LumaRayHook], T]) -> asyncio.Future[T]:
         """Call a function with the hook in a thread."""

@@ -219,6 +219,21 @@ def test_an_edited_connection_is_seen_after_a_minute(
     assert fired(job_trigger(request_id, timeout=900.0))["reason"] == "ready"
 
 
+def test_a_secrets_backend_that_is_down_for_a_moment_ends_no_polls(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = account_of("luma_ray_default")
+    hook = account.hook()
+    monkeypatch.delenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT")
+    monotonic = time.monotonic
+    monkeypatch.setattr("airflow_provider_luma.triggers.account.time.monotonic", lambda: monotonic() + 60)
+    assert account.hook() is hook
+    monkeypatch.setattr("airflow_provider_luma.triggers.account.time.monotonic", lambda: monotonic() + 121)
+    set_connection(monkeypatch, simulator.url, password="")
+    with pytest.raises(LumaRayConfigurationError):
+        account.hook()
+
+
 def test_a_cancelled_wait_no_longer_counts(simulator: Simulator, frame: Path) -> None:
     trigger = job_trigger(submitted(frame), poll_interval=60.0)
     limiter = account_of("luma_ray_default").hook().limiter
