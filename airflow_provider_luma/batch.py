@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayInsufficientCredits
+from airflow_provider_luma.exceptions import (
+    LumaRayConfigurationError,
+    LumaRayInsufficientCredits,
+    LumaRayRecordError,
+)
 from airflow_provider_luma.segmind.models import CATALOGUE, DEFAULT_MODEL, model_info
-from airflow_provider_luma.segmind.money import money
+from airflow_provider_luma.segmind.money import money, usd
 
 if TYPE_CHECKING:
-    from airflow_provider_luma.jobs.ledger import Ledger
-    from airflow_provider_luma.jobs.record import Identity, JobRecord
+    from airflow_provider_luma.jobs.record import Identity
     from airflow_provider_luma.storage import StoredFile
 
 _IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .avif".split())
+
+#: A store's clock and the scheduler's are not this far apart.
+_CLOCKS_APART = timedelta(hours=1)
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +38,9 @@ def plan_batch(
     model: str = DEFAULT_MODEL,
     luma_ray_conn_id: str = "luma_ray_default",
     storage_conn_id: str | None = None,
+    require_all: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return the arguments of one clip for each frame, once the money suffices; call it inside a ``@task``.
+    """Return the arguments of the clips to make in this run, as many as the money covers; call it inside a ``@task``.
 
         @task
         def plan() -> list[dict]:
@@ -39,13 +48,16 @@ def plan_batch(
 
         LumaRayImageToVideoOperator.partial(task_id="generate", prompt="...").expand_kwargs(plan())
 
-    All frames are in the plan each time, in the order of their names, so that a cleared run gives each clip the index
-    it had. A clip is named after its frame (``shoes/red.png`` becomes ``shoes/red.png.mp4``), and one that is there
-    already is reused: a nightly run buys what is missing, and a changed frame or prompt wants a new folder or name.
+    A clip is named after its frame (``shoes/red.png`` becomes ``shoes/red.png.mp4``). In the order of their names, the
+    frames are planned that have no clip yet, and those whose clips this run bought itself: a cleared run returns them.
+    A clip that is there is never bought again, whatever has become of its frame or the prompt: move it away to get
+    another. A job that another run has in flight is left to that run, and the log names it.
 
-    The cap counts what this run has spent on these frames before, so clearing this task does not renew it. It is held
-    twice: here, before the first purchase, and as ``min_remaining_credits`` before each one, by the balance. What
-    others spend from the same account meanwhile makes purchases stop early, never late.
+    The first frames that the budget and the balance cover are planned, at most as many as Airflow maps
+    (``[core] max_map_length``); the log says what is left for the next run. The cap holds by counting: what this run
+    bought before counts, so clearing it renews nothing, and each planned clip can be bought once
+    (``if_exists="keep"``), whatever is edited, cleared or retried. A job that FAILED is not billed, and counts as not
+    bought; a clip that a person gave up (``give-up``) may be bought again.
 
     :param frames: the folder of the frames, with its sub-folders: a local path, or ``s3://...`` and the like
     :param videos: the folder of the clips
@@ -53,15 +65,16 @@ def plan_batch(
     :param model: the model's slug; one whose price is in the catalogue
     :param luma_ray_conn_id: the connection to Segmind
     :param storage_conn_id: the connection for folders that name none themselves
-    :raises LumaRayConfigurationError: an argument is wrong, or the clips to buy cost more than ``max_credits``
-    :raises LumaRayInsufficientCredits: they cost more than the balance
+    :param require_all: refuse the plan where the money does not cover all. Default False: buy what fits
+    :raises LumaRayConfigurationError: an argument is wrong, or with ``require_all`` the budget does not cover all
+    :raises LumaRayInsufficientCredits: with ``require_all``, the balance does not cover all
     """
+    from airflow.providers.common.compat.sdk import conf
     from airflow.sdk import get_current_context
 
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-    from airflow_provider_luma.jobs.ledger import SUFFIX, Ledger
-    from airflow_provider_luma.jobs.record import Identity, RecordState
-    from airflow_provider_luma.storage import LocalFile, open_file, safe_name
+    from airflow_provider_luma.jobs.record import Identity
+    from airflow_provider_luma.storage import LocalFile, open_file
 
     budget, price = money(max_credits), model_info(model).price
     if budget is None or budget < 0:
@@ -71,71 +84,150 @@ def plan_batch(
     source, target = open_file(frames, storage_conn_id), open_file(videos, storage_conn_id)
     if isinstance(source, LocalFile) and not source.path.is_dir():
         raise _wrong(f"frames={frames!r}", "a folder that exists")
-    me = Identity.of(get_current_context())
-    there = frozenset(_files(target, "videos", videos))
-    plan, missing = [], 0
-    charged: dict[str, Decimal] = {}
-    pending: set[str] = set()
-    for frame in sorted(_files(source, "frames", frames)):
-        if PurePosixPath(frame).suffix.lower() not in _IMAGE_SUFFIXES:
-            continue
-        video = "/".join(map(safe_name, frame.split("/"))) + ".mp4"
-        plan.append((frame, video))
-        takes = _takes(Ledger(me, target.below(video), None), me) if video + SUFFIX in there else []
-        for take in takes:
-            job, paid = take.request_id or take.intent_at, take.cost
-            if paid is not None or take.state is RecordState.DELIVERED:
-                charged[job] = price if paid is None else paid
-            else:
-                pending.add(job)
-        missing += video not in there and not takes
-
-    spent = sum(charged.values(), Decimal(0))
-    in_flight = len(pending - charged.keys()) * price
-    cost = missing * price
-    standing = (
-        f"{missing} of {len(plan)} clips are to be bought at up to {price} USD each, and this run has spent "
-        f"{spent + in_flight} USD on them before"
+    context = get_current_context()
+    found = _survey(
+        _listed(source, "frames", frames),
+        _listed(target, "videos", videos),
+        target,
+        Identity.of(context),
+        getattr(context["dag_run"], "run_after", None),
     )
-    log.info("%s.", standing)
-    if spent + in_flight + cost > budget:
-        raise LumaRayConfigurationError(
-            f"max_credits={budget} does not cover the batch: {standing}. Raise it, or take "
-            f"frames out of {frames!r}."
+    spent = sum((price if paid is None else paid for paid in found.spent.values()), Decimal(0))
+    most = conf.getint("core", "max_map_length", fallback=1024) - len(found.own)
+    affordable = _fits(budget - spent, price)
+    if found.missing and affordable > 0:
+        balance = LumaRayHook(luma_ray_conn_id).get_credits().total
+        in_flight = sum(paid is None for paid in found.spent.values()) * price
+        affordable = min(affordable, _fits(balance - in_flight, price))
+    else:
+        balance = None
+    new = found.missing[: max(min(affordable, most), 0)]
+    left = len(found.missing) - len(new)
+    log.info(
+        "%d clips are planned: %d to be bought at up to %s each, %d of this run's own (%s spent).",
+        len(new) + len(found.own),
+        len(new),
+        usd(price),
+        len(found.own),
+        usd(spent),
+    )
+    if left:
+        or_balance = "" if balance is None else f", or the balance of {usd(balance)},"
+        shortage = (
+            f"{left} frames are left ({usd(left * price)}): max_credits={budget} less the {usd(spent)} that this run "
+            f"has spent{or_balance} covers {max(affordable, 0)} clips"
         )
-    balance = LumaRayHook(luma_ray_conn_id).get_credits().total
-    if in_flight + cost > balance:
-        raise LumaRayInsufficientCredits(
-            f"The balance of {balance} USD does not cover the batch: {standing}. Top up the "
-            "account, then clear the task."
+        if require_all and affordable < len(found.missing):
+            short_of_balance = balance is not None and _fits(budget - spent, price) >= len(found.missing)
+            kind = LumaRayInsufficientCredits if short_of_balance else LumaRayConfigurationError
+            raise kind(f"The money does not cover the batch: {shortage}.")
+        pace = f"; at this pace {-(-left // len(new))} more runs" if new else ""
+        log.warning("%s%s.", shortage, pace)
+    for video, owner in found.elsewhere:
+        log.warning(
+            "%s is left to %s, which has its job in flight: clear that run, or give the job up.", video, owner
         )
     return [
         {
             "start_frame": _join(source, frames, frame),
             "output_path": _join(target, videos, video),
             "model": model,
-            "if_exists": "reuse",
-            "min_remaining_credits": float(max(balance - (budget - spent), Decimal(0))),
+            "if_exists": "keep",
             "luma_ray_conn_id": luma_ray_conn_id,
             "storage_conn_id": storage_conn_id,
         }
-        for frame, video in plan
+        for frame, video in sorted([*found.own, *new])
     ]
 
 
-def _takes(ledger: Ledger, me: Identity) -> list[JobRecord]:
-    """Return what the run that plans has bought before for one path."""
-    return [
-        take
-        for take in ledger.read().takes
-        if (take.identity.dag_id, take.identity.run_id) == (me.dag_id, me.run_id) and take.state != "failed"
-    ]
+@dataclass
+class _Survey:
+    """What there is to do about a folder of frames.
+
+    :param own: the frames, with their clips, for which this run has bought a job
+    :param missing: those without a clip or a job
+    :param elsewhere: the clips whose jobs other runs have in flight, with their owners
+    :param spent: what this run's jobs cost, by their ids; None while that is not known
+    """
+
+    own: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+    elsewhere: list[tuple[str, Identity]] = field(default_factory=list)
+    spent: dict[str, Decimal | None] = field(default_factory=dict)
 
 
-def _files(folder: StoredFile, name: str, given: str) -> Iterable[str]:
-    """Return the files in a folder and below it, by their paths from there."""
+def _survey(
+    frames: Mapping[str, datetime | None],
+    videos: Mapping[str, datetime | None],
+    target: StoredFile,
+    me: Identity,
+    since: datetime | None,
+) -> _Survey:
+    """Sort the frames by what is to be done about them.
+
+    Of the records only those are read that may matter: of clips that are not there, and those that were written since
+    this run began, which may be its own.
+
+    :param frames: what lies in the folder of the frames, with its times
+    :param videos: the same of the clips
+    :param since: when the run was due; None: it is not known
+    """
+    from airflow_provider_luma.jobs.ledger import SUFFIX, Ledger
+    from airflow_provider_luma.jobs.record import RecordState
+    from airflow_provider_luma.storage import safe_name
+
+    found = _Survey()
+    oldest = None if since is None else since - _CLOCKS_APART
+    named = {
+        "/".join(map(safe_name, frame.split("/"))) + ".mp4": frame
+        for frame in sorted(frames)
+        if PurePosixPath(frame).suffix.lower() in _IMAGE_SUFFIXES
+    }
+    recent = {
+        name.removesuffix(SUFFIX)
+        for name, written in videos.items()
+        if name.endswith(SUFFIX) and (oldest is None or written is None or written >= oldest)
+    }
+    for video in sorted(named.keys() | recent, key=lambda video: named.get(video, "")):
+        has_clip, has_record = video in videos, video + SUFFIX in videos
+        if has_clip and video not in recent:
+            continue
+        try:
+            takes = Ledger(me, target.below(video), None).read().takes if has_record else ()
+        except LumaRayRecordError as error:
+            log.error("%s is left out: %s", video, error.cause)
+            found.spent[video] = None  # it may be this run's
+            continue
+        bought = [take for take in takes if take.state is not RecordState.FAILED]
+        mine = [
+            take for take in bought if (take.identity.dag_id, take.identity.run_id) == (me.dag_id, me.run_id)
+        ]
+        for take in mine:
+            job = take.request_id or take.key
+            found.spent[job] = take.cost if take.cost is not None else found.spent.get(job)
+        if video not in named:
+            continue  # its frame was taken away
+        clip = (named[video], video)
+        if mine and mine[-1].state is not RecordState.GIVEN_UP:
+            found.own.append(clip)
+        elif has_clip:
+            continue
+        elif owners := [take.identity for take in bought if take.is_in_flight]:
+            found.elsewhere.append((video, owners[-1]))
+        else:
+            found.missing.append(clip)
+    return found
+
+
+def _fits(amount: Decimal, price: Decimal) -> int:
+    """Return how many clips an amount covers."""
+    return int(amount // price) if amount > 0 else 0
+
+
+def _listed(folder: StoredFile, name: str, given: str) -> Mapping[str, datetime | None]:
+    """Return the files in a folder and below it, by their paths from there, with their times."""
     try:
-        return folder.names_below()
+        return folder.listed_below()
     except OSError as error:
         raise _wrong(f"{name}={given!r}", f"a folder that can be listed ({error})") from None
 

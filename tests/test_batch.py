@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.jobs.job import Job
 from airflow_provider_luma.simulator import Simulator
+from airflow_provider_luma.storage import LocalFile
+from airflow_provider_luma.storage.base import Version
 from tests.buckets import s3_server
 from tests.support import MemoryStore, make_operator, task_context
 
@@ -42,9 +47,18 @@ def folder(tmp_path: Path, frame: Path) -> Callable[..., Path]:
     return put
 
 
-def plan(frames: Path | str, *, run_id: str = "run_1", max_credits: Any = 100, **arguments: Any) -> Any:
+def plan(
+    frames: Path | str,
+    *,
+    run_id: str = "run_1",
+    max_credits: Any = 100,
+    due: datetime | None = None,
+    **arguments: Any,
+) -> Any:
     videos = arguments.pop("videos", f"{Path(frames).parent}/videos/")
-    with set_current_context(task_context("plan", run_id=run_id)):
+    context = task_context("plan", run_id=run_id)
+    context["dag_run"].run_after = due
+    with set_current_context(context):
         return plan_batch(str(frames), videos, max_credits=max_credits, **arguments)
 
 
@@ -89,8 +103,7 @@ def test_the_plan_fits_the_operator(folder: Callable[..., Path]) -> None:
     planned = plan(folder("a.jpg"), max_credits=8, storage_conn_id="shelf")
     assert {name: value for name, value in planned[0].items() if not name.endswith(("frame", "path"))} == {
         "model": "luma-ray-img-2-video",
-        "if_exists": "reuse",
-        "min_remaining_credits": 12.0,
+        "if_exists": "keep",
         "luma_ray_conn_id": "luma_ray_default",
         "storage_conn_id": "shelf",
     }
@@ -104,13 +117,13 @@ def test_an_empty_folder_is_an_empty_plan(folder: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("balance", "max_credits", "kind", "sentence"),
     [
-        ("20", 3.19, LumaRayConfigurationError, r"^max_credits=3\.19 does not cover the batch: 2 of 2 clips"),
-        ("3.1", 8, LumaRayInsufficientCredits, r"^The balance of 3\.1 USD does not cover .* 1\.60 USD each"),
+        ("20", 3.19, LumaRayConfigurationError, r"not cover the batch: 1 frames are left \(1\.60 USD\)"),
+        ("3.1", 8, LumaRayInsufficientCredits, r"not cover .* the balance of 3\.10 USD, covers 1 clips"),
         ("20", "much", LumaRayConfigurationError, r"max_credits='much' is wrong: give US dollars"),
         ("20", -1, LumaRayConfigurationError, r"max_credits=-1 is wrong"),
     ],
 )  # fmt: skip
-def test_too_little_money_is_told_before_the_first_purchase(
+def test_where_all_is_required_too_little_money_is_told_before_the_first_purchase(
     simulator: Simulator,
     folder: Callable[..., Path],
     balance: str,
@@ -120,7 +133,7 @@ def test_too_little_money_is_told_before_the_first_purchase(
 ) -> None:
     simulator.set_credits(balance)
     with pytest.raises(kind, match=sentence) as refused:
-        plan(folder("a.jpg", "b.jpg"), max_credits=max_credits)
+        plan(folder("a.jpg", "b.jpg"), max_credits=max_credits, require_all=True)
     assert isinstance(refused.value, AirflowFailException)
     assert simulator.jobs == []
 
@@ -144,10 +157,9 @@ def test_frames_of_a_bucket(
         for name in ("new/b.jpg", "new/sub/a b.jpg", "new/notes.txt", "newer/c.jpg", "new/"):
             s3.put_object(Bucket="photos", Key=name, Body=frame.read_bytes())
         s3.put_object(Bucket="clips", Key="2026/b.jpg.mp4", Body=b"there")
-        folders = {"videos": "s3://clips/2026/", "storage_conn_id": "shelf"}
+        folders: dict[str, Any] = {"videos": "s3://clips/2026/", "storage_conn_id": "shelf"}
         planned = plan("s3://photos/new", max_credits=1.6, **folders)
         assert [(item["start_frame"], item["output_path"]) for item in planned] == [
-            ("s3://photos/new/b.jpg", "s3://clips/2026/b.jpg.mp4"),
             ("s3://photos/new/sub/a b.jpg", "s3://clips/2026/sub/a-b.jpg-1f97f74b.mp4"),
         ]
         assert plan("s3://shelf@photos/new/", videos="s3://shelf@clips/2026", max_credits=1.6) == [
@@ -159,8 +171,8 @@ def test_frames_of_a_bucket(
         # What others change meanwhile is seen, whatever this process has listed before.
         s3.put_object(Bucket="photos", Key="new/c.jpg", Body=frame.read_bytes())
         s3.delete_object(Bucket="clips", Key="2026/b.jpg.mp4")
-        with pytest.raises(LumaRayConfigurationError, match="3 of 3 clips are to be bought"):
-            plan("s3://photos/new", max_credits=1.6, **folders)
+        names = [Path(item["start_frame"]).name for item in plan("s3://photos/new", max_credits=8, **folders)]
+        assert names == ["b.jpg", "c.jpg", "a b.jpg"]
         with pytest.raises(
             LumaRayConfigurationError, match=r"frames='s3://nowhere/new' is wrong: give a folder"
         ):
@@ -171,12 +183,140 @@ def test_frames_of_a_bucket(
             plan("s3://photos/new", **folders | {"videos": "s3://nowhere/"})
 
 
-def test_the_cap_holds_before_each_purchase_too(simulator: Simulator, folder: Callable[..., Path]) -> None:
-    planned = plan(folder("a.jpg", "b.jpg", "c.jpg"), max_credits=4.8)
-    simulator.set_credits("18.4")  # somebody else spends meanwhile
-    done = Run().generate(planned)
-    assert [isinstance(item, LumaRayInsufficientCredits) for item in done] == [False, False, True]
+def test_what_fits_is_bought_and_the_rest_is_for_the_next_run(
+    simulator: Simulator, folder: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = folder(*(f"{number}.jpg" for number in range(5)))
+    names = []
+    with caplog.at_level("INFO"):
+        for night in ("monday", "tuesday", "wednesday", "thursday"):
+            planned = plan(frames, run_id=night, max_credits=3.2)
+            Run(night).generate(planned)
+            names.append([Path(item["start_frame"]).name for item in planned])
+    assert names == [["0.jpg", "1.jpg"], ["2.jpg", "3.jpg"], ["4.jpg"], []]
+    assert simulator.charges == 5
+    assert "3 frames are left (4.80 USD)" in caplog.text
+    assert "at this pace 2 more runs" in caplog.text
+
+
+@pytest.mark.parametrize(("balance", "fits"), [("3.3", 2), ("0.1", 0)])
+def test_no_more_is_planned_than_the_balance_covers(
+    simulator: Simulator, folder: Callable[..., Path], balance: str, fits: int
+) -> None:
+    simulator.set_credits(balance)
+    assert len(plan(folder("a.jpg", "b.jpg", "c.jpg"))) == fits
+
+
+def test_nothing_to_buy_passes_whatever_the_balance(
+    simulator: Simulator, folder: Callable[..., Path]
+) -> None:
+    run = Run()
+    first = run.generate(plan(folder("a.jpg")))
+    simulator.set_credits("0")
+    asked = simulator.calls["credits"]
+    assert plan(folder(), run_id="tuesday", max_credits=0) == []
+    assert simulator.calls["credits"] == asked
+    assert run.generate(plan(folder(), max_credits=0)) == first
+
+
+def test_no_more_is_planned_than_airflow_maps(
+    monkeypatch: pytest.MonkeyPatch, simulator: Simulator, folder: Callable[..., Path]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    frames = folder("a.jpg", "b.jpg", "c.jpg")
+    assert [Path(item["start_frame"]).name for item in plan(frames)] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("change", ["the prompt", "the frame", "the tag", "the order"])
+def test_a_cleared_run_spends_no_more_than_its_cap_whatever_was_edited(
+    simulator: Simulator, folder: Callable[..., Path], change: str
+) -> None:
+    """Seen: 32 USD at a cap of 20."""
+    run, frames = Run(), folder("b.jpg", "c.jpg")
+    first = run.generate(plan(frames, max_credits=3.2))
+    arguments: dict[str, Any] = {"the prompt": {"prompt": "x"}, "the tag": {"generation_tag": "2"}}.get(
+        change, {}
+    )
+    if change == "the frame":
+        (frames / "b.jpg").write_bytes((frames / "c.jpg").read_bytes())
+    if change == "the order":
+        folder("a.jpg")
+    assert run.generate(plan(frames, max_credits=3.2), **arguments) == first
     assert simulator.charges == 2
+
+
+def test_a_deleted_clip_of_this_run_is_fetched_again_and_an_older_one_is_bought(
+    simulator: Simulator, folder: Callable[..., Path]
+) -> None:
+    run, frames = Run("monday"), folder("a.jpg")
+    first = run.generate(plan(frames, run_id="monday", max_credits=1.6))
+    clip = frames.parent / "videos" / "a.jpg.mp4"
+    clip.unlink()
+    assert run.generate(plan(frames, run_id="monday", max_credits=1.6)) == first
+    assert simulator.charges == 1
+    clip.unlink()
+    Run("tuesday").generate(plan(frames, run_id="tuesday", max_credits=1.6))
+    assert simulator.charges == 2
+
+
+def test_what_another_run_has_in_flight_is_left_to_it(
+    simulator: Simulator,
+    folder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    frames, monday = folder("a.jpg", "b.jpg"), Run("monday")
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "wait", stop)
+        monday.generate(plan(frames, run_id="monday", max_credits=1.6))
+    planned = plan(frames, run_id="tuesday")
+    assert [Path(item["start_frame"]).name for item in planned] == ["b.jpg"]
+    assert "a.jpg.mp4 is left to clips.generate in run monday" in caplog.text
+    Run("tuesday").generate(planned)
+    monday.generate(plan(frames, run_id="monday", max_credits=1.6))
+    assert simulator.charges == 2
+    assert plan(frames, run_id="wednesday") == []
+
+
+def test_a_record_that_cannot_be_read_leaves_its_clip_out_and_counts_as_spent(
+    simulator: Simulator, folder: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = folder("a.jpg", "b.jpg", "c.jpg")
+    videos = frames.parent / "videos"
+    videos.mkdir()
+    (videos / "a.jpg.mp4.job.json").write_text("{")
+    assert [Path(item["start_frame"]).name for item in plan(frames, max_credits=3.2)] == ["b.jpg"]
+    assert "a.jpg.mp4 is left out" in caplog.text
+
+
+def test_only_records_that_may_matter_are_read(
+    simulator: Simulator, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = folder("a.jpg", "b.jpg")
+    Run("monday").generate(plan(frames, run_id="monday"))
+    videos = frames.parent / "videos"
+    for path in videos.iterdir():
+        os.utime(path, (0, 0))
+    read: list[str] = []
+
+    def note(self: LocalFile) -> Version | None:
+        read.append(self.name)
+        return before(self)
+
+    before = LocalFile.read_version
+    monkeypatch.setattr(LocalFile, "read_version", note)
+    assert plan(folder("c.jpg"), run_id="tuesday", due=datetime.now(UTC)) != []
+    assert read == []
+
+
+def test_twenty_tasks_at_once_under_a_cap_of_ten(simulator: Simulator, folder: Callable[..., Path]) -> None:
+    simulator.set_credits("100")
+    frames = folder(*(f"{number:02}.jpg" for number in range(20)))
+    planned = plan(frames, max_credits=16)
+    with ThreadPoolExecutor(20) as threads:
+        for index, given in enumerate(planned):
+            threads.submit(make_operator(**given).execute, task_context(map_index=index))
+    assert (len(planned), simulator.charges) == (10, 10)
 
 
 def test_a_partial_failure_does_not_sink_the_rest(simulator: Simulator, folder: Callable[..., Path]) -> None:
@@ -193,7 +333,7 @@ def test_another_night_buys_what_is_missing(simulator: Simulator, folder: Callab
     Run("monday").generate(plan(folder("a.jpg", "b.jpg"), run_id="monday"))
     planned = plan(folder("c.jpg"), run_id="tuesday", max_credits=1.6)
     done = Run("tuesday").generate(planned)
-    assert [item["credits_used"] for item in done if isinstance(item, dict)] == [0.0, 0.0, 1.6]
+    assert [item["credits_used"] for item in done if isinstance(item, dict)] == [1.6]
     assert simulator.charges == 3
 
 
@@ -204,7 +344,7 @@ def test_a_frame_that_comes_first_is_all_that_a_cleared_run_buys(
     first = run.generate(plan(folder("b.jpg", "c.jpg")))
     done = run.generate(plan(folder("a.jpg")))
     bought = [item for item in done if isinstance(item, dict)]
-    assert [item["credits_used"] for item in bought] == [1.6, 0.0, 0.0]
+    assert [item["credits_used"] for item in bought] == [1.6, 1.6, 1.6], "what each of this run's clips cost"
     assert [item["request_id"] for item in bought][1:] == [
         item["request_id"] for item in first if isinstance(item, dict)
     ]
@@ -218,12 +358,9 @@ def test_a_frame_that_comes_first_is_all_that_a_cleared_run_buys(
 def test_clearing_the_plan_does_not_renew_the_cap(simulator: Simulator, folder: Callable[..., Path]) -> None:
     run = Run()
     run.generate(plan(folder("a.jpg", "b.jpg"), max_credits=3.2))
-    assert len(plan(folder(), max_credits=3.2)) == 2
-    with pytest.raises(LumaRayConfigurationError, match=r"this run has spent 3\.20 USD on them before"):
-        plan(folder("c.jpg"), max_credits=3.2)
-    assert len(plan(folder(), max_credits=1.6, run_id="run_2")) == 3
-    (planned, *_) = plan(folder(), max_credits=4.8)
-    assert planned["min_remaining_credits"] == pytest.approx(20 - 4.8)
+    assert len(plan(folder("c.jpg"), max_credits=3.2)) == 2
+    assert len(plan(folder(), max_credits=4.8)) == 3
+    assert len(plan(folder(), max_credits=1.6, run_id="run_2")) == 1
 
 
 def test_a_plan_counts_a_shifted_clip_once(simulator: Simulator, folder: Callable[..., Path]) -> None:
@@ -234,19 +371,19 @@ def test_a_plan_counts_a_shifted_clip_once(simulator: Simulator, folder: Callabl
     assert len(plan(folder(), max_credits=3.2)) == 2
 
 
+def stop(*args: object, **options: object) -> None:
+    raise LumaRayTimeout("stopped")
+
+
 def test_what_is_in_flight_is_neither_bought_again_nor_forgotten(
     simulator: Simulator, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*args: object) -> None:
-        raise LumaRayTimeout("stopped")
-
     run = Run()
     frames = folder("a.jpg", "b.jpg")
     with monkeypatch.context() as patched:
         patched.setattr(Job, "wait", stop)
         run.generate(plan(frames, max_credits=3.2)[:1])
-    planned = plan(frames, max_credits=3.2)
-    with pytest.raises(LumaRayConfigurationError, match=r"this run has spent 1\.60 USD"):
-        plan(frames, max_credits=3.1)
-    assert [isinstance(item, dict) for item in run.generate(planned)] == [True, True]
-    assert simulator.charges == 2
+    assert len(plan(frames, max_credits=3.1)) == 1, "the one in flight counts"
+    folder("0.jpg")  # and is found again at another index
+    assert [isinstance(item, dict) for item in run.generate(plan(frames, max_credits=4.8))] == [True] * 3
+    assert simulator.charges == 3

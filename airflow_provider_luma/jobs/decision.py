@@ -74,10 +74,12 @@ def decide(
     :param cleared: its clears up to this attempt
     :param fingerprint: of what is asked for now; None where that cannot be told, as an input is wrong by now
     :param output_path: where the video goes now
-    :param if_exists: overwrite, reuse or fail
+    :param if_exists: overwrite, reuse, fail or keep
     :raises LumaRayConfigurationError: the path is another task instance's, or taken under ``if_exists="fail"``
     :raises LumaRayDeliveryFailed: the video is bought, and its path is another task instance's at the moment
     """
+    if if_exists == "keep":
+        return _keep(standing, place, identity, fingerprint, output_path)
     own, other = standing.own, standing.other
     take = _to_finish(standing, identity, cleared, fingerprint)
     if take is not None:
@@ -116,6 +118,29 @@ def decide(
     ):
         return Decision(Action.CHECK_FAILED, own)
     return Decision(Action.BUY, leaves=own if own and own.is_in_flight else None)
+
+
+def _keep(
+    standing: Standing, place: Place, identity: Identity, fingerprint: str | None, output_path: str
+) -> Decision:
+    """Return what to do where a path is one clip for ever, whatever its inputs were: it is bought once in a run."""
+    mine = [take for take in standing.takes if (take.identity, take.output_path) == (identity, output_path)]
+    take = max(mine, key=lambda take: (take.is_in_flight, take is standing.own), default=None)
+    if take is not None:
+        aside = fingerprint is not None and take.fingerprint != fingerprint
+        if take.state is RecordState.INTENT:
+            return Decision(Action.LOOK_UP, take, aside)
+        if take.is_in_flight or (take.state is RecordState.DELIVERED and not place.is_taken):
+            return Decision(Action.REATTACH, take, aside)
+        if take.state is RecordState.DELIVERED and place.holds is not None and place.holds.key == take.key:
+            return Decision(Action.RETURN, take, aside)
+    if place.is_taken:
+        return Decision(Action.REUSE, place.holds)
+    if standing.other is not None and standing.other.is_in_flight:
+        _refuse_shared_path(standing.other, identity, output_path)
+    if take is not None and take.state is RecordState.FAILED and take.request_id:
+        return Decision(Action.CHECK_FAILED, take)
+    return Decision(Action.BUY)
 
 
 def _to_finish(

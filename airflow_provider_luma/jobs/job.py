@@ -189,7 +189,8 @@ class Job:
         output = self._spec.output
         if take is None and not is_mp4_head(output.read(8) or b""):
             raise LumaRayConfigurationError(
-                f"The file at output_path {str(output)!r} is no MP4, so if_exists='reuse' cannot take it.",
+                f"The file at output_path {str(output)!r} is no MP4, so if_exists={self._spec.if_exists!r} cannot take "
+                "it.",
                 remedy="Move it away, or set if_exists='overwrite'.",
             )
         log.info("%s is there already and is reused; nothing is bought.", output)
@@ -366,14 +367,14 @@ class Job:
         return delivered
 
     def _refuse_taken_path(self) -> None:
-        """Leave a file alone that came to the path after the job was bought, as ``if_exists="fail"`` says."""
-        if self._spec.if_exists != "fail":
+        """Leave a file alone that came to the path after the job was bought, unless ``if_exists`` says otherwise."""
+        if self._spec.if_exists not in ("fail", "keep"):
             return
         place = self._look(self._ledger.read())
         is_own = place.holds is not None and place.holds.identity == self._spec.identity
         if place.is_taken and not is_own:
             raise LumaRayDeliveryFailed(
-                f"Its path {str(self._spec.output)!r} is taken by now, and if_exists='fail'.",
+                f"Its path {str(self._spec.output)!r} is taken by now, and if_exists={self._spec.if_exists!r}.",
                 remedy="Move that file away; the next attempt delivers the video.",
             )
 

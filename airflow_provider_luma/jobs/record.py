@@ -73,6 +73,11 @@ class Identity(BaseModel):
         map_index = -1 if ti.map_index is None else ti.map_index
         return cls(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
 
+    @property
+    def unmapped(self) -> Identity:
+        """The task of a run, whichever of its mapped instances."""
+        return self.model_copy(update={"map_index": -1})
+
     def __str__(self) -> str:
         mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
         return f"{self.dag_id}.{self.task_id}{mapped} in run {self.run_id}"

@@ -32,7 +32,7 @@ class Arguments(Protocol):
 
 FrameTransfer = Literal["auto", "url", "upload", "base64"]
 ApiVersion = Literal["auto", "v2", "v1"]
-IfExists = Literal["overwrite", "reuse", "fail"]
+IfExists = Literal["overwrite", "reuse", "fail", "keep"]
 OnUnknownSubmit = Literal["fail", "resubmit"]
 
 _CHOICES = {

@@ -73,7 +73,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
         refuses the slug on v2 with 404 or 405
     :param if_exists: for a video that another run left at the path: ``overwrite``, ``reuse`` or ``fail``. Within a run
         two task instances never share a path, but for ``reuse`` of the very same clip: a mapping that is expanded anew
-        may have given it another index
+        may have given it another index. ``keep`` is for batches: a path is one clip, bought at most once in a run,
+        and whatever lies there is taken, whatever its inputs were
     :param on_unknown_submit: when a paid call's outcome is unknown and the vendor's history gave no answer: ``fail``,
         for a person to decide, or ``resubmit``, which may pay twice
     :param min_remaining_credits: refuse to start when the balance less the expected cost falls below it, in US
@@ -251,6 +252,10 @@ class LumaRayImageToVideoOperator(BaseOperator):
         check_place(self)
         identity, cleared = Identity.of(context), Clears.of(context)
         output = self._output(identity)
+        if (
+            self.if_exists == "keep"
+        ):  # the path tells the clips of a run apart, however its mapping is expanded anew
+            identity = identity.unmapped
         check_output(output, self.output_path)
         folder = open_file(self.output_path, self.storage_conn_id) if self.output_path.endswith("/") else None
         ledger = Ledger(identity, output, context.get("task_state_store"), cleared, shared=folder)

@@ -147,8 +147,11 @@ class StoredFile(ABC):
         """
 
     @abstractmethod
-    def names_below(self) -> list[str]:
-        """Return the paths, relative to this folder, of all files below it."""
+    def listed_below(self) -> dict[str, datetime | None]:
+        """Return the paths, relative to this folder, of all files below it, and when each was last written.
+
+        None where the place does not tell.
+        """
 
     @abstractmethod
     def sign(self) -> str | None:

@@ -8,11 +8,12 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow_provider_luma.storage.base import Seen, StoredFile, Version
@@ -200,9 +201,16 @@ class LocalFile(StoredFile):
                 if not is_old:
                     yield LocalFile(path)
 
-    def names_below(self) -> list[str]:
-        """Return the paths of all files below, relative to this folder."""
-        return [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
+    def listed_below(self) -> dict[str, datetime | None]:
+        """Return the paths of all files below, relative to this folder, with their times."""
+        listed: dict[str, datetime | None] = {}
+        for path in self.path.rglob("*"):
+            with suppress(FileNotFoundError):
+                seen = path.stat()
+                if stat.S_ISREG(seen.st_mode):
+                    written = datetime.fromtimestamp(seen.st_mtime, UTC)
+                    listed[path.relative_to(self.path).as_posix()] = written
+        return listed
 
     def sign(self) -> None:
         """Return None: a disk signs no URLs."""

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -228,15 +228,15 @@ class ObjectFile(StoredFile):
         for place, _, files in self._fs.walk(self.path.path, maxdepth=depth, on_error=tell, detail=True):
             top = place if top is None else top
             for name, info in files.items():
-                written = info.get("LastModified") or info.get("last_modified") or info.get("mtime")
-                dated = self._is_object_store and isinstance(written, datetime) and written.tzinfo
-                if name.endswith(suffix) and not (dated and written < since - _CLOCKS_APART):
+                written = _written(info) if self._is_object_store else None
+                if name.endswith(suffix) and not (written and written < since - _CLOCKS_APART):
                     yield self.below(f"{place[len(top) :]}/{name}".lstrip("/"))
 
-    def names_below(self) -> list[str]:
-        """Return the paths of all objects below, relative to this one."""
+    def listed_below(self) -> dict[str, datetime | None]:
+        """Return the paths of all objects below, relative to this one, with their times where the store dates them."""
         root = self.path.path.rstrip("/") + "/"
-        return [path.removeprefix(root) for path in self._fs.find(root)]
+        found = self._fs.find(root, detail=True)
+        return {path.removeprefix(root): _written(info) for path, info in found.items()}
 
     def sign(self) -> str | None:
         """Return a URL that is good for about two hours and like no other; None where the store signs none."""
@@ -359,3 +359,9 @@ def _plain_errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from None
+
+
+def _written(info: Mapping[str, Any]) -> datetime | None:
+    """Return when a store says that an object was last written; None where that is no certain moment."""
+    written = info.get("LastModified") or info.get("last_modified") or info.get("mtime")
+    return written if isinstance(written, datetime) and written.tzinfo else None

@@ -516,8 +516,8 @@ class WorldFile(StoredFile):
         files = self.file.files_below(suffix, datetime.fromtimestamp(86400, UTC), deep=deep)
         yield from map(self._like, self.world.step("read", lambda: list(files)))
 
-    def names_below(self) -> list[str]:
-        return self.file.names_below()
+    def listed_below(self) -> dict[str, datetime | None]:
+        return self.file.listed_below()
 
     def sign(self) -> None:
         return None

@@ -208,7 +208,7 @@ class Place(StoredFile):
             if name.startswith(self.where) and name.endswith(suffix):
                 yield Place(self.world, name)
 
-    def names_below(self) -> list[str]:
+    def listed_below(self) -> dict[str, datetime | None]:
         raise NotImplementedError
 
     def sign(self) -> None:
