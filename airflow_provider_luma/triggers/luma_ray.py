@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
@@ -34,6 +34,8 @@ _TROUBLE_TIME = 60.0
 _LAST_ANSWER = 3.0
 #: Seconds between two lines of progress in a trigger's log.
 _PROGRESS_INTERVAL = 60.0
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +124,9 @@ class LumaRayJobTrigger(BaseTrigger):
         :param is_new: whether a worker has just submitted the job, or asked about it
         """
         account = account_of(self.luma_ray_conn_id)
-        limiter = await account.call(lambda hook: hook.limiter)
+        limiter = await self._before_deadline(account.call(lambda hook: hook.limiter))
+        if limiter is None:
+            return Verdict.LATE
         if is_new:
             limiter.note()
         verdict = await self._poll_until_over(account, limiter)
@@ -158,21 +162,24 @@ class LumaRayJobTrigger(BaseTrigger):
                     await asyncio.wait({told}, timeout=delay)
                 elif is_shared and not history.is_due and not self._is_overdue(poller, history, limiter):
                     poller.passed()
-                elif (verdict := await self._polled(account, poller, told)) is not Verdict.WAIT:
-                    return verdict
+                else:
+                    poll = account.call(lambda hook: self._poll(hook, poller, history))
+                    verdict = await self._before_deadline(poll, told)
+                    if verdict is not Verdict.WAIT and not told.done():
+                        return verdict or Verdict.LATE
         return told.result()
 
-    async def _polled(self, account: Account, poller: JobPoller, told: asyncio.Future[Verdict]) -> Verdict:
-        """Poll in a thread, but wait for the answer no longer than the job may take: the vendor may be silent."""
-        poll = account.call(lambda hook: self._poll(hook, poller, account.history))
+    async def _before_deadline(self, work: asyncio.Future[T], *others: asyncio.Future[Any]) -> T | None:
+        """Wait for a thread, but no longer than the job may take: vendor and secrets backend may be silent.
+
+        :return: None where it is late, or another future came first
+        """
         try:
             left = max(self.timeout - self._waited(), 0.0) + _LAST_ANSWER
-            await asyncio.wait({poll, told}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if poll.done():
-                return poll.result()
-            return Verdict.WAIT if told.done() else Verdict.LATE
+            await asyncio.wait({work, *others}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else None
         finally:
-            poll.cancel()
+            work.cancel()
 
     async def on_kill(self) -> None:
         """Say what a killed wait means; the vendor has no cancel (Airflow 3.3 and later call this)."""

@@ -120,6 +120,30 @@ def test_a_deadline_holds_although_the_vendor_is_silent(
     assert {request.status for request in polls} == {None}, "none was answered yet"
 
 
+def test_a_deadline_holds_for_a_trigger_that_begins_while_all_threads_wait_for_the_vendor(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_connection(monkeypatch, simulator.url, timeout=60)
+    monkeypatch.setattr("airflow_provider_luma.triggers.luma_ray._LAST_ANSWER", 0.1)
+    simulator.fault("status", "timeout", seconds=60, times=999)
+
+    async def last() -> Any:
+        others = [
+            asyncio.create_task(first(revived(job_trigger(f"r{number}", timeout=900.0)).run()))
+            for number in range(40)
+        ]
+        while simulator.calls.get("status", 0) < 16:
+            await asyncio.sleep(0.01)
+        event = await first(revived(job_trigger("last", timeout=0.5)).run())
+        assert not any(task.done() for task in others)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        return event
+
+    assert asyncio.run(last())["reason"] == "late"
+
+
 @pytest.mark.parametrize("is_mended", [True, False])
 def test_a_triggerer_that_cannot_read_the_connection_tries_again_before_it_wakes_the_worker(
     simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch, is_mended: bool
