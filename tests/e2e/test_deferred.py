@@ -13,6 +13,7 @@ from tests.e2e.runs import HELD, Runs
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 AMOUNT = 100 if LONG_RUN else 20
+AT_ONCE, FAILED = (60, 20) if LONG_RUN else (15, 5)
 
 
 def test_many_deferred_tasks(vendor: Callable[..., Runs]) -> None:
@@ -32,3 +33,18 @@ def test_many_deferred_tasks(vendor: Callable[..., Runs]) -> None:
     )
     assert (runs.simulator.charges, calls["submit"], calls["download"]) == (AMOUNT, AMOUNT, AMOUNT)
     assert calls["status"] <= AMOUNT * 12
+
+
+def test_jobs_that_end_or_fail_at_once_lose_no_attempt(vendor: Callable[..., Runs]) -> None:
+    """Airflow fails a task that is queued again while the process that deferred it still lingers."""
+    runs = vendor(latency=0.0)
+    for _ in range(FAILED):
+        runs.simulator.fail_next()
+    run = runs.start("mapped", count=AT_ONCE)
+    assert runs.wait([run]) == {run: "success"}
+
+    tasks = runs.cluster.task_instances(run.dag_id, run.run_id)
+    assert sum(task["try_number"] for task in tasks) == AT_ONCE + FAILED, (
+        "one attempt for each job, and no other"
+    )
+    assert (len(runs.simulator.jobs), runs.simulator.charges) == (AT_ONCE + FAILED, AT_ONCE)
