@@ -14,22 +14,29 @@ if TYPE_CHECKING:
     from airflow_provider_luma.jobs.record import JobRecord
 
 
-def announce(context: Context, outlets: Iterable[object], outputs: dict[str, Any]) -> None:
+def announce(
+    context: Context, outlets: Iterable[object], outputs: dict[str, Any], *, was_there: bool = False
+) -> None:
     """Tell the assets that the user declared as outlets of a video.
 
     An ``Asset`` stays the one it is; an ``AssetAlias`` becomes the asset of the video's own URI. Either event's
-    ``extra`` has ``video_path``, ``request_id``, ``credits_used`` and ``remaining_credits``.
+    ``extra`` has ``video_path``, ``request_id``, ``credits_used``, ``remaining_credits`` and ``reused``. A video that
+    was there before is no news: an alias gets no event, and the one that Airflow itself makes of an ``Asset`` says
+    ``"reused": true``, by which a consumer that publishes can pass it over.
 
     :param outputs: the operator's XComs
+    :param was_there: whether the video lay in its place before this attempt
     """
     from airflow.sdk import Asset, AssetAlias
     from airflow.sdk.definitions.asset import AssetRef
 
     path = _without_conn_id(outputs["video_path"])
     extra = {name: outputs[name] for name in ("request_id", "credits_used", "remaining_credits")}
-    extra = {"video_path": path, **extra}
+    extra = {"video_path": path, **extra, "reused": was_there}
     for outlet in outlets:
         if isinstance(outlet, AssetAlias):
+            if was_there:
+                continue
             context["outlet_events"][outlet].add(Asset(asset_uri(path)), extra=extra)
         elif isinstance(outlet, Asset | AssetRef):
             context["outlet_events"][outlet].extra.update(extra)

@@ -58,6 +58,7 @@ def test_only_what_is_declared_is_told() -> None:
         "request_id": "r1",
         "credits_used": 1.6,
         "remaining_credits": None,
+        "reused": False,
     }
     assert set(told) == {asset, alias}
     assert told[asset].extra == extra
@@ -75,6 +76,18 @@ def test_each_mapped_task_tells_of_its_own_clip(
     assert event.dest_asset_key.uri == Path(outputs["video_path"]).as_uri()
     assert event.dest_asset_key.uri.endswith(f"generate-{map_index}.mp4")
     assert json.loads(json.dumps(event.extra))["request_id"] == simulator.jobs[0].request_id
+
+
+@pytest.mark.parametrize("how", ["returned", "reused"])
+def test_a_clip_that_was_there_is_no_news(
+    simulator: Simulator, frame: Path, tmp_path: Path, how: str
+) -> None:
+    clip, asset, alias = tmp_path / "clip.mp4", Asset("clips"), AssetAlias("videos")
+    make_operator(frame, clip).execute(task_context())
+    context = with_outlets(run_id="run_1" if how == "returned" else "monday")
+    make_operator(frame, clip, outlets=[asset, alias], if_exists="reuse").execute(context)
+    assert context["outlet_events"][asset].extra["reused"] is True
+    assert context["outlet_events"][alias].asset_alias_events == []
 
 
 def test_lineage_has_neither_signature_nor_query_nor_the_vendors_url(

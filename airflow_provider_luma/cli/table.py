@@ -121,4 +121,24 @@ COMMANDS = (
             *_WHERE,
         ),
     ),
+    Command(
+        name="spent",
+        help="add up what the clips below a folder cost",
+        description="Add up what the clips below a folder cost, by the records beside them: jobs that Segmind has "
+        "finished, by the day (UTC) on which they were submitted. Changes nothing.",
+        function="spent:spent",
+        arguments=(
+            _argument("folder", metavar="FOLDER", help="a path, or scheme://[conn_id@]bucket/prefix/"),
+            _argument("--since", metavar="DATE", help="the first day, such as 2026-11-01"),
+            _argument("--until", metavar="DATE", help="the last day"),
+            _argument("--by", metavar="GROUPS", default="", help="of dag, day and model, such as dag,day"),
+            _argument(
+                "--conn", metavar="ID", help="a connection to Segmind: its request history is put beside it"
+            ),
+            _argument("--json", action="store_true", help="JSON instead of a table"),
+            _argument(
+                "--storage-conn-id", metavar="ID", help="the storage connection, where the URI names none"
+            ),
+        ),
+    ),
 )

@@ -88,7 +88,8 @@ class Job:
         self._clock = clock
         self._patience = Patience(spec.timeout.total_seconds(), self._pause, clock)
         self._submission = Submission(spec, hook, ledger, self._patience)
-        self._is_new = False
+        #: Whether this attempt bought the job.
+        self.is_new = False
         self._leaving: JobRecord | None = None
         self._result: JobResult | None = None
 
@@ -130,7 +131,7 @@ class Job:
                 return take
         if decision.action in (Action.BUY, Action.CHECK_FAILED) or take is None:
             assert inputs is not None, "a retry of a bought job alone goes without inputs"
-            self._is_new = True
+            self.is_new = True
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
             cause = f"An attempt ended around its paid call of {take.intent_at}."
@@ -304,8 +305,8 @@ class Job:
         limiter = self._hook.limiter
         with limiter.waiting():
             # Of a job that was waited for before, the result is asked for first: it tells both whether and where.
-            ask = poller.poll if self._is_new else poller.poll_result
-            if take.state is RecordState.SUBMITTED and self._is_new:
+            ask = poller.poll if self.is_new else poller.poll_result
+            if take.state is RecordState.SUBMITTED and self.is_new:
                 self._pause(poller.delay(limiter.spacing()))
             while take.state is RecordState.SUBMITTED:
                 status, verdict = ask(self._hook)

@@ -8,6 +8,7 @@ from decimal import Decimal
 from os import PathLike
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
@@ -166,11 +167,54 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
         job, hook = self._job(context)
         bought = job.ensure_bought()
+        was_there = not isinstance(bought, JobRecord) or bought.state == "delivered"
         if isinstance(bought, JobRecord):
             if self.deferrable and bought.state == "submitted":
                 self._defer(bought)
             bought = job.deliver(job.wait(bought))
-        return self._outputs(bought, hook, context)
+        return self._outputs(bought, hook, context, is_new=job.is_new, was_there=was_there)
+
+    def dry_run(self) -> None:
+        """Log what a run would buy, and what is on record where its video goes; nothing is sent that costs."""
+        from airflow_provider_luma.jobs.ledger import SUFFIX
+        from airflow_provider_luma.jobs.record import JobRecord
+        from airflow_provider_luma.segmind.models import model_info
+        from airflow_provider_luma.segmind.money import usd
+        from airflow_provider_luma.storage import open_file
+
+        self.output_path = as_text(self.output_path)
+        check_place(self)
+        inputs = self._inputs(None)
+        price = model_info(self.model).price
+        self.log.info("Would be sent to %s: %s", self.model, inputs.parameters)
+        self.log.info("Start frame: %s", inputs.frame.source if inputs.frame else None)
+        if self.output_path.endswith("/"):
+            self.log.info(
+                "A clip below %s would be bought for %s, unless its run has one.",
+                self.output_path,
+                usd(price),
+            )
+            return
+        output = open_file(self.output_path, self.storage_conn_id)
+        content = output.beside(SUFFIX).read()
+        lies = "there" if output.look() else "not there"
+        if content is None:
+            self.log.info(
+                "%s is %s and has no record: a clip would be bought for %s.", output, lies, usd(price)
+            )
+            return
+        take = JobRecord.load(content)
+        self.log.info(
+            "%s is %s; on record: job %s of %s, %s. A retry of that task instance takes it up; another run goes by "
+            "if_exists=%r, and a clip that it buys costs %s.",
+            output,
+            lies,
+            take.request_id,
+            take.identity,
+            take.state,
+            self.if_exists,
+            usd(price),
+        )
 
     def execute_complete(
         self, context: Context, event: Any, output_path: str | None = None
@@ -210,7 +254,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 reason,
             )
             self._defer(take)
-        return self._outputs(job.deliver(take), hook, context)
+        return self._outputs(job.deliver(take), hook, context, is_new=True, was_there=False)
 
     def _defer(self, take: JobRecord) -> None:
         from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger
@@ -336,13 +380,32 @@ class LumaRayImageToVideoOperator(BaseOperator):
             name += f"{safe_name(identity.dag_id)}/{safe_name(identity.run_id)}/{task}.mp4"
         return open_file(name, self.storage_conn_id)
 
+    def _label(self, context: Context) -> None:
+        """Name a mapped task instance after its frame in the UI, where the DAG's author names it by nothing else."""
+        template, frame = "map_index_template", self.start_frame
+        if context["ti"].map_index is None or context["ti"].map_index < 0 or frame is None:
+            return
+        if not context.get(template):
+            labelled: dict[str, Any] = context  # type: ignore[assignment]  # as Airflow lets templates see more
+            labelled[template], labelled["luma_ray_frame"] = (
+                "{{ luma_ray_frame }}",
+                urlsplit(frame).path.rpartition("/")[2],
+            )
+
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Return the lineage of the delivered video, for Airflow's OpenLineage provider."""
         from airflow_provider_luma.outlets import lineage
 
         return None if self._delivered is None else lineage(self._delivered)
 
-    def _outputs(self, video: JobRecord | Reused, hook: LumaRayHook, context: Context) -> dict[str, Any]:
+    def _outputs(
+        self, video: JobRecord | Reused, hook: LumaRayHook, context: Context, *, is_new: bool, was_there: bool
+    ) -> dict[str, Any]:
+        """Return the XComs.
+
+        :param is_new: the job was bought by this attempt, so that its record has the balance of now
+        :param was_there: the video lay in its place before this attempt
+        """
         from airflow_provider_luma.jobs.record import JobRecord
         from airflow_provider_luma.outlets import announce
 
@@ -351,11 +414,11 @@ class LumaRayImageToVideoOperator(BaseOperator):
             path, cost, remaining = video.output_path, video.cost, video.remaining_credits
         else:
             take, path, cost, remaining = video.take, video.path, Decimal(0), None
-        if remaining is None:
+        if remaining is None or not is_new:
             try:
                 remaining = hook.get_credits().total
             except LumaRayError as error:
-                self.log.warning("The balance after the job is unknown: %s", error.cause)
+                self.log.warning("The balance of now is unknown: %s", error.cause)
         outputs = {
             "video_path": path,
             "remaining_credits": None if remaining is None else float(remaining),
@@ -364,5 +427,6 @@ class LumaRayImageToVideoOperator(BaseOperator):
             "model": take.model if take else self.model,
         }
         self._delivered = take
-        announce(context, self.outlets, outputs)
+        self._label(context)
+        announce(context, self.outlets, outputs, was_there=was_there)
         return outputs

@@ -64,7 +64,7 @@ def test_an_attempt_that_takes_up_a_job_that_is_done_asks_for_its_result_alone(
     slow.advance(60)
     before = len(slow.requests)
     make_operator(picture, tmp_path / "clip.mp4").execute(task_context())
-    assert made_since(slow, before) == ["result", "download"]
+    assert made_since(slow, before) == ["result", "download", "credits"], "the balance is that of now"
 
 
 def test_a_job_that_failed_meanwhile_is_asked_about_once(
@@ -98,7 +98,7 @@ def test_a_result_without_a_video_is_not_asked_for_again_at_once(
     before = len(slow.requests)
     monkeypatch.setattr(LumaRayHook, "get_result", lambda *call: replace(get_result(*call), url=None))
     make_operator(picture, tmp_path / "clip.mp4").execute(task_context())
-    assert made_since(slow, before) == ["result", "history_one", "download"]
+    assert made_since(slow, before) == ["result", "history_one", "download", "credits"]
 
 
 def test_a_job_that_still_runs_is_not_asked_about_twice_at_once(

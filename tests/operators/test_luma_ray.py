@@ -236,7 +236,10 @@ def test_a_second_execute_returns_the_delivered_video_at_no_charge(
     simulator.clear_faults()
     requests = len(simulator.requests)
     assert make_operator(frame, clip).execute(task_context()) == first
-    assert (len(simulator.requests), simulator.charges) == (requests, 1)
+    assert [entry.call for entry in simulator.requests[requests:]] == ["credits"], (
+        "the balance is that of now"
+    )
+    assert simulator.charges == 1
 
 
 class Died(BaseException):
@@ -794,3 +797,56 @@ def test_an_undocumented_value_is_a_warning_that_names_the_documented_ones(
     with pytest.raises(LumaRayRefused, match="Invalid value for concepts"):
         make_operator(frame, clip, concepts=["zoom_sideways"]).execute(task_context())
     assert "concepts=['zoom_sideways'] is not among the documented values" in capsys.readouterr().out
+
+
+def test_the_balance_of_a_returned_clip_is_that_of_now(simulator: Simulator, frame: Path, clip: Path) -> None:
+    make_operator(frame, clip).execute(task_context())
+    simulator.set_credits("5")
+    assert make_operator(frame, clip).execute(task_context())["remaining_credits"] == 5.0
+    reused = make_operator(frame, clip, if_exists="reuse").execute(task_context(run_id="monday"))
+    assert reused["remaining_credits"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("map_index", "template", "label"), [(3, None, "frame.jpg"), (3, "mine", None), (-1, None, None)]
+)
+def test_a_mapped_clip_is_named_after_its_frame(
+    simulator: Simulator, frame: Path, clip: Path, map_index: int, template: str | None, label: str | None
+) -> None:
+    url = LumaRayHook().upload_image(frame)
+    for start_frame in (frame, f"{url}?X-Amz-Signature=secret"):
+        context = task_context(map_index=map_index) | {"map_index_template": template}
+        make_operator(start_frame, clip.with_name(f"{Path(str(start_frame)).stem}.mp4")).execute(context)
+        shown = context.get("luma_ray_frame")
+        assert shown == label if start_frame == frame else "secret" not in str(shown)
+        assert context["map_index_template"] == ("{{ luma_ray_frame }}" if label else template)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_dry_run_tells_and_sends_nothing(
+    simulator: Simulator,
+    frame: Path,
+    clip: Path,
+    capsys: pytest.CaptureFixture[str],
+    is_there: bool,
+    is_folder: bool,
+) -> None:
+    if is_there:
+        make_operator(frame, clip).execute(task_context())
+    before = len(simulator.requests)
+    capsys.readouterr()
+    make_operator(frame, f"{clip.parent}/" if is_folder else clip, prompt="A slow orbit").dry_run()
+    told = capsys.readouterr().out
+    assert len(simulator.requests) == before
+    assert "A slow orbit" in told
+    assert "1.60 USD" in told
+    if is_there and not is_folder:
+        assert (
+            f"is there; on record: job {simulator.jobs[0].request_id} of clips.generate in run run_1" in told
+        )
+
+
+def test_a_dry_run_tells_what_is_wrong(frame: Path, clip: Path) -> None:
+    with pytest.raises(LumaRayConfigurationError, match="loop='no' is wrong"):
+        make_operator(frame, clip, loop="no").dry_run()
