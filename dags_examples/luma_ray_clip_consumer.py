@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 clips = Asset("luma_ray_clips")
 
 
-@dag(schedule=[clips], tags=["luma-ray"])
+@dag(schedule=[clips], tags=["luma-ray"], doc_md=__doc__)
 def luma_ray_clip_consumer() -> None:
     @task
     def catalogue(triggering_asset_events: Any = None) -> list[str]:
-        events = triggering_asset_events[clips]
+        events = [event for event in triggering_asset_events[clips] if not event.extra["reused"]]
         for event in events:
             log.info("New clip %s for %s USD", event.extra["video_path"], event.extra["credits_used"])
         return [event.extra["video_path"] for event in events]

@@ -24,7 +24,7 @@ low_credits = Asset(
 )
 
 
-@dag(schedule=[low_credits], tags=["luma-ray"])
+@dag(schedule=[low_credits], tags=["luma-ray"], doc_md=__doc__)
 def luma_ray_credit_watcher() -> None:
     @task
     def remind(triggering_asset_events: Any = None) -> None:

@@ -1,6 +1,7 @@
 """A product photo becomes a five-second clip, as soon as the account can pay for it.
 
-Needs the connection ``luma_ray_default``. Each run buys one video; its retries never buy a second one.
+Needs the connection ``luma_ray_default``. Each run buys one video, for about 1.60 USD; its retries
+never buy a second one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import logging
 from datetime import timedelta
 from pathlib import Path
 
-from airflow.sdk import Asset, ObjectStoragePath, dag, task
+from airflow.sdk import Asset, ObjectStoragePath, Param, dag, task
 
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 from airflow_provider_luma.sensors.luma_ray import LumaRayCreditSensor
@@ -21,11 +22,23 @@ log = logging.getLogger(__name__)
     schedule=None,
     tags=["luma-ray"],
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+    doc_md=__doc__,
     params={
-        "photo": str(Path(__file__).parent / "frames" / "coffee.jpg"),
-        "prompt": "Slow push-in on the espresso, steam rising, warm morning light",
-        # A folder (it ends in "/") that every worker sees: a shared disk, or s3://..., gs://..., abfs://...
-        "videos": f"{Path.home() / 'luma-ray-videos'}/",
+        "photo": Param(
+            str(Path(__file__).parent / "frames" / "coffee.jpg"),
+            type="string",
+            description="The clip's first frame: a path, an http(s) URL, or s3://..., gs://..., abfs://...",
+        ),
+        "prompt": Param(
+            "Slow push-in on the espresso, steam rising, warm morning light",
+            type="string",
+            description="What the clip shows",
+        ),
+        "videos": Param(
+            f"{Path.home() / 'luma-ray-videos'}/",
+            type="string",
+            description="A folder (it ends in /) that every worker sees: a shared disk, or s3://..., gs://..., abfs://...",
+        ),
     },
 )
 def luma_ray_image_to_video() -> None:

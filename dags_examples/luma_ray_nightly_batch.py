@@ -1,5 +1,9 @@
 """Every night a folder of photos becomes a folder of clips: what is missing is bought, and no more than the budget.
 
+**It buys nothing until somebody sets `max_credits`**, in the DAG's params or when a run is triggered. A clip costs
+about 1.60 USD; of the photos that have no clip yet, the first ones that the budget covers get theirs tonight, the next
+ones tomorrow. A clip that lies there is never bought again: move it away to get another.
+
 Needs the connection ``luma_ray_default``, for buckets theirs (``aws_default``), and a pool ``luma_ray`` that counts
 deferred tasks, which is how many jobs may be in flight at once:
 ``airflow pools set luma_ray 8 "jobs at Segmind" --include-deferred``.
@@ -12,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 from airflow_provider_luma.batch import plan_batch
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
@@ -26,11 +30,26 @@ log = logging.getLogger(__name__)
     catchup=False,
     max_active_runs=1,  # two nights at once would be in each other's way
     tags=["luma-ray"],
+    doc_md=__doc__,
     params={
-        "photos": str(Path(__file__).parent / "frames"),  # or s3://..., gs://..., abfs://...
-        "videos": str(Path.home() / "luma-ray-videos" / "nightly"),
-        "prompt": "Slow orbit around the product, soft studio light",
-        "max_credits": 32,  # US dollars a night
+        "photos": Param(
+            str(Path(__file__).parent / "frames"),
+            type="string",
+            description="The folder of the photos: a path, or s3://..., gs://..., abfs://...",
+        ),
+        "videos": Param(
+            str(Path.home() / "luma-ray-videos" / "nightly"),
+            type="string",
+            description="The folder of the clips, the same way",
+        ),
+        "prompt": Param(
+            "Slow orbit around the product, soft studio light",
+            type="string",
+            description="What all clips show",
+        ),
+        "max_credits": Param(
+            0, type="number", minimum=0, description="US dollars that a night may spend; 0 buys nothing"
+        ),
     },
 )
 def luma_ray_nightly_batch() -> None:

@@ -1,6 +1,7 @@
 """A clip is published when a person has approved it; without an answer within half a day it is not.
 
-Needs the connection ``luma_ray_default``. The person answers under "Required Actions" in Airflow's UI.
+Needs the connection ``luma_ray_default``. Each run buys one video, for about 1.60 USD. The person answers under
+"Required Actions" in Airflow's UI.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import ObjectStoragePath, dag, task
+from airflow.sdk import ObjectStoragePath, Param, dag, task
 
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 
@@ -18,12 +19,28 @@ from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 @dag(
     schedule=None,
     tags=["luma-ray"],
+    doc_md=__doc__,
     params={
-        "photo": str(Path(__file__).parent / "frames" / "coffee.jpg"),
-        "prompt": "Slow push-in on the espresso, steam rising, warm morning light",
-        # Folders, or buckets such as s3://aws_default@drafts/
-        "drafts": f"{Path.home() / 'luma-ray-videos' / 'drafts'}/",
-        "published": f"{Path.home() / 'luma-ray-videos' / 'published'}/",
+        "photo": Param(
+            str(Path(__file__).parent / "frames" / "coffee.jpg"),
+            type="string",
+            description="The clip's first frame",
+        ),
+        "prompt": Param(
+            "Slow push-in on the espresso, steam rising, warm morning light",
+            type="string",
+            description="What the clip shows",
+        ),
+        "drafts": Param(
+            f"{Path.home() / 'luma-ray-videos' / 'drafts'}/",
+            type="string",
+            description="A folder (it ends in /), or a bucket such as s3://aws_default@drafts/",
+        ),
+        "published": Param(
+            f"{Path.home() / 'luma-ray-videos' / 'published'}/",
+            type="string",
+            description="Where an approved clip goes, the same way",
+        ),
     },
 )
 def luma_ray_review() -> None:
