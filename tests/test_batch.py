@@ -87,6 +87,11 @@ class Run:
         return done
 
 
+def ids(done: list[dict[str, Any] | LumaRayError]) -> list[Any]:
+    """Return the jobs of clips that were made; an error is its own."""
+    return [item["request_id"] if isinstance(item, dict) else item for item in done]
+
+
 def test_every_frame_gets_a_clip_of_its_own_in_a_stable_order(folder: Callable[..., Path]) -> None:
     names = ["b.PNG", "a.jpg", "a.png", "sub/a.jpg", "sub/x y.jpg", "sub/x-y.jpg", "sub/x+y.jpg", "ä.webp"]
     frames = folder(*names, "notes.txt", "clip.mp4", "noextension")
@@ -216,7 +221,7 @@ def test_nothing_to_buy_passes_whatever_the_balance(
     asked = simulator.calls["credits"]
     assert plan(folder(), run_id="tuesday", max_credits=0) == []
     assert simulator.calls["credits"] == asked
-    assert run.generate(plan(folder(), max_credits=0)) == first
+    assert ids(run.generate(plan(folder(), max_credits=0))) == ids(first)
 
 
 def test_no_more_is_planned_than_airflow_maps(
@@ -241,7 +246,7 @@ def test_a_cleared_run_spends_no_more_than_its_cap_whatever_was_edited(
         (frames / "b.jpg").write_bytes((frames / "c.jpg").read_bytes())
     if change == "the order":
         folder("a.jpg")
-    assert run.generate(plan(frames, max_credits=3.2), **arguments) == first
+    assert ids(run.generate(plan(frames, max_credits=3.2), **arguments)) == ids(first)
     assert simulator.charges == 2
 
 
@@ -252,7 +257,7 @@ def test_a_deleted_clip_of_this_run_is_fetched_again_and_an_older_one_is_bought(
     first = run.generate(plan(frames, run_id="monday", max_credits=1.6))
     clip = frames.parent / "videos" / "a.jpg.mp4"
     clip.unlink()
-    assert run.generate(plan(frames, run_id="monday", max_credits=1.6)) == first
+    assert ids(run.generate(plan(frames, run_id="monday", max_credits=1.6))) == ids(first)
     assert simulator.charges == 1
     clip.unlink()
     Run("tuesday").generate(plan(frames, run_id="tuesday", max_credits=1.6))

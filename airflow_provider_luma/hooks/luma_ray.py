@@ -176,7 +176,7 @@ class LumaRayHook(BaseHook):
         """
         url = f"{self.settings.api_url}/v2/{quote(request.model, safe='')}"
         with self._transport.post(url, request.body(), paid=True) as response:
-            return parse_submit(self._transport.read(response, paid=True))
+            return parse_submit(self._transport.read(response, paid=True), request.model)
 
     def generate(self, request: GenerationRequest, destination: Path) -> GeneratedVideo:
         """Buy one job on v1, wait for it, and stream its video to a file. Retried only while no byte has been sent.
@@ -195,7 +195,7 @@ class LumaRayHook(BaseHook):
             head = self._transport.head(response)
             if head.status >= 300:
                 reply = self._transport.read(response, paid=True)
-                raise submit_error(reply, reply.named_id() or reply.header_id())
+                raise submit_error(reply, request.model, reply.named_id() or reply.header_id())
             request_id = None
             try:
                 received = _receive(response, destination, self._transport, self.settings.max_video_mb)
@@ -218,7 +218,7 @@ class LumaRayHook(BaseHook):
                         remaining_credits=money(head.headers.get("x-remaining-credits")),
                     )
                 if body.get("error"):
-                    raise submit_error(reply, request_id or reply.header_id())
+                    raise submit_error(reply, request.model, request_id or reply.header_id())
                 problem = f"it is {reply.error_text()}"
         raise LumaRaySubmitUnknown(
             f"The v1 call was answered, but not with a whole video: {problem}.",

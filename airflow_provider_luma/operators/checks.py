@@ -100,6 +100,12 @@ def check_place(operator: Arguments) -> None:
         path,
         "an absolute path or a URI: a retry may run in another folder, and finds the job by its path",
     )
+    require(
+        path.lower().endswith((".mp4", "/")),
+        "output_path",
+        path,
+        "a path that ends in '.mp4', or in '/' for a folder; what is delivered is an MP4",
+    )
 
 
 def check_inputs(operator: Arguments) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 
 DEFAULT_MODEL = "luma-ray-img-2-video"
 SUCCESSOR = "luma-ray-3-2"
@@ -74,6 +75,15 @@ CATALOGUE = {
         ),
     )
 }
+
+
+def advice(slug: str) -> str:
+    """Return what to do about a slug that the vendor does not serve."""
+    if slug == DEFAULT_MODEL:  # Luma has withdrawn Ray 2 in places
+        return f"{slug!r} is retired there; its successor is {SUCCESSOR!r}."
+    if near := get_close_matches(slug, CATALOGUE, n=1):
+        return f"Did you mean {near[0]!r}?"
+    return f"Check the slug {slug!r} at https://www.segmind.com/models."
 
 
 def model_info(slug: str) -> Model:

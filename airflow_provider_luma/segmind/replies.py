@@ -25,7 +25,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.segmind.ids import is_same_id, parse_id
-from airflow_provider_luma.segmind.models import SUCCESSOR
+from airflow_provider_luma.segmind.models import advice
 from airflow_provider_luma.segmind.money import money
 from airflow_provider_luma.segmind.redaction import redact
 from airflow_provider_luma.segmind.urls import drop_frames, output_url, parse_url
@@ -165,9 +165,10 @@ class Credits:
         return self.paid + self.free
 
 
-def parse_submit(reply: Reply) -> str:
+def parse_submit(reply: Reply, model: str) -> str:
     """Return the request id of an accepted v2 submit.
 
+    :param model: the slug that was asked for
     :raises LumaRayRefused: the vendor refused; nothing was bought
     :raises LumaRayRateLimited: 429; nothing was bought
     :raises LumaRaySubmitUnknown: any other answer: perhaps bought
@@ -175,12 +176,13 @@ def parse_submit(reply: Reply) -> str:
     request_id = reply.named_id()
     if request_id and (reply.status < 300 or reply.status == 422):
         return request_id
-    raise submit_error(reply)
+    raise submit_error(reply, model)
 
 
-def submit_error(reply: Reply, request_id: str | None = None) -> LumaRayError:
+def submit_error(reply: Reply, model: str, request_id: str | None = None) -> LumaRayError:
     """Return the error for a v1 or v2 submit that was not accepted: refused, rate-limited, or of unknown outcome.
 
+    :param model: the slug that was asked for
     :param request_id: of the job that FAILED, for a refusal on v1
     """
     if reply.status == 429:
@@ -190,7 +192,7 @@ def submit_error(reply: Reply, request_id: str | None = None) -> LumaRayError:
     names_none = not body.get("request_id") or reply.named_id()
     refused = 400 <= reply.status < 500 and reply.status not in _UNKNOWN_OUTCOME_4XX
     if names_none and (refused or (reply.status < 300 and body.get("error"))):
-        return refusal(reply, request_id)
+        return refusal(reply, request_id, model)
     return LumaRaySubmitUnknown(
         f"The submit got HTTP {reply.status} and {reply.error_text()}, which does not tell whether the job was "
         "bought.",
@@ -210,8 +212,11 @@ def rate_limited(reply: Reply) -> LumaRayRateLimited:
     )
 
 
-def refusal(reply: Reply, request_id: str | None = None) -> LumaRayRefused:
-    """Return the error for a 4xx, or for a 200 that carries an ``error``."""
+def refusal(reply: Reply, request_id: str | None = None, model: str | None = None) -> LumaRayRefused:
+    """Return the error for a 4xx, or for a 200 that carries an ``error``.
+
+    :param model: the slug that was asked for
+    """
     text = reply.error_text()
     lacks_credits = reply.status == 402 or (
         reply.status == 406 and re.search(r"credit|balance|fund", text, re.IGNORECASE)
@@ -223,7 +228,11 @@ def refusal(reply: Reply, request_id: str | None = None) -> LumaRayRefused:
         kind, remedy = LumaRayAuthenticationError, "Check the API key in the connection's password."
     elif reply.status in (404, 410):
         kind = LumaRayModelUnavailable
-        remedy = f"The model is unknown or retired; its successor is {SUCCESSOR!r}."
+        remedy = (
+            "Check the URLs in the connection: the call is not known there."
+            if model is None
+            else advice(model)
+        )
     return kind(
         f"Segmind refused the call ({reply.status}): {text}.",
         remedy=remedy,

@@ -186,7 +186,7 @@ def test_an_unreachable_history_needs_yes(
         )
     done = cli("adopt", task.clip, job.request_id, "--yes", "--conn", "not_there")
     assert done.code == 0
-    assert "Connection 'not_there' cannot be used" in done.out
+    assert "Connection 'not_there' is not defined" in done.out
     assert task.attempt()["request_id"] == job.request_id
     assert simulator.charges == 1
 

@@ -655,6 +655,12 @@ def not_an_image(tmp_path: Path) -> Path:
     return tmp_path / "frame.txt"
 
 
+def folder_named_mp4(tmp: Path) -> Path:
+    path = tmp / "folder.mp4"
+    path.mkdir()
+    return path
+
+
 def empty(tmp_path: Path) -> Path:
     (tmp_path / "empty.jpg").touch()
     return tmp_path / "empty.jpg"
@@ -689,7 +695,12 @@ def huge(tmp_path: Path) -> Path:
             r"frame_transfer='base64' is for files",
         ),
         ({"output_path": ""}, r"output_path='' is wrong"),
-        ({"output_path": lambda tmp: tmp}, r"output_path=.* is a directory\.\n.*\nEnd it with '/'"),
+        ({"output_path": lambda tmp: tmp}, r"output_path=.* ends in '\.mp4', or in '/' for a folder"),
+        (
+            {"output_path": "/clips/shoe.mov"},
+            r"shoe\.mov' is wrong: give a path that ends in '\.mp4'",
+        ),
+        ({"output_path": folder_named_mp4}, r"output_path=.* is a directory\.\n.*\nEnd it with '/'"),
         ({"loop": "false"}, r"loop='false' is wrong: give True or False"),
         ({"concepts": "push_in"}, r"concepts='push_in' is wrong: give a list"),
         ({"extra_parameters": "seed"}, r"extra_parameters='seed' is wrong"),

@@ -20,6 +20,8 @@ from airflow_provider_luma.exceptions import (
 from airflow_provider_luma.segmind.replies import Reply, parse_submit
 from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, REQUEST_ID, anyhow, outcome, reply
 
+MODEL = "luma-ray-img-2-video"
+
 NO_IDS: list[object] = [None, "", "  ", [], {}, True]
 UNREADABLE_IDS: list[object] = [
     7,
@@ -67,7 +69,7 @@ DOCUMENTED = {
     ],
 )
 def test_an_accepted_submit_gives_its_id(answer: Reply, request_id: str) -> None:
-    assert parse_submit(answer) == request_id
+    assert parse_submit(answer, MODEL) == request_id
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_a_refusal_says_why_and_that_it_cost_nothing(
     status: int, message: str, kind: type[LumaRayRefused]
 ) -> None:
     with pytest.raises(LumaRayRefused) as caught:
-        parse_submit(reply({"error": message}, status))
+        parse_submit(reply({"error": message}, status), MODEL)
     assert type(caught.value) is kind
     assert caught.value.status_code == status
     assert message in str(caught.value)
@@ -111,15 +113,26 @@ def test_a_refusal_says_why_and_that_it_cost_nothing(
 )
 def test_a_refusal_needs_no_envelope(status: int, body: bytes) -> None:
     with pytest.raises(LumaRayRefused) as caught:
-        parse_submit(reply(body, status))
+        parse_submit(reply(body, status), MODEL)
     assert caught.value.status_code == status
     assert "<" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_an_unknown_or_retired_model_is_answered_with_its_successor(status: int) -> None:
-    with pytest.raises(LumaRayModelUnavailable, match="luma-ray-3-2"):
-        parse_submit(reply({"error": "gone"}, status))
+@pytest.mark.parametrize(
+    ("model", "advice"),
+    [
+        (MODEL, "its successor is 'luma-ray-3-2'"),
+        ("luma-ray-img2video", "Did you mean 'luma-ray-img-2-video'?"),
+        ("ray-flash-2", "Did you mean 'ray-flash-2-720p'?"),
+        ("kling", "Check the slug 'kling'"),
+    ],
+)
+def test_advice_about_a_model_that_is_not_served(status: int, model: str, advice: str) -> None:
+    with pytest.raises(LumaRayModelUnavailable) as caught:
+        parse_submit(reply({"error": "gone"}, status), model)
+    assert advice in caught.value.remedy
+    assert ("successor" in str(caught.value)) == (model == MODEL)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +155,7 @@ def test_an_unknown_or_retired_model_is_answered_with_its_successor(status: int)
 )
 def test_the_rate_limit_tells_when_it_is_lifted(header: dict[str, str], reset_at: datetime | None) -> None:
     with pytest.raises(LumaRayRateLimited) as caught:
-        parse_submit(reply({"error": "Rate limit exceeded"}, 429, **header))
+        parse_submit(reply({"error": "Rate limit exceeded"}, 429, **header), MODEL)
     assert caught.value.reset_at == reset_at
     assert caught.value.status_code == 429
     assert not isinstance(caught.value, AirflowFailException)
@@ -163,7 +176,7 @@ def test_the_rate_limit_tells_when_it_is_lifted(header: dict[str, str], reset_at
 )
 def test_any_other_answer_is_doubt(answer: Reply) -> None:
     with pytest.raises(LumaRaySubmitUnknown) as caught:
-        parse_submit(answer)
+        parse_submit(answer, MODEL)
     assert caught.value.status_code == answer.status
     assert len(str(caught.value)) < 800
     assert isinstance(caught.value, AirflowFailException)
@@ -174,7 +187,7 @@ def test_no_error_repeats_the_key_or_an_asset_url(status: int) -> None:
     echo = f"could not fetch {ASSET_URL} for {KEY}"
     for error in (echo, {"message": echo}, [echo], {"code": echo}):
         with pytest.raises((LumaRayRefused, LumaRaySubmitUnknown)) as caught:
-            parse_submit(reply({"error": error}, status))
+            parse_submit(reply({"error": error}, status), MODEL)
         assert KEY not in str(caught.value)
         assert "someone@example.com" not in str(caught.value)
 
@@ -186,13 +199,13 @@ def test_no_error_repeats_the_key_or_an_asset_url(status: int) -> None:
 )
 def test_an_id_that_cannot_be_one_is_doubt(wrong: object, changes: dict[str, object], status: int) -> None:
     with pytest.raises(LumaRaySubmitUnknown) as caught:
-        parse_submit(reply(DOCUMENTED | {"request_id": wrong} | changes, status))
+        parse_submit(reply(DOCUMENTED | {"request_id": wrong} | changes, status), MODEL)
     assert (caught.value.request_id, caught.value.hint) == (None, None)
     str(caught.value).encode()
 
 
 def test_the_longest_id() -> None:
-    assert parse_submit(reply({"request_id": "r" * 200})) == "r" * 200
+    assert parse_submit(reply({"request_id": "r" * 200}), MODEL) == "r" * 200
 
 
 @pytest.mark.parametrize(
@@ -208,7 +221,7 @@ def test_doubt_comes_with_the_id_that_may_be_the_jobs(
     body: object, header: dict[str, str], hint: str | None
 ) -> None:
     with pytest.raises(LumaRaySubmitUnknown) as caught:
-        parse_submit(reply(body, 502, **header))
+        parse_submit(reply(body, 502, **header), MODEL)
     assert (caught.value.request_id, caught.value.hint) == (None, hint)
     assert hint is None or f"the id {hint}, which is the job's or a gateway's" in str(caught.value)
 
@@ -231,7 +244,7 @@ def test_a_rate_limit_lasts_between_a_second_and_a_minute(reset: str, seconds: f
     """By the time of the reply, whatever the worker's clock says."""
     answer = reply({"error": "Rate limit exceeded"}, 429, x_rate_limit_reset_at_utc=reset)
     with pytest.raises(LumaRayRateLimited) as caught:
-        parse_submit(replace(answer, received_at=datetime(2026, 11, 22, 10, tzinfo=UTC)))
+        parse_submit(replace(answer, received_at=datetime(2026, 11, 22, 10, tzinfo=UTC)), MODEL)
     assert caught.value.seconds_to_reset() == seconds
 
 
@@ -244,7 +257,7 @@ def test_a_rate_limit_that_is_over_by_the_workers_clock_is_still_waited_for() ->
 @settings(deadline=None, max_examples=60)
 @given(anyhow())
 def test_no_reply_brings_an_error_of_another_kind(answer: Reply) -> None:
-    found = outcome(parse_submit, answer)
+    found = outcome(lambda reply: parse_submit(reply, MODEL), answer)
     if isinstance(found, LumaRayRefused | LumaRayRateLimited):
         assert answer.status < 300 or 400 <= answer.status < 500
         assert answer.status not in (408, 499)
