@@ -33,6 +33,7 @@ from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.jobs.submit import Submission
 from airflow_provider_luma.media import VideoFile, is_mp4_head
 from airflow_provider_luma.segmind.history import matches
+from airflow_provider_luma.segmind.money import usd
 from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict
 from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorStatus
 from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, permission_hint
@@ -364,7 +365,7 @@ class Job:
                     delivered = place(self._ledger, output, take, video, self._hook.vendor_now())
             except OSError as error:
                 raise LumaRayDeliveryFailed(f"The video could not be stored at {output}: {error}.") from None
-        log.info("Cost: %s USD; balance after: %s USD.", delivered.cost, delivered.remaining_credits)
+        log.info("Cost: %s; balance after: %s.", usd(delivered.cost), usd(delivered.remaining_credits))
         return delivered
 
     def _refuse_taken_path(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from airflow_provider_luma.jobs.recovery import find_lost_job
 from airflow_provider_luma.media import Frame, send_frame
 from airflow_provider_luma.segmind.history import HistoryEntry, body_digest
 from airflow_provider_luma.segmind.models import model_info
+from airflow_provider_luma.segmind.money import usd
+from airflow_provider_luma.segmind.replies import VendorStatus
 from airflow_provider_luma.segmind.request import GenerationRequest
 
 if TYPE_CHECKING:
@@ -138,17 +141,34 @@ class Submission:
 
     def _check_balance(self, inputs: Inputs) -> None:
         least, price = self._spec.min_remaining_credits, model_info(inputs.request.model).price
-        cost = f"{price} USD" if price is not None else "unknown"
+        cost = usd(price)
         if least is None:
             log.info("Expected cost: %s.", cost)
             return
         balance = self._patience.past_limit(self._hook.get_credits).total
-        log.info("Balance before: %s USD; expected cost: %s.", balance, cost)
-        if balance - (price or 0) < least:
+        reserved = self._in_flight()
+        log.info(
+            "Balance before: %s, %s of it for jobs in flight; expected cost: %s.",
+            usd(balance),
+            usd(reserved),
+            cost,
+        )
+        if balance - reserved - (price or 0) < least:
             raise LumaRayInsufficientCredits(
-                f"The balance of {balance} USD less the expected cost ({cost}) is below min_remaining_credits={least}.",
+                f"The balance of {usd(balance)} less {usd(reserved)} for jobs in flight and the expected cost ({cost}) "
+                f"is below min_remaining_credits={least}.",
                 remedy="Top up the account, then clear the task.",
             )
+
+    def _in_flight(self) -> Decimal:
+        """Return what the account's jobs in flight will cost, as far as its newest page of history tells."""
+        try:
+            rows = self._hook.newest_jobs()
+        except LumaRayError as error:
+            log.info("What is in flight is not known: %s", error.cause)
+            return Decimal(0)
+        running = [row.model for row in rows if row.state in (VendorStatus.QUEUED, VendorStatus.PROCESSING)]
+        return sum((model_info(model).price or Decimal(0) for model in running), Decimal(0))
 
     def _pay(self, request: GenerationRequest, claim: JobRecord) -> JobRecord | None:
         try:

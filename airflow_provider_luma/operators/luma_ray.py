@@ -78,8 +78,10 @@ class LumaRayImageToVideoOperator(BaseOperator):
         and whatever lies there is taken, whatever its inputs were
     :param on_unknown_submit: when a paid call's outcome is unknown and the vendor's history gave no answer: ``fail``,
         for a person to decide, or ``resubmit``, which may pay twice
-    :param min_remaining_credits: refuse to start when the balance less the expected cost falls below it, in US
-        dollars. Default None: no floor of ours; the vendor refuses what the balance does not cover
+    :param min_remaining_credits: refuse to start when the balance, less what the account's known jobs in flight and
+        this one will cost, falls below it, in US dollars. Tasks that look at the same moment see the same balance, so
+        together they may pass it: the cap that holds is ``plan_batch``'s. Default None: no floor of ours; the vendor
+        refuses what the balance does not cover
     :param generation_tag: change it to buy another take of the same inputs (templated)
     :param timeout: how long to wait, in seconds or as a timedelta, counted from the submission, not from the attempt.
         Default 15 minutes, seven times the typical 125 s. A deferred wait is bounded by this alone: Airflow's

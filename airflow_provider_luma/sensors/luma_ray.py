@@ -22,6 +22,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.segmind.credits import CreditThreshold
+from airflow_provider_luma.segmind.money import usd
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -104,7 +105,7 @@ class LumaRayCreditSensor(BaseSensorOperator):
             return PokeReturnValue(is_done=False)
         balance = threshold.balance(credits)
         self.log.info(
-            "The balance is %s USD, waiting for it %s %s.", balance, self.direction, threshold.amount
+            "The balance is %s, waiting for it %s %s.", usd(balance), self.direction, usd(threshold.amount)
         )
         return PokeReturnValue(threshold.is_reached(credits), float(balance))
 

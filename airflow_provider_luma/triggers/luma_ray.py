@@ -15,6 +15,7 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.jobs.polling import HistoryPoller, JobPoller
 from airflow_provider_luma.segmind.credits import CreditThreshold
+from airflow_provider_luma.segmind.money import usd
 from airflow_provider_luma.segmind.polling import Verdict
 from airflow_provider_luma.triggers.account import Account, account_of
 
@@ -324,7 +325,7 @@ class LumaRayCreditTrigger(BaseEventTrigger):
             is_reached = self._threshold.is_reached(look.credits)
             if is_reached and was_reached is False:
                 balance = self._threshold.balance(look.credits)
-                log.info("The balance of %s USD has crossed %s.", balance, self._threshold.amount)
+                log.info("The balance of %s has crossed %s.", usd(balance), usd(self._threshold.amount))
                 yield TriggerEvent(  # type: ignore[no-untyped-call]
                     {
                         "balance": str(balance),

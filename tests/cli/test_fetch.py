@@ -142,4 +142,4 @@ def test_there_is_no_such_clip(tmp_path: Path, simulator: Simulator, frame: Path
     }
     assert cli("fetch", "r", f"{tmp_path}/").code == 2
     assert "is a folder" in cli("fetch", "r", str(tmp_path)).err
-    assert "'elsewhere' cannot be used" in cli("fetch", "r", f"{clip}.copy", "--conn", "elsewhere").err
+    assert "'elsewhere' is not defined" in cli("fetch", "r", f"{clip}.copy", "--conn", "elsewhere").err

@@ -54,7 +54,7 @@ def test_a_balance_that_is_asked_about_is_asked_for_once(
 ) -> None:
     with pytest.raises(LumaRayInsufficientCredits):
         make_operator(frame, tmp_path / "clip.mp4", min_remaining_credits=19).execute(task_context())
-    assert simulator.calls == {"credits": 1}
+    assert simulator.calls == {"credits": 1, "history": 1}
 
 
 def test_an_attempt_that_takes_up_a_job_that_is_done_asks_for_its_result_alone(

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -563,11 +564,42 @@ def test_the_money_is_in_the_log(
     caplog.set_level("INFO")
     make_operator(frame, clip).execute(task_context())
     assert "Expected cost: 1.60 USD." in caplog.text
-    assert "Cost: 1.6 USD; balance after: 18.4 USD." in caplog.text
+    assert "Cost: 1.60 USD; balance after: 18.40 USD." in caplog.text
     assert calls(simulator, "credits") == 0
 
     make_operator(frame, clip, generation_tag="2", min_remaining_credits=5).execute(task_context(clears=1))
-    assert "Balance before: 18.4 USD; expected cost: 1.60 USD." in caplog.text
+    told = "Balance before: 18.40 USD, 0.00 USD of it for jobs in flight; expected cost: 1.60 USD."
+    assert told in caplog.text
+
+
+def test_the_floor_counts_what_is_known_to_be_in_flight(
+    monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
+) -> None:
+    with Simulator(latency=60, clip_seconds=0.2, credits="20", api_key=API_KEY) as slow:
+        set_connection(monkeypatch, slow.url, timeout=5)
+        with pytest.raises(TaskDeferred):
+            make_operator(frame, clip.with_name("slow.mp4"), deferrable=True).execute(
+                task_context(run_id="a")
+            )
+        floor: dict[str, Any] = {"min_remaining_credits": 17, "deferrable": True}
+        with pytest.raises(LumaRayInsufficientCredits, match=r"less 1\.60 USD for jobs in flight"):
+            make_operator(frame, clip, **floor).execute(task_context())
+        slow.fault("history", "status", status=503, times=9)  # not known: the balance alone
+        with pytest.raises(TaskDeferred):
+            make_operator(frame, clip, **floor).execute(task_context())
+
+
+def test_tasks_that_look_at_the_same_moment_pass_the_floor_together(
+    simulator: Simulator, frame: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no cap, as its documentation says; a batch's is one."""
+    operators = [make_operator(frame, tmp_path / f"{n}.mp4", min_remaining_credits=4) for n in range(20)]
+    with ThreadPoolExecutor(20) as threads:
+        for number, operator in enumerate(operators):
+            threads.submit(operator.execute, task_context(run_id=str(number)))
+    with capsys.disabled():
+        print(f"\n20 tasks at a floor that covers 10: {simulator.charges} bought")
+    assert simulator.charges >= 10
 
 
 def test_a_balance_that_cannot_be_read_does_not_lose_the_video(
