@@ -114,7 +114,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     # The deadline ends what would be minutes of waiting for the status, or for the request limit.
     **{
         key: {"timeout": timedelta(seconds=0.2)}
-        for key in ("status", "history_one", "submit-429", "v1-429", "result-429")
+        for key in (
+            "status",
+            "history_one",
+            "submit-429",
+            "v1-429",
+            "result-429",
+            "upload-429",
+            "credits_floor-429",
+        )
     },
 }
 VERBS = {
