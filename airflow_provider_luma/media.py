@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import imagesize  # type: ignore[import-untyped]
+
 from airflow_provider_luma.exceptions import (
     LumaRayConfigurationError,
     LumaRayDeliveryFailed,
     LumaRayUnavailable,
 )
 from airflow_provider_luma.segmind.models import Model
+from airflow_provider_luma.segmind.ratios import Shape
 from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, permission_hint
 
 MAX_FRAME_BYTES = 20 * 1024 * 1024
@@ -36,7 +40,8 @@ _MAGIC = (
     (b"ftypavif", 4, "image/avif"),
     (b"ftypavis", 4, "image/avif"),
 )
-_HEAD_BYTES = 16
+#: What is read of an object: its type stands at its very beginning, a JPEG's size behind its EXIF preview.
+_HEAD_BYTES = 64 * 1024
 
 #: The query parameters by which a store signs a URL, and the prefix of all others that belong to the signature. They
 #: change with every signing, and say nothing of the content. One alone may be part of the content's address.
@@ -71,6 +76,7 @@ class Frame:
     :param url: the URL as given, for a frame that is one
     :param file: the file, for a frame that is one
     :param mime: the file's type, read from its first bytes
+    :param shape: its width and height, where they are known: not of a URL
     :param content: the file as it was checked, for one on a local disk; what is sent is what was seen
     """
 
@@ -79,6 +85,7 @@ class Frame:
     url: str | None = field(default=None, repr=False)
     file: StoredFile | None = None
     mime: str = ""
+    shape: Shape | None = field(default=None, compare=False)
     content: bytes | None = field(default=None, repr=False)
 
     def read(self) -> bytes:
@@ -143,7 +150,16 @@ def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
         raise _bad_frame(
             start_frame, f"is not an image: it begins with {head[:8]!r}; give a JPEG, PNG, WebP, HEIC or AVIF"
         )
-    return Frame(source=str(file), identity=identity, file=file, mime=mime, content=content)
+    shape = _shape(content or head)
+    return Frame(source=str(file), identity=identity, file=file, mime=mime, shape=shape, content=content)
+
+
+def _shape(content: bytes) -> Shape | None:
+    try:
+        width, height = imagesize.get(io.BytesIO(content))
+    except Exception:  # it is the vendor who has to read it
+        return None
+    return (width, height) if width > 0 and height > 0 else None
 
 
 def image_type(head: bytes) -> str | None:

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from airflow_provider_luma.storage import StoredFile
 
 
+#: A share of the frame. A few per cent are lost to rounding and go unnoticed.
+_NOTABLE_CUT = 0.05
+
+
 class LumaRayImageToVideoOperator(BaseOperator):
     """Turn a prompt and a start frame into a saved MP4, and pay for it once.
 
@@ -63,7 +67,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
         ``<dag_id>/<run_id>/<task_id>[-<map_index>].mp4`` below it (templated)
     :param model: the model's slug (templated); one that is not in the catalogue gets a warning and is passed on
     :param resolution: 540p, 720p, 1080p or 4k (templated). Default 720p, as the vendor's
-    :param aspect_ratio: such as 16:9 (templated). Default 1:1, as the vendor's
+    :param aspect_ratio: such as 16:9, or ``auto`` for the documented one that is nearest to the frame, which then has
+        to be a file (templated). Default 1:1, as the vendor's; a warning says how much of the frame is cut off
     :param loop: whether the clip ends where it began. Default False, as in the vendor's sample; always sent
     :param concepts: camera moves, such as ``["push_in"]`` (templated)
     :param extra_parameters: further body fields, passed through for what the model learns later (templated)
@@ -335,9 +340,39 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
         self.start_frame = as_text(self.start_frame)
         check_inputs(self)
-        return Inputs(self._request(), self._frame(on_record))
+        frame = self._frame(on_record)
+        return Inputs(self._request(self._ratio(frame, on_record)), frame)
 
-    def _request(self) -> GenerationRequest:
+    def _ratio(self, frame: Frame | None, on_record: JobRecord | None) -> str:
+        """Return the clip's aspect ratio, and warn where it cuts off much of the frame."""
+        from airflow_provider_luma.segmind.models import ASPECT_RATIOS, model_info
+        from airflow_provider_luma.segmind.ratios import cut_off, nearest
+
+        ratio, shape = self.aspect_ratio, frame.shape if frame else None
+        best = (
+            nearest(shape, model_info(self.model).values.get("aspect_ratio", ASPECT_RATIOS))
+            if shape
+            else None
+        )
+        if ratio == "auto":
+            known = on_record.parameters.get("aspect_ratio") if on_record else None
+            if best is None and not isinstance(known, str):
+                raise LumaRayConfigurationError(
+                    "aspect_ratio='auto' needs a frame whose size can be read, which that of "
+                    f"{self.start_frame!r} cannot: give one of {', '.join(ASPECT_RATIOS)}."
+                )
+            return best or str(known)
+        if shape and (share := cut_off(shape, ratio)) > _NOTABLE_CUT:
+            self.log.warning(
+                "aspect_ratio=%r cuts off %.0f %% of the start frame (%d x %d); %r cuts off least, which 'auto' takes.",
+                ratio,
+                100 * share,
+                *shape,
+                best,
+            )
+        return ratio
+
+    def _request(self, aspect_ratio: str) -> GenerationRequest:
         from airflow_provider_luma.segmind.request import GenerationRequest
 
         request = GenerationRequest(
@@ -346,7 +381,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             start_frame=None,
             loop=self.loop,
             resolution=self.resolution,
-            aspect_ratio=self.aspect_ratio,
+            aspect_ratio=aspect_ratio,
             concepts=tuple(self.concepts or ()),
             extra_parameters=self.extra_parameters or {},
         )

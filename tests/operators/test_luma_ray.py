@@ -17,6 +17,7 @@ import pytest
 import requests
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from airflow.sdk import DAG
+from PIL import Image
 
 from airflow_provider_luma.exceptions import (
     LumaRayAuthenticationError,
@@ -893,3 +894,39 @@ def test_a_dry_run_tells_and_sends_nothing(
 def test_a_dry_run_tells_what_is_wrong(frame: Path, clip: Path) -> None:
     with pytest.raises(LumaRayConfigurationError, match="loop='no' is wrong"):
         make_operator(frame, clip, loop="no").dry_run()
+
+
+@pytest.fixture
+def landscape(tmp_path: Path) -> Path:
+    path = tmp_path / "landscape.png"
+    Image.new("RGB", (160, 90)).save(path)
+    return path
+
+
+def test_a_crop_is_told_before_the_purchase(
+    simulator: Simulator, landscape: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_operator(landscape, clip).execute(task_context())
+    told = "aspect_ratio='1:1' cuts off 44 % of the start frame (160 x 90); '16:9' cuts off least"
+    assert told in capsys.readouterr().out
+    make_operator(landscape, clip.with_name("wide.mp4"), aspect_ratio="16:9").execute(
+        task_context(run_id="b")
+    )
+    assert "cuts off" not in capsys.readouterr().out
+
+
+def test_the_ratio_can_be_the_frames_own(simulator: Simulator, landscape: Path, clip: Path) -> None:
+    make_operator(landscape, clip, aspect_ratio="auto").execute(task_context())
+    assert simulator.jobs[0].body["aspect_ratio"] == "16:9"
+    landscape.unlink()  # a retry goes by the record
+    make_operator(landscape, clip, aspect_ratio="auto").execute(task_context())
+    assert simulator.charges == 1
+
+
+def test_the_ratio_of_a_url_is_not_guessed(simulator: Simulator, frame: Path, clip: Path) -> None:
+    url = LumaRayHook().upload_image(frame)
+    with pytest.raises(
+        LumaRayConfigurationError, match="aspect_ratio='auto' needs a frame whose size can be read"
+    ):
+        make_operator(url, clip, aspect_ratio="auto").execute(task_context())
+    assert simulator.jobs == []
