@@ -31,7 +31,7 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.hooks.limiter import RateLimiter
+from airflow_provider_luma.hooks.limiter import Rank, RateLimiter
 from airflow_provider_luma.hooks.luma_ray import GeneratedVideo
 from airflow_provider_luma.media import VideoFile
 from airflow_provider_luma.segmind.history import HistoryEntry, body_digest
@@ -348,7 +348,7 @@ class FakeHook:
     def vendor_now(self) -> datetime:
         return self._world.time()
 
-    def get_credits(self) -> Credits:
+    def get_credits(self, rank: Rank = Rank.URGENT) -> Credits:
         return self._world.step("credits", lambda: Credits(paid=self._world.balance, free=Decimal(0)))
 
     def upload_image(self, image: object) -> str:
@@ -382,7 +382,7 @@ class FakeHook:
             remaining_credits=self._world.balance_at(job.ready),
         )
 
-    def get_status(self, request_id: str) -> JobStatus:
+    def get_status(self, request_id: str, rank: Rank = Rank.POLL) -> JobStatus:
         return self._world.step("status", lambda: self._status(request_id))
 
     def _status(self, request_id: str) -> JobStatus:
@@ -413,7 +413,7 @@ class FakeHook:
         is_known = job and job.api == "v2" and self._world.now <= job.created + RECORD_LIFETIME
         return job if is_known else None
 
-    def find_job(self, request_id: str) -> HistoryEntry | None:
+    def find_job(self, request_id: str, rank: Rank = Rank.URGENT) -> HistoryEntry | None:
         return self._world.step("find one", lambda: self._find_job(request_id))
 
     def _find_job(self, request_id: str) -> HistoryEntry | None:

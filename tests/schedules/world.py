@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_luma.exceptions import LumaRayError
-from airflow_provider_luma.hooks.limiter import RateLimiter
+from airflow_provider_luma.hooks.limiter import Rank, RateLimiter
 from airflow_provider_luma.jobs.job import Job, Reused
 from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger
 from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord, RecordState
@@ -254,7 +254,7 @@ class Hook:
     def vendor_now(self) -> datetime:
         return self._world.now()
 
-    def get_credits(self) -> Credits:
+    def get_credits(self, rank: Rank = Rank.URGENT) -> Credits:
         return Credits(Decimal(100), Decimal(0))  # nothing depends on it: no step
 
     def reserve(self) -> None:
@@ -282,7 +282,7 @@ class Hook:
     def _find(self, request_id: str) -> Sold | None:
         return next((sold for sold in self._world.sold if sold.request_id == request_id), None)
 
-    def get_status(self, request_id: str) -> JobStatus:
+    def get_status(self, request_id: str, rank: Rank = Rank.POLL) -> JobStatus:
         return self._step("status", lambda: self._status(request_id))
 
     def _status(self, request_id: str) -> JobStatus:
@@ -302,7 +302,7 @@ class Hook:
         url = f"https://outputs/{request_id}.mp4" if state is VendorStatus.COMPLETED else None
         return JobResult(state, url, PRICE if url else None, None, {})
 
-    def find_job(self, request_id: str) -> HistoryEntry | None:
+    def find_job(self, request_id: str, rank: Rank = Rank.URGENT) -> HistoryEntry | None:
         return self._step("history one", lambda: self._row(self._find(request_id)))
 
     def find_jobs(self, model: str, since: datetime) -> list[HistoryEntry]:
