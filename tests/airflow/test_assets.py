@@ -54,6 +54,7 @@ def test_the_first_example_runs_as_it_is_and_leaves_an_asset_event(
             "request_id": simulator.jobs[0].request_id,
             "credits_used": 1.6,
             "remaining_credits": 18.4,
+            "reused": False,
         },
     )
 

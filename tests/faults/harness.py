@@ -104,8 +104,10 @@ class Task:
         return requests.get(row["generation_url"], timeout=10).content
 
     def check_left_clean(self) -> None:
-        """In the folder are videos, records and the lock, and the video is there as a whole."""
+        """In the folder are videos, records and the lock, or what the next attempt goes on with; the video is whole."""
         left = {path.name for path in self.video.parent.glob("*")} - {LOCK_NAME}
+        if not self.video.exists():
+            left = {name for name in left if not name.endswith(".rest")}
         assert not {
             name for name in left if name.startswith(".") or not name.endswith((".mp4", ".mp4.job.json"))
         }
