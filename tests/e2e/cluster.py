@@ -159,9 +159,11 @@ class Cluster:
         found = self._pages(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
         return [ti for ti in found if ti["task_id"] == task_id]
 
-    def xcoms(self, dag_id: str, run_id: str, map_index: int = -1) -> dict[str, Any]:
-        """Return the XComs of the task ``generate``."""
-        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/generate/xcomEntries"
+    def xcoms(
+        self, dag_id: str, run_id: str, map_index: int = -1, task_id: str = "generate"
+    ) -> dict[str, Any]:
+        """Return the XComs of a task."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries"
         entries = self._call("GET", path, params={"map_index": map_index, "limit": _PAGE})["xcom_entries"]
         query = {"map_index": map_index, "deserialize": False, "stringify": False}
         return {

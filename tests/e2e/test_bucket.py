@@ -1,4 +1,4 @@
-"""A bucket of frames becomes a bucket of clips; what is deleted afterwards comes back at no charge."""
+"""The new frames of a bucket become clips; the old ones stay what they are, and what is deleted comes back free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import FINISHED, Cluster
 from tests.e2e.conftest import LONG_RUN
 from tests.e2e.runs import Runs
 from tests.storage.conftest import ACCESS_KEY, SECRET, Bucket
@@ -19,7 +19,11 @@ from tests.storage.server import Store
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 AMOUNT = 200 if LONG_RUN else 10
+#: Frames that have had their clips for long: as many as there are new ones in a year of weeks.
+OLD = 49 * AMOUNT
 DELETED = 7
+#: Airflow keeps the plan as an XCom.
+MOST_XCOM_BYTES = 100_000
 
 
 def test_a_bucket_of_frames(cluster: Cluster, vendor: Callable[..., Runs], frame: Path) -> None:
@@ -31,6 +35,9 @@ def test_a_bucket_of_frames(cluster: Cluster, vendor: Callable[..., Runs], frame
         bucket.create()
         for number in range(AMOUNT):
             bucket.put(f"frames/{number:03}.jpg", frame.read_bytes() + b"%d" % number)
+        for number in range(OLD):
+            bucket.put(f"frames/old/{number:05}.jpg", b"an old frame")
+            bucket.put(f"clips/old/{number:05}.jpg.mp4", b"an old clip")
         extra = {"endpoint_url": store.url, "region_name": "eu-central-1"}
         cluster.store_connection(
             "bucket", conn_type="aws", login=ACCESS_KEY, password=SECRET, extra=json.dumps(extra)
@@ -43,7 +50,12 @@ def test_a_bucket_of_frames(cluster: Cluster, vendor: Callable[..., Runs], frame
 
         clips = {f"clips/{number:03}.jpg.mp4" for number in range(AMOUNT)}
         records = {f"{clip}.job.json" for clip in clips}
-        assert {name for name in bucket.names() if not name.startswith("frames/")} == clips | records
+        there = {name for name in bucket.names() if not name.startswith(("frames/", "clips/old/"))}
+        assert there == clips | records
+        assert (
+            len(json.dumps(cluster.xcoms("bucket", "night", task_id="plan")["return_value"]))
+            < MOST_XCOM_BYTES
+        )
         assert (simulator.charges, len(simulator.jobs)) == (AMOUNT, AMOUNT)
         costs = [Decimal(bucket.record(clip)["cost"]) for clip in clips]
         assert sum(costs) == simulator.spent == Decimal("1.6") * AMOUNT
@@ -62,6 +74,14 @@ def test_a_bucket_of_frames(cluster: Cluster, vendor: Callable[..., Runs], frame
         assert simulator.charges == len(simulator.jobs) == AMOUNT
         assert simulator.calls["download"] == downloads + len(gone)
         assert bucket.uploads() == []
+
+        cluster.trigger("bucket", "next", max_credits=budget, **inputs)
+        cluster.wait("the next night is over", lambda: "next" in cluster.run_states("bucket"))
+        cluster.wait("it ends", lambda: cluster.run_states("bucket")["next"] in FINISHED, timeout=300)
+        assert {ti["state"] for ti in cluster.task_instances("bucket", "next")} == {"skipped"}, (
+            "nothing is mapped"
+        )
+        assert simulator.charges == AMOUNT
 
 
 def wait_success(cluster: Cluster) -> None:
