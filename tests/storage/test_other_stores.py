@@ -31,7 +31,7 @@ from tests.storage.test_s3 import attempt
 def test_a_missing_extra_is_named(
     simulator: Simulator, frame: Path, tmp_path: Path, scheme: str, extra: str, argument: str
 ) -> None:
-    there = f"{scheme}://some_conn@bucket/file"
+    there = f"{scheme}://some_conn@bucket/file.mp4"
     source, video = (there, tmp_path / "v.mp4") if argument == "start_frame" else (str(frame), there)
     with pytest.raises(LumaRayConfigurationError) as caught:
         attempt(source, str(video))
