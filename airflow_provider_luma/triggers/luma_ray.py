@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 _QUIET_TIME = 10.0
 #: A trigger that starts so many seconds after its deferral is a restarted triggerer's, and need not be quiet again.
 _RESTARTED = 60.0
-#: Seconds for which a trigger that cannot ask waits before it tries again, and then wakes the worker: one that can ask
-#: defers again while the job runs, so this is how often it starts in vain. An edited connection is seen by then.
+#: Seconds for which a trigger that cannot ask tries again before it wakes the worker: one that can ask defers again
+#: while the job runs, so this is how often it starts in vain. An edited connection is seen by then.
 _TROUBLE_TIME = 60.0
+#: Seconds between these tries: a secrets backend that was down for a moment is up again.
+_RETRY = 10.0
 #: Seconds for which the answer to a poll is waited for beyond the deadline.
 _LAST_ANSWER = 3.0
 #: Seconds between two lines of progress in a trigger's log.
@@ -103,16 +105,18 @@ class LumaRayJobTrigger(BaseTrigger):
         yield self._event(reason)
 
     async def _reason(self, *, is_new: bool) -> str:
-        try:
-            return (await self._outcome(is_new=is_new)).value
-        except Exception as error:
-            log.warning("%s: cannot be asked about, trying again soon: %s", self.request_id, error)
-        await asyncio.sleep(min(_TROUBLE_TIME, max(self.timeout - self._waited(), 0.0)))
-        try:
-            return (await self._outcome(is_new=False)).value
-        except Exception as error:
-            log.warning("%s: cannot be asked about, so the worker is to ask: %s", self.request_id, error)
-            return "error"
+        clock = asyncio.get_running_loop().time
+        tried_until = clock() + _TROUBLE_TIME
+        while True:
+            try:
+                return (await self._outcome(is_new=is_new)).value
+            except Exception as error:
+                log.warning("%s: cannot be asked about: %s", self.request_id, error)
+                left = min(tried_until - clock(), self.timeout - self._waited())
+                if left <= 0:
+                    return "error"
+            await asyncio.sleep(min(_RETRY, left))
+            is_new = False
 
     def _is_new(self) -> bool:
         """Tell whether the task was deferred just now, for which another machine's clock may be some seconds off."""
