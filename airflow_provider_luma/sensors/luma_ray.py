@@ -34,7 +34,7 @@ class LumaRayCreditSensor(BaseSensorOperator):
     XCom: the balance in US dollars (float).
 
     A passing failure of the vendor's is a "not yet" and ends with the sensor's own timeout; a key that does not work
-    fails the task at once and without retries, whatever ``soft_fail`` says.
+    fails the task at once and without retries, whatever ``soft_fail``, ``silent_fail`` and ``never_fail`` say.
 
     :param threshold: US dollars (templated)
     :param direction: ``above`` (the default) waits for a top-up, ``below`` for the money to run low

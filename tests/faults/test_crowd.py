@@ -110,8 +110,9 @@ def test_a_crowd_outlives_a_bad_day_of_the_vendors(monkeypatch: pytest.MonkeyPat
         requests = [request for request in simulator.requests[submits:] if request.call in CALLS]
     assert set(reasons[1::2]) == {"ready"}
     assert set(reasons[::2]) <= {"ready", "late"}
-    assert max(late) < 5
-    assert heart.longest < 1
+    # 3 s and 0.2 s on a quiet machine; where looks took the loop's own threads, a minute and 17 s.
+    assert max(late) < 10
+    assert heart.longest < 5
     times = [request.time for request in requests]
     assert max(sum(start <= at < start + 60 for at in times) for start in times) <= PER_MINUTE
     looks = sum(request.call == "credits" for request in requests)
