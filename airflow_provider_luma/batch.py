@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .avif".split())
 
+#: A frame and its clip, by their paths in their folders.
+_Clip = tuple[str, str]
+
 #: A store's clock and the scheduler's are not this far apart.
 _CLOCKS_APART = timedelta(hours=1)
 
@@ -49,7 +52,8 @@ def plan_batch(
         LumaRayImageToVideoOperator.partial(task_id="generate", prompt="...").expand_kwargs(plan())
 
     A clip is named after its frame (``shoes/red.png`` becomes ``shoes/red.png.mp4``). In the order of their names, the
-    frames are planned that have no clip yet, and those whose clips this run bought itself: a cleared run returns them.
+    frames are planned that have no clip yet, and, at the index that they had, those whose clips this run bought itself:
+    a cleared run returns them.
     A clip that is there is never bought again, whatever has become of its frame or the prompt: move it away to get
     another. A job that another run has in flight is left to that run, and the log names it.
 
@@ -136,22 +140,30 @@ def plan_batch(
             "luma_ray_conn_id": luma_ray_conn_id,
             "storage_conn_id": storage_conn_id,
         }
-        for frame, video in sorted([*found.own, *new])
+        for frame, video in _in_order(found.own, new)
     ]
+
+
+def _in_order(own: list[tuple[int, _Clip]], new: list[_Clip]) -> list[_Clip]:
+    """Return the clips in the order of their frames, but those of this run where it had them before."""
+    amount = len(own) + len(new)
+    places = {index: clip for index, clip in own if 0 <= index < amount}
+    others = iter(sorted([clip for _, clip in own if clip not in places.values()] + new))
+    return [places.get(index) or next(others) for index in range(amount)]
 
 
 @dataclass
 class _Survey:
     """What there is to do about a folder of frames.
 
-    :param own: the frames, with their clips, for which this run has bought a job
+    :param own: the frames, with their clips, for which this run has bought a job, and the index that each had
     :param missing: those without a clip or a job
     :param elsewhere: the clips whose jobs other runs have in flight, with their owners
     :param spent: what this run's jobs cost, by their ids; None while that is not known
     """
 
-    own: list[tuple[str, str]] = field(default_factory=list)
-    missing: list[tuple[str, str]] = field(default_factory=list)
+    own: list[tuple[int, _Clip]] = field(default_factory=list)
+    missing: list[_Clip] = field(default_factory=list)
     elsewhere: list[tuple[str, Identity]] = field(default_factory=list)
     spent: dict[str, Decimal | None] = field(default_factory=dict)
 
@@ -209,7 +221,7 @@ def _survey(
             continue  # its frame was taken away
         clip = (named[video], video)
         if mine and mine[-1].state is not RecordState.GIVEN_UP:
-            found.own.append(clip)
+            found.own.append((mine[-1].identity.map_index, clip))
         elif has_clip:
             continue
         elif owners := [take.identity for take in bought if take.is_in_flight]:

@@ -107,7 +107,7 @@ def next_attempt(found: Found) -> str:
     }[decision.action]
     other = place.is_taken and (place.holds is None or place.holds.identity != identity)
     unless = (
-        " (With if_exists='reuse' it takes the file that lies there, with 'fail' it stops.)"
+        " (With if_exists='reuse' or 'keep' it takes the file that lies there, with 'fail' it stops.)"
         if other and decision.action is Action.BUY
         else ""
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from dataclasses import dataclass
 from enum import Enum
@@ -9,6 +10,14 @@ from enum import Enum
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayDeliveryFailed
 from airflow_provider_luma.jobs.ledger import Standing
 from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord, RecordState
+
+#: By what a path's clip is told among a task's takes: a job that is bought before one that perhaps is.
+_CERTAINTY = {
+    RecordState.INTENT: 1,
+    RecordState.SUBMITTED: 2,
+    RecordState.COMPLETED: 2,
+    RecordState.DELIVERED: 2,
+}
 
 
 class Action(Enum):
@@ -124,8 +133,12 @@ def _keep(
     standing: Standing, place: Place, identity: Identity, fingerprint: str | None, output_path: str
 ) -> Decision:
     """Return what to do where a path is one clip for ever, whatever its inputs were: it is bought once in a run."""
-    mine = [take for take in standing.takes if (take.identity, take.output_path) == (identity, output_path)]
-    take = max(mine, key=lambda take: (take.is_in_flight, take is standing.own), default=None)
+    here = _location(output_path)
+    mine = [
+        take for take in standing.takes if take.identity == identity and _location(take.output_path) == here
+    ]
+    # A call of unknown outcome counts for nothing beside a job that was bought after it, by a "resubmit".
+    take = max(mine, key=lambda take: (_CERTAINTY.get(take.state, 0), take.started, take.key), default=None)
     if take is not None:
         aside = fingerprint is not None and take.fingerprint != fingerprint
         if take.state is RecordState.INTENT:
@@ -136,11 +149,27 @@ def _keep(
             return Decision(Action.RETURN, take, aside)
     if place.is_taken:
         return Decision(Action.REUSE, place.holds)
+    for other in standing.takes:
+        is_siblings = other.identity != identity and other.identity.unmapped == identity.unmapped
+        if is_siblings and _location(other.output_path) == here and _CERTAINTY.get(other.state):
+            raise LumaRayConfigurationError(
+                f"output_path {output_path!r} is that of {other.identity}, which has {_job(other)} for it, so "
+                f"{identity} bought nothing. Clear the plan and its clips: each clip then gets its index back."
+            )
     if standing.other is not None and standing.other.is_in_flight:
         _refuse_shared_path(standing.other, identity, output_path)
     if take is not None and take.state is RecordState.FAILED and take.request_id:
         return Decision(Action.CHECK_FAILED, take)
     return Decision(Action.BUY)
+
+
+def _location(path: str) -> str:
+    """Return where a path leads, however it is spelled: without the id of a connection, and without detours."""
+    scheme, separator, rest = path.partition("://")
+    if not separator:
+        return posixpath.normpath(path)
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket.rpartition('@')[2]}/{key}"
 
 
 def _to_finish(

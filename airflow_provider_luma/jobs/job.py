@@ -131,7 +131,7 @@ class Job:
             if take.state is not RecordState.FAILED:
                 return take
         if decision.action in (Action.BUY, Action.CHECK_FAILED) or take is None:
-            assert inputs is not None, "a retry of a bought job alone goes without inputs"
+            inputs = inputs or spec.inputs(None)  # wrong ones say so here
             self.is_new = True
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:

@@ -303,10 +303,6 @@ class LumaRayImageToVideoOperator(BaseOperator):
         check_place(self)
         identity, cleared = Identity.of(context), Clears.of(context)
         output = self._output(identity)
-        if (
-            self.if_exists == "keep"
-        ):  # the path tells the clips of a run apart, however its mapping is expanded anew
-            identity = identity.unmapped
         check_output(output, self.output_path)
         folder = open_file(self.output_path, self.storage_conn_id) if self.output_path.endswith("/") else None
         ledger = Ledger(identity, output, context.get("task_state_store"), cleared, shared=folder)
