@@ -58,7 +58,7 @@ def find_lost_job(
         if _is_settled(ledger.read().takes, intent):
             return None
         try:
-            row = hook.find_job(hint) if hint else None
+            row = _hinted(hook, hint) if hint else None
             if row and (row.model, row.body_sha256) == (intent.model, intent.body_sha256):
                 return row
             rows = hook.find_jobs(intent.model, intent.started)
@@ -96,6 +96,15 @@ def find_lost_job(
         None,
         f"Perhaps a job was bought at {intent.intent_at}; on record at {ledger.path}. Airflow will not retry.",
     )
+
+
+def _hinted(hook: LumaRayHook, hint: str) -> HistoryEntry | None:
+    """Return the job of an id that may be a gateway's; one that the history will not hear of is no hint."""
+    try:
+        return hook.find_job(hint)
+    except LumaRayUnavailable as error:
+        log.info("%s: %s", hint, error.cause)
+        return None
 
 
 @dataclass(frozen=True)

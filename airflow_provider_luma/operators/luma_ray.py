@@ -415,15 +415,12 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
     def _label(self, context: Context) -> None:
         """Name a mapped task instance after its frame in the UI, where the DAG's author names it by nothing else."""
-        template, frame = "map_index_template", self.start_frame
-        if context["ti"].map_index is None or context["ti"].map_index < 0 or frame is None:
-            return
-        if not context.get(template):
-            labelled: dict[str, Any] = context  # type: ignore[assignment]  # as Airflow lets templates see more
-            labelled[template], labelled["luma_ray_frame"] = (
-                "{{ luma_ray_frame }}",
-                urlsplit(frame).path.rpartition("/")[2],
-            )
+        template, frame, index = "map_index_template", as_text(self.start_frame), context["ti"].map_index
+        if index is None or index < 0 or not isinstance(frame, str) or context.get(template):
+            return  # a decorated task that was deferred does not know its frame
+        labelled: dict[str, Any] = context  # type: ignore[assignment]  # as Airflow lets templates see more
+        labelled[template] = "{{ luma_ray_frame }}"
+        labelled["luma_ray_frame"] = urlsplit(frame).path.rpartition("/")[2]
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Return the lineage of the delivered video, for Airflow's OpenLineage provider."""

@@ -140,3 +140,18 @@ def test_none_is_a_start_frame_for_a_model_that_needs_none(simulator: Simulator,
 
     make_task(clip, model="luma-ray-3-2", aspect_ratio="16:9").execute(task_context())
     assert simulator.charges == 1
+
+
+def test_a_mapped_task_that_was_deferred_ends_well(simulator: Simulator, frame: Path, tmp_path: Path) -> None:
+    """It resumes without its callable, and so does not know its frame."""
+
+    def clip() -> dict[str, str]:
+        return {"prompt": "p", "start_frame": str(frame), "output_path": str(tmp_path / "clip.mp4")}
+
+    with pytest.raises(TaskDeferred) as deferred:
+        make_task(clip, deferrable=True).execute(task_context(map_index=0))
+    event = {"request_id": simulator.jobs[0].request_id, "reason": "ready"}
+    simulator.advance(60)
+    resumed = make_task(clip, deferrable=True)
+    outputs = resumed.execute_complete(task_context(map_index=0), event, **(deferred.value.kwargs or {}))
+    assert outputs["request_id"] == event["request_id"]

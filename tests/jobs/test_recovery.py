@@ -160,3 +160,13 @@ def test_a_lost_job_is_adopted_at_once_where_its_body_is_unique_and_else_at_the_
     looks = simulator.calls["history"] / 2  # each one ends with a page that has no more jobs
     assert looks == (1 if is_unique else len(recovery.LOOK_DELAYS))
     assert simulator.charges == 1
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_gateways_id_that_the_history_will_not_hear_of_is_no_hint(
+    simulator: Simulator, connection: None, frame: Path, tmp_path: Path, status: int
+) -> None:
+    simulator.fault("submit", "gateway", request_id="gw-1")
+    simulator.fault("history_one", "status", status=status, times=99)
+    outputs = make_operator(frame, tmp_path / "clip.mp4", frame_transfer="upload").execute(task_context())
+    assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)
