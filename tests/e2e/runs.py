@@ -197,7 +197,8 @@ class Runs:
         xcoms = self.cluster.xcoms(run.dag_id, run.run_id, map_index)
         returned = xcoms.pop("return_value")
         assert returned == xcoms, self._story(run, f"its XComs are {xcoms}, the value returned {returned}")
-        assert xcoms.pop("remaining_credits") == float(record["remaining_credits"])
+        # After the job, or for one that was taken up again, by now: nobody tops the account up.
+        assert 0 <= xcoms.pop("remaining_credits") <= float(record["remaining_credits"])
         assert xcoms == {
             "video_path": str(video),
             "credits_used": PRICE,
