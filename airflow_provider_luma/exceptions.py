@@ -7,16 +7,16 @@ LumaRayError(AirflowException)
 │   ├── LumaRayInsufficientCredits    402, 406
 │   └── LumaRayModelUnavailable       404, 410
 ├── LumaRayRateLimited            429: nothing was bought; a retry may pass
-├── LumaRayUnavailable            no usable answer, and the call buys nothing; a retry may pass
+├── LumaRayUnavailable            no usable answer to a call that buys nothing; a retry may pass
 ├── LumaRayRecordError            the job's record cannot be read or written: nothing new was bought; a retry may pass
-├── LumaRaySuperseded             a retry or a clear has replaced this attempt, which stops; its successor goes on
-├── LumaRaySubmitUnknown          perhaps bought: for a person; never retried
-├── LumaRayJobFailed              the vendor's FAILED: unbilled; a retry buys anew
-├── LumaRayTimeout                the job goes on; a retry re-attaches
-├── LumaRayDeliveryFailed         bought and still to be had: a retry fetches it at no charge
-└── LumaRayResultExpired          bought, and no longer to be had from the vendor; never retried
+├── LumaRaySuperseded             replaced by a retry or a clear: this attempt stops, its successor continues
+├── LumaRaySubmitUnknown          may be bought: a person decides; never retried
+├── LumaRayJobFailed              the vendor's FAILED: not billed; a retry buys a new job
+├── LumaRayTimeout                the job keeps running; a retry re-attaches
+├── LumaRayDeliveryFailed         bought and still available: a retry fetches it at no charge
+└── LumaRayResultExpired          bought, and no longer available from the vendor; never retried
 
-Never-retried ones are also ``AirflowFailException``, so Airflow spends no retries on them.
+Those never retried are also ``AirflowFailException``, so Airflow spends no retries on them.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ __all__ = [
     "LumaRayUnavailable",
 ]
 
-#: In seconds. A reset time in the past only shows that clocks differ; without a floor, a loop would send a burst.
+#: Seconds. A reset time in the past only means that clocks differ; without a floor, a loop would send a burst.
 SHORTEST_RATE_LIMIT = 1.0
-#: The vendor counts requests by the minute, so no limit lasts longer, whatever the clocks say.
+#: Seconds. The vendor counts requests per minute, so no limit lasts longer, whatever the clocks say.
 LONGEST_RATE_LIMIT = 60.0
-#: Where the vendor does not name a reset time: a few more seconds cost little.
+#: Seconds, if the vendor names no reset time: a few more seconds cost little.
 _UNTOLD_RATE_LIMIT = 5.0
 
 
 class LumaRayError(AirflowException):
-    """Base of all errors of this provider. Its text has the cause, the money and the remedy on lines of their own.
+    """Base of this provider's errors. The text has the cause, the money and the remedy on separate lines.
 
     :param cause: what happened, in a sentence
     :param remedy: what to do about it
-    :param request_id: the vendor's id of the job, where there is one; the text then begins with it
-    :param status_code: the HTTP status that caused the error, where there was one
+    :param request_id: the vendor's job id, if known; the text then begins with it
+    :param status_code: the HTTP status that caused the error, if any
     """
 
-    #: What was bought and what a retry does, where nothing more is known than the error's class.
+    #: What was bought and what a retry does, if nothing more specific is known.
     money: ClassVar[str] = ""
 
     def __init__(
@@ -80,7 +80,7 @@ class LumaRayError(AirflowException):
         return "\n".join(line for line in (told, self.standing or self.money, self.remedy) if line)
 
     def with_context(self, request_id: str | None, standing: str, remedy: str = "") -> Self:
-        """Return the same error, with the job's id, and how its money and its record stand."""
+        """Return a copy with the job's id and what is known of its money and its record."""
         error = copy(self)
         error.request_id = self.request_id or request_id
         error.standing = standing
@@ -89,13 +89,13 @@ class LumaRayError(AirflowException):
 
 
 class LumaRayConfigurationError(LumaRayError, AirflowFailException):
-    """An argument, the connection or the output path is wrong; found before any paid call."""
+    """An argument, the connection or the output path is wrong; raised before any paid call."""
 
     money = "This attempt bought nothing."
 
 
 class LumaRayRefused(LumaRayError, AirflowFailException):
-    """The vendor refused the request; refusals are not billed, and the same request would be refused again."""
+    """The vendor refused the request. Refusals are not billed, and the same request would be refused again."""
 
     money = "The call bought nothing, and Airflow will not retry it."
 
@@ -115,8 +115,8 @@ class LumaRayModelUnavailable(LumaRayRefused):
 class LumaRayRateLimited(LumaRayError):
     """Too many requests (429); nothing was bought.
 
-    :param reset_at: when the vendor will accept requests again, where it said so
-    :param now: the time of the reply by the clock that ``reset_at`` is of; None: the worker's
+    :param reset_at: when the vendor will accept requests again, if it said so
+    :param now: the time of the reply, by the same clock as ``reset_at``; None: now, by the worker's clock
     """
 
     money = "The call bought nothing; a retry may pass."
@@ -134,37 +134,37 @@ class LumaRayRateLimited(LumaRayError):
         self._now = now or datetime.now(UTC)
 
     def seconds_to_reset(self) -> float:
-        """Return how long the limit lasts from the reply on, between a second and a minute."""
+        """Return how long the limit lasts, counted from the reply, between a second and a minute."""
         if self.reset_at is None:
             return _UNTOLD_RATE_LIMIT
         return min(max((self.reset_at - self._now).total_seconds(), SHORTEST_RATE_LIMIT), LONGEST_RATE_LIMIT)
 
 
 class LumaRayUnavailable(LumaRayError):
-    """No usable answer to a call that buys nothing: no connection, 5xx, or a reply of the wrong shape."""
+    """No usable answer, and nothing was bought: no connection, 5xx, or a reply of the wrong shape."""
 
     money = "The call bought nothing; a retry may pass."
 
 
 class LumaRayRecordError(LumaRayError):
-    """The job's record or the video's path cannot be read or written, which is never taken for "nothing is there"."""
+    """The job's record or the video's path cannot be read or written; unreadable never counts as absent."""
 
     money = "Nothing new was bought; a retry tries again."
 
 
 class LumaRaySuperseded(LumaRayError):
-    """Airflow has replaced this attempt, by a retry or a clear; its successor goes on with what is on record."""
+    """A retry or a clear has replaced this attempt; its successor continues from the record."""
 
-    money = "Its successor goes on with what is on record."
+    money = "Its successor continues from the record."
 
 
 class LumaRaySubmitUnknown(LumaRayError, AirflowFailException):
-    """A paid request was sent and its outcome could not be learned, so a person decides.
+    """A paid request was sent and its outcome could not be determined, so a person decides.
 
     :param hint: an id that may be the job's, or a gateway's own
     """
 
-    money = "Perhaps a job was bought. Airflow will not retry."
+    money = "A job may have been bought. Airflow will not retry."
 
     def __init__(
         self,
@@ -177,20 +177,20 @@ class LumaRaySubmitUnknown(LumaRayError, AirflowFailException):
     ) -> None:
         self.hint = None if request_id else hint
         if self.hint:
-            cause = f"{cause} The reply came with the id {self.hint}, which is the job's or a gateway's."
+            cause = f"{cause} The reply carried the id {self.hint}, which is the job's or a gateway's."
         super().__init__(cause, remedy=remedy, request_id=request_id, status_code=status_code)
 
 
 class LumaRayJobFailed(LumaRayError):
-    """The vendor reported FAILED, which is not billed; a retry submits a new job."""
+    """The vendor reported FAILED. That is not billed; a retry submits a new job."""
 
     money = "A FAILED job is not billed; a retry submits a new one."
 
 
 class LumaRayTimeout(LumaRayError):
-    """The wait ended before the job did; the job goes on, and a retry re-attaches to it."""
+    """The wait ended before the job did. The job keeps running, and a retry re-attaches to it."""
 
-    money = "The job is bought and goes on; a retry re-attaches at no charge."
+    money = "The job is bought and keeps running; a retry re-attaches at no charge."
 
 
 class LumaRayDeliveryFailed(LumaRayError):
@@ -200,6 +200,6 @@ class LumaRayDeliveryFailed(LumaRayError):
 
 
 class LumaRayResultExpired(LumaRayError, AirflowFailException):
-    """The video was bought and the vendor no longer has it."""
+    """The video was bought, and the vendor no longer has it."""
 
     money = "The job was bought, and Airflow will not retry."

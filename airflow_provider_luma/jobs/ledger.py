@@ -1,6 +1,6 @@
-"""The one owner of a job's record: it claims before a purchase, and never writes over what it has not read.
+"""Owns a job's record: claims before each purchase, and never overwrites what it has not read.
 
-The record lies beside the video, and on Airflow 3.3 and later in the task state store too.
+The record is a sidecar file of the video and, on Airflow 3.3 and later, a value in the task state store too.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from airflow_provider_luma.storage import StoredFile, Version, is_lasting, permi
 #: Renaming it would lose the jobs in flight.
 STATE_KEY = "luma_ray_job"
 SUFFIX = ".job.json"
-#: A claim that is older than this when the money is due is looked at again: its process may have been stopped, and its
-#: retry may have bought meanwhile. Both writes of a claim together take well under a second where all is well.
+#: A claim older than this is read again before the money is spent: its process may have been suspended while a retry
+#: bought. Normally both writes of a claim together take well under a second.
 FRESH_SECONDS = 5.0
-#: A writer who loses so often in a row is not unlucky; something else is wrong.
+#: A writer that loses this often in a row is not unlucky; something else is wrong.
 MAX_ROUNDS = 20
 
 log = logging.getLogger(__name__)
 
 
 class StateStore(Protocol):
-    """What is used of Airflow's ``context["task_state_store"]``."""
+    """The part of Airflow's ``context["task_state_store"]`` that is used."""
 
     def get(self, key: str) -> Any:
-        """Return a value; None where there is none, and also for an attempt that a retry has replaced."""
+        """Return a value; None if there is none, and for an attempt that a retry has replaced."""
 
     def set(self, key: str, value: Any, *, retention: Any = ...) -> None:
-        """Keep a value."""
+        """Store a value."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What is on record when an attempt looks.
+    """What the record says at one time.
 
     :param own: this task instance's last take
-    :param current: the take that the path belongs to at the moment
-    :param takes: all takes that are on record here, of whatever task instance
+    :param current: the take that the path belongs to
+    :param takes: all takes on this record, of any task instance
     """
 
     own: JobRecord | None = None
@@ -67,7 +67,7 @@ class Standing:
 
     @property
     def other(self) -> JobRecord | None:
-        """The current take, where it is another task instance's."""
+        """The current take, if it is another task instance's."""
         is_own = self.current is None or (self.own and self.own.identity == self.current.identity)
         return None if is_own else self.current
 
@@ -76,12 +76,12 @@ class Ledger:
     """Reads and writes the record of one task instance's job for one attempt.
 
     :param identity: the task instance
-    :param output: where the video goes; the record's file is beside it
-    :param store: Airflow's task state store, where there is one
-    :param cleared: the clears of the task instance up to this attempt
+    :param output: where the video goes; the sidecar file is next to it
+    :param store: Airflow's task state store, if there is one
+    :param cleared: the task instance's clears as of this attempt
     :param shared: the folder below which other task instances keep their videos; None: the video's own folder only
-    :param clock: seconds that grow even while the machine sleeps
-    :param nonce: makes a text that no other attempt has
+    :param clock: a clock in seconds that keeps running while the machine is suspended
+    :param nonce: returns a unique string
     """
 
     def __init__(
@@ -106,25 +106,23 @@ class Ledger:
         self._record: JobRecord | None = None
         self._stored: JobRecord | None = None
         self._claimed_at = 0.0
-        #: Tells this attempt's files from those of others.
+        #: In the names of this attempt's temporary files.
         self.attempt = nonce()[:12]
 
     @property
     def path(self) -> str:
-        """Where the record's file is."""
+        """The sidecar file's path."""
         return str(self._file)
 
     def read(self) -> Standing:
-        """Return what is on record.
+        """Read both copies and return what they say together.
 
-        Where the two copies differ, what both know of a job counts together.
-
-        :raises LumaRayRecordError: a copy that is there cannot be read
+        :raises LumaRayRecordError: a copy exists but cannot be read
         """
         self._refresh()
         self._stored = self._read_store()
         takes = {take.key: take for take in self._known_takes}
-        if self._stored is not None:  # what the file knows better must not come back from here
+        if self._stored is not None:  # else a later write would bring back what the file has newer
             *earlier, last = (takes[take.key] for take in self._stored.takes)
             self._stored = last.changed(superseded=tuple(earlier))
         current = takes[self._record.key] if self._record else None
@@ -136,12 +134,12 @@ class Ledger:
         )
 
     def claim(self, intent: JobRecord) -> JobRecord | None:
-        """Put an intent on record where, since the last read, nobody else has; call it before each paid call.
+        """Write an intent if nobody has written since the last read (compare-and-set); call it before each paid call.
 
-        :return: the claim; None where somebody else was first, and nothing may be bought
+        :return: the claim; None if another writer was first: then do not buy
         :raises LumaRaySuperseded: a retry has replaced this attempt
-        :raises LumaRayRecordError: it cannot be written; whatever copy took it was withdrawn again
-        :raises LumaRayConfigurationError: nothing can ever be written beside the video
+        :raises LumaRayRecordError: it cannot be written; a copy that was written is withdrawn
+        :raises LumaRayConfigurationError: nothing can ever be written next to the video
         """
         intent = intent.changed(claim=self._nonce(), cleared=self.cleared)
         record = assemble(intent.changed(revision=self._next_revision()), self._known_takes)
@@ -157,7 +155,7 @@ class Ledger:
 
     @property
     def _known_takes(self) -> list[JobRecord]:
-        """All takes that were read or written last, those of the file first; of each what both copies say together."""
+        """All takes as last read or written, the file's first, each reconciled between the two copies."""
         takes = {take.key: take for take in (self._record.takes if self._record else ())}
         for take in self._stored.takes if self._stored else ():
             beside = takes.get(take.key)
@@ -165,12 +163,12 @@ class Ledger:
         return list(takes.values())
 
     def confirm(self, claim: JobRecord) -> bool:
-        """Tell whether a claim still stands; ask right before the money is due.
+        """Check that a claim still stands, right before the money is spent.
 
-        The store may not keep two writers apart, or this process may have been stopped since the claim.
+        The store may lack conditional writes, or this process may have been suspended since the claim.
 
         :raises LumaRaySuperseded: a retry has replaced this attempt
-        :raises LumaRayRecordError: that cannot be told
+        :raises LumaRayRecordError: a copy cannot be read or written
         """
         fresh = self._output.is_conditional and self._clock() - self._claimed_at < FRESH_SECONDS
         while not fresh:
@@ -187,20 +185,20 @@ class Ledger:
         return True
 
     def withdraw(self, claim: JobRecord, why: str) -> None:
-        """Put on record that nothing was bought under a claim, so that it passes for no call that was made."""
+        """Record that nothing was bought under a claim, so that nobody searches for its job."""
         try:
             self.advance(claim.changed(state=RecordState.FAILED, error=why))
         except (LumaRayRecordError, LumaRaySuperseded) as error:
             log.warning("%s", error)
 
     def advance(self, take: JobRecord, *, leaving: JobRecord | None = None, **changes: Any) -> JobRecord:
-        """Put on record what has changed of a take, and return it with whatever others know of it.
+        """Record changes to a take, and return it merged with what others have recorded of it.
 
-        It becomes the path's own record, or stays among the superseded ones where another take has the path by now.
+        If another take owns the path by now, this one stays among the superseded.
 
-        :param leaving: the take that this one takes the path from; None: only what is on record of itself changes
-        :raises LumaRaySuperseded: it is on record beside the video, and a retry has replaced this attempt
-        :raises LumaRayRecordError: on record nowhere
+        :param leaving: the take that this one takes the path over from; None: the path keeps its owner
+        :raises LumaRaySuperseded: a retry has replaced this attempt; the sidecar file is written nevertheless
+        :raises LumaRayRecordError: neither copy could be written
         """
         base = next((one for one in self._known_takes if one.key == take.key), take)
         changed = take.changed(superseded=(), **changes)
@@ -217,9 +215,10 @@ class Ledger:
                 self._store_takes(take)
             except LumaRaySuperseded as error:
                 for problem in problems:
-                    log.error("Not on record beside the video: %s", problem)
+                    log.error("Not recorded next to the video: %s", problem)
                 raise error.with_context(
-                    take.request_id, f"The job is on record at {self._file}; its successor goes on with it."
+                    take.request_id,
+                    f"The job is on record at {self._file}; its successor continues from there.",
                 ) from None
             except LumaRayRecordError as error:
                 problems.append(str(error))
@@ -229,32 +228,30 @@ class Ledger:
                 f"The job's record cannot be written: {'; '.join(problems)}.", request_id=take.request_id
             )
         for problem in problems:
-            log.warning(
-                "The record could not be written to one of its places (%s); the other holds it.", problem
-            )
+            log.warning("One copy of the record could not be written (%s); the other is up to date.", problem)
         return take
 
     def _keep_other_id(self, kept: JobRecord, mine: JobRecord) -> None:
-        """Put a job on record as a take of its own where its call's record names another one by now."""
+        """Record a job as a separate take if its call's record names another job by now."""
         if mine.request_id and kept.request_id and not is_same_id(mine.request_id, kept.request_id):
-            log.error("%s and %s are both on record for one call.", mine.request_id, kept.request_id)
+            log.error("One call has two jobs on record: %s and %s.", mine.request_id, kept.request_id)
             self.note(mine.changed(claim=f"{mine.key}/{mine.request_id}", state=RecordState.SUBMITTED))
 
     def note(self, take: JobRecord, *, leaving: JobRecord | None = None, **changes: Any) -> JobRecord:
-        """Do as ``advance`` does; where it cannot be put on record the attempt goes on with what it knows."""
+        """Like ``advance``, but if neither copy can be written, log that and carry on with what is known."""
         try:
             return self.advance(take, leaving=leaving, **changes)
         except LumaRayRecordError as error:
-            log.error("%s The job goes on, but this is not on record.", error.cause)
+            log.error("%s The attempt carries on, but this is not on record.", error.cause)
             return take.changed(superseded=(), **changes)
 
     @property
     def current_key(self) -> str | None:
-        """The take that the path belonged to when it was last read or written."""
+        """The key of the take that the path belonged to at the last read or write."""
         return self._record.key if self._record else None
 
     def is_current(self, take: JobRecord) -> bool:
-        """Tell whether the path belongs to a take, with the digest that it has, at this moment."""
+        """Read again, and check that the path belongs to this take and records its digest."""
         record = self._refresh()
         return record is not None and (record.key, record.sha256) == (take.key, take.sha256)
 
@@ -268,7 +265,7 @@ class Ledger:
             wanted = _with(there, take, leaving).changed(revision=take.revision)
             if self._write(wanted):
                 return _take_of(wanted, take)
-            # Somebody else has written it since: what they know and what is known here goes together.
+            # Somebody else has written it since: read again and merge.
             self._refresh()
             newer = _take_of(self._record, take) if self._record else take
             if newer is not take:
@@ -284,13 +281,13 @@ class Ledger:
             if is_lasting(error):
                 raise LumaRayConfigurationError(
                     f"output_path {str(self._output)!r} cannot be written: {error}{permission_hint(error)}. Give a "
-                    "path in a bucket or folder that is there and may be written."
+                    "path in a bucket or folder that exists and is writable."
                 ) from None
             if not self._holds(record):
                 raise LumaRayRecordError(
-                    f"The job's record cannot be written beside output_path ({self._file}): {error!r}."
+                    f"The job's record cannot be written next to output_path ({self._file}): {error!r}."
                 ) from None
-        # Lost, or written by a call whose answer was lost and that was then sent again.
+        # Lost the race, or won it with a write whose answer was lost and that the store's client sent again.
         return self._holds(record)
 
     def _holds(self, claim: JobRecord) -> bool:
@@ -298,7 +295,7 @@ class Ledger:
         return self._record is not None and self._record.key == claim.key
 
     def _write(self, record: JobRecord) -> bool:
-        """Write the file if it still is what was read; False where it is not."""
+        """Write the file if it is still what was read; False if not."""
         content = record.to_bytes()
         if self._version is None:
             token = self._file.create(content)
@@ -327,7 +324,7 @@ class Ledger:
         if record is not None and record.identity != self._identity:
             raise _unreadable(
                 f"key {STATE_KEY!r} of the task state store",
-                ValueError(f"it is the one of {record.identity}"),
+                ValueError(f"it belongs to {record.identity}"),
             )
         return record
 
@@ -353,9 +350,9 @@ class Ledger:
         self._stored = record
 
     def neighbours(self, since: datetime) -> Iterator[JobRecord]:
-        """Yield the records of other task instances whose videos lie in the same folder, or below the shared one.
+        """Yield other task instances' records in the same folder, or below the shared one.
 
-        :param since: what happened to a job before is of no interest
+        :param since: records last written before may be left out
         :raises LumaRayRecordError: one of them cannot be read
         """
         folder = self._shared or self._file.parent
@@ -372,12 +369,12 @@ class Ledger:
 
 
 def _lateness(take: JobRecord) -> tuple[int, bool, int]:
-    """Return by what the last take of a task instance is told: an attempt that outlived a clear writes late, too."""
+    """Return the sort key for a task instance's last take; a replaced attempt writes late, so revisions mislead."""
     return take.cleared.clear_number or 0, not take.bought_nothing, take.revision
 
 
 def _reconciled(stored: JobRecord, beside: JobRecord) -> JobRecord:
-    """Return what the two copies say of one take: the newer one counts, of equally new ones what both know."""
+    """Reconcile the two copies of one take: the newer wins; at the same revision they are merged."""
     if stored.revision == beside.revision:
         return combine(beside, stored)
     newer, older = (stored, beside) if stored.revision > beside.revision else (beside, stored)
@@ -389,7 +386,7 @@ def _reconciled(stored: JobRecord, beside: JobRecord) -> JobRecord:
 
 
 def _with(there: JobRecord | None, take: JobRecord, leaving: JobRecord | None) -> JobRecord:
-    """Return what is on record with a take as it is now."""
+    """Return the record ``there`` with a take as it is now."""
     if there is None:
         return take
     if there.key == take.key:
@@ -413,18 +410,18 @@ def _read(file: StoredFile) -> tuple[Version | None, JobRecord | None]:
 
 def _unreadable(where: str, error: Exception) -> LumaRayRecordError:
     return LumaRayRecordError(
-        f"The job's record at {where} is there but cannot be read: {error}{permission_hint(error)}."
+        f"The job's record at {where} exists but cannot be read: {error}{permission_hint(error)}."
     )
 
 
 def _says_replaced(error: Exception) -> bool:
-    """Tell the API server's answer for a task instance id that is no more: each retry and clear gets a new one."""
+    """Recognize the API server's answer for a stale task instance id: each retry and clear gets a new one."""
     detail = getattr(getattr(error, "error", None), "detail", None)
     return isinstance(detail, dict) and detail.get("status_code") in (404, 410)
 
 
 def _never_expire() -> Any:
-    # As new as the store itself, so not to be had on every Airflow.
+    # As new as the store itself, so older versions of Airflow lack it.
     from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
 
     return NEVER_EXPIRE

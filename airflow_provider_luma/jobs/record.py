@@ -1,6 +1,7 @@
-"""The record of one paid job: who asked for what, and how far it got. Pure.
+"""The record of a paid job: who asked for what, and how far it got. Pure.
 
-In its JSON form it is the sidecar file of the video. ``JobRecord.model_json_schema()`` describes it.
+A *take* is one purchase of a clip: one paid call and whatever came of it. A record holds the current take of an output
+path and the superseded ones. As JSON it is the video's sidecar file; ``JobRecord.model_json_schema()`` describes it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class RecordState(StrEnum):
     """How far a job got."""
 
-    #: On record before the paid call: perhaps bought.
+    #: Written before the paid call: may be bought.
     INTENT = "intent"
     #: Bought; the request id is known.
     SUBMITTED = "submitted"
@@ -35,12 +36,12 @@ class RecordState(StrEnum):
     DELIVERED = "delivered"
     #: Refused or FAILED: not billed.
     FAILED = "failed"
-    #: Bought, and a person said that nobody wants it any more.
+    #: Bought, and abandoned by a person.
     GIVEN_UP = "given_up"
 
 
 IN_FLIGHT = (RecordState.INTENT, RecordState.SUBMITTED, RecordState.COMPLETED)
-#: Of two records of one job the one that is further in this order counts.
+#: Of two records of one take, the state further down wins.
 _ORDER = (
     RecordState.INTENT,
     RecordState.SUBMITTED,
@@ -49,15 +50,15 @@ _ORDER = (
     RecordState.DELIVERED,
     RecordState.GIVEN_UP,
 )
-#: What belongs to one delivery, and is never mixed from two.
+#: Fields of one delivery: merged all or nothing.
 _DELIVERY = ("sha256", "bytes", "mark")
-#: How many calls that bought nothing stay on record; a crowded request limit makes many.
+#: How many calls that bought nothing are kept; a busy account's rate limit can cause many.
 _KEPT_REFUSALS = 10
 _FIRST_COUNTS = ("request_id", "claim", "intent_at", "cost", "output_url")
 
 
 class Identity(BaseModel):
-    """One task instance, the same in each of its attempts: the try number is not part of it."""
+    """One task instance, across all its attempts: the try number is not part of it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,14 +69,14 @@ class Identity(BaseModel):
 
     @classmethod
     def of(cls, context: Context) -> Identity:
-        """Return the identity of the task instance that runs in a context."""
+        """Return the identity of a context's task instance."""
         ti = context["ti"]
         map_index = -1 if ti.map_index is None else ti.map_index
         return cls(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
 
     @property
     def unmapped(self) -> Identity:
-        """The task of a run, whichever of its mapped instances."""
+        """The same task in the same run, without the map index."""
         return self.model_copy(update={"map_index": -1})
 
     def __str__(self) -> str:
@@ -84,13 +85,13 @@ class Identity(BaseModel):
 
     @property
     def digest(self) -> str:
-        """A short name for files; the parts are joined by NUL, so that no two identities meet."""
+        """A short name for files; the parts are joined by NUL, so that no two identities collide."""
         parts = (self.dag_id, self.run_id, self.task_id, str(self.map_index))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 class Clears(BaseModel):
-    """By what an automatic retry is told from a cleared task: a clear changes both numbers, a retry neither.
+    """Distinguishes a retry from a clear: a clear changes both numbers, a retry neither.
 
     :param max_tries: Airflow's ``ti.max_tries``, which changes when an ended task instance is cleared
     :param clear_number: Airflow's ``dag_run.clear_number``, which grows when any task of the run is cleared
@@ -103,7 +104,7 @@ class Clears(BaseModel):
 
     @classmethod
     def of(cls, context: Context) -> Clears:
-        """Return the numbers of a context; None for what it does not tell."""
+        """Return a context's numbers; None for those it does not have."""
         run: Any = context.get("dag_run")
         return cls(
             max_tries=_whole(getattr(context["ti"], "max_tries", None)),
@@ -111,9 +112,9 @@ class Clears(BaseModel):
         )
 
     def is_cleared_since(self, earlier: Clears) -> bool:
-        """Tell whether the task was cleared since; in doubt it was not, and a retry finishes first.
+        """Whether the task was cleared since ``earlier``; when in doubt, no: the bought job is finished first.
 
-        An attempt that outlived a clear was not: it was started before, and its task's purchase is the later one.
+        No for an attempt that outlived a clear, too: the purchase made after that clear is the newer one.
         """
         if self.max_tries is None or earlier.max_tries is None or self.max_tries == earlier.max_tries:
             return False
@@ -122,7 +123,7 @@ class Clears(BaseModel):
         return self.clear_number > earlier.clear_number
 
     def or_later(self, other: Clears) -> Clears:
-        """Return the later one of two, of those that cannot be told apart this one."""
+        """Return the later of the two, or this one if that is unclear."""
         if self.clear_number is None or other.clear_number is None:
             return self
         return other if other.clear_number > self.clear_number else self
@@ -135,7 +136,7 @@ def _whole(value: object) -> int | None:
 def fingerprint(
     *, luma_ray_conn_id: str, model: str, parameters: Mapping[str, Any], frame: str | None, tag: str | None
 ) -> str:
-    """Return the digest of all that is billed: another value means another video.
+    """Return the digest of everything that determines the bill: a different digest means a different video.
 
     :param luma_ray_conn_id: two connections may be two accounts
     :param model: the model's slug
@@ -148,24 +149,24 @@ def fingerprint(
 
 
 class JobRecord(BaseModel):
-    """A job on record, and afterwards the video's provenance. Times are ISO 8601 in UTC."""
+    """A take's record, and later the video's provenance. Times are ISO 8601 in UTC."""
 
     model_config = ConfigDict(frozen=True, extra="allow", title="Record of a Luma Ray job")
 
     schema_version: Literal[1] = 1
     state: RecordState
     identity: Identity = Field(description="the task instance that bought it")
-    claim: str = Field(default="", description="the purchase: a nonce of the attempt that made the paid call")
-    cleared: Clears = Field(
-        default=Clears(), description="the clears of the task instance up to its last attempt"
+    claim: str = Field(
+        default="", description="the take's key: a nonce of the attempt that made the paid call"
     )
-    fingerprint: str = Field(description="digest of all that is billed")
+    cleared: Clears = Field(default=Clears(), description="the task instance's clears as of its last attempt")
+    fingerprint: str = Field(description="digest of everything that determines the bill")
     luma_ray_conn_id: str = Field(description="the connection that pays")
     model: str = Field(description="the model's slug")
     parameters: dict[str, Any] = Field(
         description="the request body without the frame, URLs without signatures"
     )
-    body_sha256: str = Field(description="digest of the body as sent, by which the history is searched")
+    body_sha256: str = Field(description="digest of the body as sent, to find the job in the history")
     body_is_unique: bool = Field(
         default=False, description="whether no other call can have sent the same body"
     )
@@ -177,27 +178,27 @@ class JobRecord(BaseModel):
     )
     frame_identity: str | None = Field(default=None, description="its digest, or its URL without a signature")
     generation_tag: str | None = Field(default=None, description="the user's tag")
-    submitted_at: str | None = Field(default=None, description="when the vendor took it")
+    submitted_at: str | None = Field(default=None, description="when the vendor accepted it")
     completed_at: str | None = Field(default=None, description="when the video was first seen to be ready")
-    delivered_at: str | None = Field(default=None, description="when the video was in its place")
+    delivered_at: str | None = Field(default=None, description="when the video was delivered")
     request_id: str | None = Field(default=None, min_length=1, description="the vendor's id of the job")
     output_url: str | None = Field(
         default=None, repr=False, description="where the vendor keeps the video for seven days"
     )
     result: dict[str, Any] | None = Field(
-        default=None, repr=False, description="the vendor's whole reply, kept where it named no video"
+        default=None, repr=False, description="the vendor's whole reply, kept if it named no video"
     )
     cost: Decimal | None = Field(default=None, description="US dollars charged")
     remaining_credits: Decimal | None = Field(default=None, description="US dollars left after the job")
     bytes: int | None = Field(default=None, description="the video's size")
     sha256: str | None = Field(
-        default=None, description="the video's digest, on record before it is in its place"
+        default=None, description="the video's digest, recorded before the video is moved into place"
     )
-    mark: str | None = Field(default=None, description="the store's own mark of the video, such as its ETag")
-    error: str | None = Field(default=None, description="why it failed, or its outcome is unknown")
-    revision: int = Field(
-        default=0, description="counts the writes, so that the newer of two copies can be told"
+    mark: str | None = Field(
+        default=None, description="the store's version mark of the video, such as its ETag"
     )
+    error: str | None = Field(default=None, description="why it failed, or why its outcome is unknown")
+    revision: int = Field(default=0, description="counts the writes; the higher of two copies is the newer")
     superseded: tuple[JobRecord, ...] = Field(default=(), description="earlier takes, oldest first")
 
     @field_validator("intent_at", "submitted_at")
@@ -215,38 +216,38 @@ class JobRecord(BaseModel):
 
     @property
     def is_in_flight(self) -> bool:
-        """Whether it is bought, or perhaps so, and its video not in its place yet."""
+        """Whether it is bought, or may be, and its video not yet delivered."""
         return self.state in IN_FLIGHT
 
     @property
     def bought_nothing(self) -> bool:
-        """Whether its call failed without an id: nobody could miss anything of it."""
+        """Whether its call failed without an id: there is nothing to lose."""
         return self.state is RecordState.FAILED and not self.request_id
 
     @property
     def started(self) -> pendulum.DateTime:
-        """When the job's time began to count: at the submission, or where that is unknown at the intent."""
+        """When the timeout started to run: at the submission, or at the intent if that is unknown."""
         return _read_time(self.submitted_at or self.intent_at)
 
     @property
     def takes(self) -> tuple[JobRecord, ...]:
-        """All jobs of this record, each by itself: the earlier ones, and last its own."""
+        """All takes of this record, each on its own, the current one last."""
         return (*self.superseded, self.changed(superseded=()))
 
     @property
     def key(self) -> str:
-        """What tells this take from the others of its path, the same all its life."""
-        return self.claim or self.intent_at  # an earlier version put no claim on record
+        """The take's key, unique within its path and stable for life."""
+        return self.claim or self.intent_at  # an earlier version recorded no claim
 
     def changed(self, **changes: Any) -> JobRecord:
-        """Return the record with other values."""
+        """Return a copy with some values changed."""
         return self.model_copy(update=changes)
 
     def _known(self) -> dict[str, Any]:
         return {name: value for name, value in self if value is not None and name != "superseded"}
 
     def request_ids(self) -> set[str]:
-        """Return the ids of all jobs that this record lays claim to."""
+        """Return the ids of all jobs on this record."""
         return {take.request_id for take in self.takes if take.request_id}
 
     def dump(self) -> dict[str, Any]:
@@ -263,7 +264,7 @@ class JobRecord(BaseModel):
     def load(cls, content: object) -> JobRecord:
         """Read the JSON form, as text or parsed.
 
-        :raises ValueError: it is not one, or of another schema version; naming what is wrong, and no value
+        :raises ValueError: not a record, or of another schema version; names the fields at fault, never their values
         """
         try:
             raw = json.loads(content) if isinstance(content, str | bytes) else content
@@ -283,10 +284,10 @@ class JobRecord(BaseModel):
 
 
 def assemble(current: JobRecord, others: Iterable[JobRecord]) -> JobRecord:
-    """Return a record with one take as the current one and all others as superseded, each once.
+    """Return a record with ``current`` as the current take and all others as superseded, each once.
 
-    Of the takes of its own task instance that bought nothing the last ones are kept: a copy that is not to be seen from
-    here may not know that yet.
+    Its task instance's last few takes that bought nothing are kept too: a copy that this process cannot see may still
+    have them as intents.
     """
     takes: dict[str, JobRecord] = {}
     for take in others:
@@ -300,12 +301,12 @@ def assemble(current: JobRecord, others: Iterable[JobRecord]) -> JobRecord:
 
 
 def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:
-    """Return what two writers know together, with the current take of the one that was first.
+    """Merge two writers' records; the current take stays that of the one who wrote first.
 
     No id, cost, URL, digest or take of either is lost.
 
     :param theirs: the record as it is
-    :param mine: what was to be written without having seen it
+    :param mine: what was about to be written without having seen it
     """
     known = {take.key: take for take in theirs.takes}
     for take in mine.takes:
@@ -322,10 +323,10 @@ def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:
 
 
 def combine(theirs: JobRecord, mine: JobRecord) -> JobRecord:
-    """Return what two records of one take know together.
+    """Merge two records of one take.
 
-    The one that is further counts, but who knows of no job does not where the other has its id. What the first has of
-    an id, a cost or a URL stays, and a video is what the first of them put its digest on record for.
+    The further state wins, unless that record bought nothing and the other has a job's id. An id, a cost or a URL that
+    ``theirs`` has stays, and so does its digest: whoever records a digest first decides which bytes are the video.
     """
     has_id = theirs.request_id or mine.request_id
     able = [take for take in (theirs, mine) if not (has_id and take.bought_nothing)]

@@ -137,7 +137,7 @@ def test_an_unreadable_store_is_not_written_over(task: Task, simulator: Simulato
     task.store.values[STATE_KEY] = "{}"
     refused = cli("not-bought", task.clip, "--yes")
     assert refused.code == 1
-    assert "task state store is there but cannot be read" in refused.err
+    assert "task state store exists but cannot be read" in refused.err
     assert (task.store.values[STATE_KEY], task.record["state"]) == ("{}", "intent")
 
 

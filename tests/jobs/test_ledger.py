@@ -179,7 +179,7 @@ def test_an_unreadable_file_is_an_error_even_if_the_store_has_the_record(clip: P
     store = MemoryStore()
     bought(clip, store)
     record_path(clip).write_bytes(content)
-    with pytest.raises(LumaRayRecordError, match=r"clip\.mp4\.job\.json is there but cannot be read"):
+    with pytest.raises(LumaRayRecordError, match=r"clip\.mp4\.job\.json exists but cannot be read"):
         ledger_of(clip, store).read()
 
 
@@ -194,7 +194,7 @@ def test_an_unreadable_store_is_an_error_even_if_the_file_has_the_record(clip: P
     store = MemoryStore()
     bought(clip, store)
     store.values[STATE_KEY] = value
-    with pytest.raises(LumaRayRecordError, match="task state store is there but cannot be read"):
+    with pytest.raises(LumaRayRecordError, match="task state store exists but cannot be read"):
         ledger_of(clip, store).read()
 
 
@@ -324,7 +324,7 @@ def test_before_a_purchase_both_places_must_take_the_claim(clip: Path) -> None:
 def test_an_attempt_that_a_retry_has_replaced_claims_nothing(clip: Path, status_code: int) -> None:
     store = AttemptsStore()
     store.refusal = status_code
-    with pytest.raises(LumaRaySuperseded, match="Its successor goes on"):
+    with pytest.raises(LumaRaySuperseded, match="Its successor continues"):
         ledger_of(clip, store).claim(take("intent"))
     assert on_record(clip).state is RecordState.FAILED
 
@@ -530,7 +530,7 @@ def test_neighbours_are_the_other_records_in_the_folder(clip: Path) -> None:
 
 def test_a_neighbour_that_cannot_be_read_may_have_any_job(clip: Path) -> None:
     record_path(clip.with_name("b.mp4")).write_text("{")
-    with pytest.raises(LumaRayRecordError, match=r"b\.mp4\.job\.json is there but cannot be read"):
+    with pytest.raises(LumaRayRecordError, match=r"b\.mp4\.job\.json exists but cannot be read"):
         list(ledger_of(clip).neighbours(datetime.now(UTC)))
 
 
