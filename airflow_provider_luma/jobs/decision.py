@@ -1,4 +1,4 @@
-"""What to do about a job, from what is on record and what lies at the video's path. Pure."""
+"""Decides what to do about a job, from its record and the file at the video's path. Pure."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ class Action(Enum):
 
     #: Buy a job.
     BUY = "buy"
-    #: The vendor said FAILED: ask once more, and buy where it says so again.
+    #: The vendor said FAILED: ask once more, and buy if it says so again.
     CHECK_FAILED = "check failed"
     #: A paid call's outcome is unknown: look it up.
     LOOK_UP = "look up"
     #: Wait for the recorded job, or fetch its video.
     REATTACH = "re-attach"
-    #: The recorded video is in its place.
+    #: The recorded video is already delivered.
     RETURN = "return"
-    #: Take the video that another task instance left, as ``if_exists="reuse"`` says.
+    #: Return the file at the path, bought by another task instance or by nobody on record.
     REUSE = "reuse"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The next step, and the take that it is about.
+    """The next step, and the take it concerns.
 
-    :param take: None where there is none: to buy, or to reuse a file without a record
-    :param inputs_left_aside: the take was bought for other inputs, and a retry finishes it
-    :param leaves: an earlier take of this task instance that is bought, and that nobody waits for any more
+    :param take: None to buy, or to reuse a file without a record
+    :param inputs_left_aside: the take was bought for other inputs, and a retry finishes it anyway
+    :param leaves: an earlier take of this task instance, in flight, that the new one replaces
     """
 
     action: Action
@@ -54,10 +54,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Place:
-    """What lies at the video's path.
+    """What is at the video's path.
 
     :param is_taken: whether there is a file
-    :param holds: the take whose video it is, by its digest; None where it is nobody's on record
+    :param holds: the take whose digest the file has; None if it matches no take
     """
 
     is_taken: bool
@@ -76,16 +76,16 @@ def decide(
 ) -> Decision:
     """Return what to do.
 
-    A retry finishes what its task instance bought, whatever has become of the inputs; only a clear or a new run buys
-    what is asked for now.
+    A retry finishes what its task instance bought, even if the inputs have changed; only a clear or a new run buys for
+    the current inputs.
 
     :param identity: this task instance
-    :param cleared: its clears up to this attempt
-    :param fingerprint: of what is asked for now; None where that cannot be told, as an input is wrong by now
+    :param cleared: its clears as of this attempt
+    :param fingerprint: of the current inputs; None if one of them is no longer valid
     :param output_path: where the video goes now
     :param if_exists: overwrite, reuse, fail or keep
-    :raises LumaRayConfigurationError: the path is another task instance's, or taken under ``if_exists="fail"``
-    :raises LumaRayDeliveryFailed: the video is bought, and its path is another task instance's at the moment
+    :raises LumaRayConfigurationError: the path is another task instance's, or exists under ``if_exists="fail"``
+    :raises LumaRayDeliveryFailed: the video is bought, but another task instance has a job in flight at its path
     """
     if if_exists == "keep":
         return _keep(standing, place, identity, fingerprint, output_path)
@@ -132,12 +132,12 @@ def decide(
 def _keep(
     standing: Standing, place: Place, identity: Identity, fingerprint: str | None, output_path: str
 ) -> Decision:
-    """Return what to do where a path is one clip for ever, whatever its inputs were: it is bought once in a run."""
+    """Decide under ``if_exists="keep"``: a path is one clip, whatever its inputs, bought at most once per run."""
     here = _location(output_path)
     mine = [
         take for take in standing.takes if take.identity == identity and _location(take.output_path) == here
     ]
-    # A call of unknown outcome counts for nothing beside a job that was bought after it, by a "resubmit".
+    # A job that a "resubmit" bought counts more than the earlier call of unknown outcome.
     take = max(mine, key=lambda take: (_CERTAINTY.get(take.state, 0), take.started, take.key), default=None)
     if take is not None:
         aside = fingerprint is not None and take.fingerprint != fingerprint
@@ -175,7 +175,7 @@ def _location(path: str) -> str:
 def _to_finish(
     standing: Standing, identity: Identity, cleared: Clears, fingerprint: str | None
 ) -> JobRecord | None:
-    """Return the take that this attempt has to finish or to return; None where it may buy one."""
+    """Return the take that this attempt must finish or return; None if it may buy one."""
     own = standing.own
     if own is None:
         return None
@@ -191,16 +191,16 @@ def _to_finish(
 
 def _path_is_busy(take: JobRecord, other: JobRecord, output_path: str) -> LumaRayDeliveryFailed:
     return LumaRayDeliveryFailed(
-        f"Its path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there. A retry delivers it "
-        "when that is done.",
+        f"Its path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there. A retry delivers the "
+        "video once that job is done.",
         request_id=take.request_id,
     )
 
 
 def _path_is_taken(output_path: str) -> LumaRayConfigurationError:
     return LumaRayConfigurationError(
-        f"output_path {output_path!r} is taken, and if_exists='fail'. Move the file away, or set if_exists to 'reuse' "
-        "or 'overwrite'."
+        f"output_path {output_path!r} already exists, and if_exists='fail'. Move the file away, or set if_exists to "
+        "'reuse' or 'overwrite'."
     )
 
 
@@ -209,13 +209,13 @@ def _refuse_shared_path(other: JobRecord, identity: Identity, output_path: str) 
     if other.is_in_flight:
         raise LumaRayConfigurationError(
             f"output_path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there, so {identity} "
-            "bought nothing. Give each task instance a path of its own (one that ends in '/' does). If the other will "
+            "bought nothing. Give each task instance its own path (one ending in '/' does). If the other job will "
             f"never be finished: python -m airflow_provider_luma give-up {shlex.quote(output_path)}"
         )
     if same_run and other.state is RecordState.DELIVERED:
         raise LumaRayConfigurationError(
             f"output_path {output_path!r} holds the video of {other.identity} in the same run, so {identity} bought "
-            "nothing. Give each task instance a path of its own; one that ends in '/' does."
+            "nothing. Give each task instance its own path; one ending in '/' does."
         )
 
 

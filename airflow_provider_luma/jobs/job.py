@@ -1,4 +1,4 @@
-"""The life of one paid job: ensure it is bought, wait, deliver; one path for blocking, deferred and re-attached."""
+"""The life of one paid job: ensure it is bought, wait, deliver. Blocking, deferred and re-attached jobs share it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from airflow_provider_luma.jobs.ledger import Ledger
     from airflow_provider_luma.jobs.spec import Inputs, JobSpec
 
-#: Answers of a file host that say that it does not have the video.
+#: HTTP statuses with which a file host says that it does not have the video.
 _NOT_THERE = (403, 404, 410)
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reused:
-    """A video that another task instance or somebody else left at the path, and that is taken as it is.
+    """A video found at the path and returned unchanged, bought by another task instance or by nobody on record.
 
-    :param take: its record; None where it has none
+    :param take: its record; None if it has none
     """
 
     path: str
@@ -61,14 +61,14 @@ class Reused:
 
 
 class Job:
-    """One task instance's job, for one attempt.
+    """One attempt at a task instance's job.
 
     :param spec: what is asked for
     :param hook: the account
-    :param ledger: where the job is on record
-    :param stopped: gets an item when the task is told to stop, which ends a wait at once; unlike an event it may be
-        filled from a signal handler
-    :param bought: told a job's id as soon as it is on record
+    :param ledger: the job's record
+    :param stopped: an item in it means that the task was told to stop, and ends a wait at once; unlike an Event it is
+        safe to fill from a signal handler
+    :param bought: called with a take as soon as its id is on record
     :param clock: a monotonic clock, in seconds
     """
 
@@ -95,7 +95,7 @@ class Job:
         self._result: JobResult | None = None
 
     def ensure_bought(self) -> JobRecord | Reused:
-        """Return the take to wait for, which is bought only where none is on record, or the video to reuse."""
+        """Return the take to wait for, bought only if none is on record, or the video to reuse."""
         for _ in range(MAX_ROUNDS):
             found = self._find_or_buy()
             if found is not None:
@@ -103,8 +103,8 @@ class Job:
                     self._bought(found)
                 return found
         raise LumaRayRecordError(
-            f"The job's record at {self._ledger.path} was another's {MAX_ROUNDS} times in a row when it was to be "
-            "written, and not when it was read."
+            f"Another writer changed the job's record at {self._ledger.path} before this attempt could, {MAX_ROUNDS} "
+            "times in a row."
         )
 
     def _find_or_buy(self) -> JobRecord | Reused | None:
@@ -131,17 +131,17 @@ class Job:
             if take.state is not RecordState.FAILED:
                 return take
         if decision.action in (Action.BUY, Action.CHECK_FAILED) or take is None:
-            inputs = inputs or spec.inputs(None)  # wrong ones say so here
+            inputs = inputs or spec.inputs(None)  # raises if they are wrong
             self.is_new = True
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
-            cause = f"An attempt ended around its paid call of {take.intent_at}."
+            cause = f"An earlier attempt ended around its paid call of {take.intent_at}."
             submission = Submission(spec, self._hook, self._ledger, self._patience)
             return submission.resolve(take, cause, leaving=standing.current)
         return self._taken_up(standing, take, is_returned=decision.action is Action.RETURN)
 
     def _inputs(self, own: JobRecord | None) -> Inputs | None:
-        """Return the checked inputs; None where they are wrong by now and a retry has a bought job to finish."""
+        """Return the checked inputs; None if they are no longer valid but a retry has a bought job to finish."""
         is_bought = own is not None and (own.is_in_flight or own.state is RecordState.DELIVERED)
         try:
             return self._spec.inputs(own)
@@ -152,11 +152,11 @@ class Job:
                 raise error.with_context(
                     None, f"Nothing new was bought; {_named(own)} stays on record at {self._ledger.path}."
                 ) from None
-            log.warning("%s It is left aside: %s is finished first.", error.cause, _named(own))
+            log.warning("%s Ignored for now: %s is finished first.", error.cause, _named(own))
             return None
 
     def _look(self, standing: Standing) -> Place:
-        """Return what lies at the video's path."""
+        """Return what is at the video's path."""
         output = self._spec.output
         try:
             seen = output.look()
@@ -169,20 +169,20 @@ class Job:
             raise
         except Exception as error:
             raise LumaRayRecordError(
-                f"What lies at output_path {str(output)!r} cannot be seen: {error}{permission_hint(error)}."
+                f"output_path {str(output)!r} cannot be checked: {error}{permission_hint(error)}."
             ) from None
 
     def _tell(self, decision: Decision) -> None:
         if decision.take is not None and decision.inputs_left_aside:
             log.warning(
-                "The inputs have changed since %s was bought. A retry finishes what was bought; to buy what is asked "
-                "for now, clear the task once it is done.",
+                "The inputs have changed since %s was bought. A retry finishes what was bought; to buy a clip for the "
+                "new inputs, clear the task once this one is done.",
                 _named(decision.take),
             )
         if decision.leaves is not None:
             log.warning(
-                "The inputs have changed, and the task was cleared: another clip is bought. %s was bought before, is "
-                "not delivered, and stays on record at %s.",
+                "The inputs have changed and the task was cleared, so another clip is bought. %s was bought before and "
+                "never delivered; it stays on record at %s.",
                 _named(decision.leaves),
                 self._ledger.path,
             )
@@ -191,15 +191,15 @@ class Job:
         output = self._spec.output
         if take is None and not is_mp4_head(output.read(8) or b""):
             raise LumaRayConfigurationError(
-                f"The file at output_path {str(output)!r} is no MP4, so if_exists={self._spec.if_exists!r} cannot take "
-                "it.",
+                f"The file at output_path {str(output)!r} is not an MP4, so if_exists={self._spec.if_exists!r} cannot "
+                "use it.",
                 remedy="Move it away, or set if_exists='overwrite'.",
             )
-        log.info("%s is there already and is reused; nothing is bought.", output)
+        log.info("%s already exists and is reused; nothing is bought.", output)
         return Reused(str(output), take)
 
     def _asked_again(self, take: JobRecord, standing: Standing) -> JobRecord:
-        """Ask once more for a job that FAILED, before another one is bought; it is free."""
+        """Check a FAILED job once more before buying another; the call is free."""
         status = self._patience.past_limit(lambda: self._hook.get_status(str(take.request_id), Rank.URGENT))
         if status.state is VendorStatus.NOT_FOUND:
             row = self._hook.find_job(str(take.request_id))
@@ -208,53 +208,53 @@ class Job:
             return take
         if status.state is VendorStatus.UNKNOWN:
             raise LumaRayUnavailable(
-                f"The job FAILED before, and now its status cannot be read. Nothing is bought until {take.request_id} "
-                "is known to have failed.",
+                f"The job FAILED before, but now its status cannot be read. Nothing is bought until it is certain that "
+                f"{take.request_id} failed.",
                 request_id=take.request_id,
             )
-        log.warning("%s: FAILED before, and now %s; it is taken up again.", take.request_id, status.state)
+        log.warning("%s: FAILED before, but now %s; re-attaching.", take.request_id, status.state)
         cleared = self._spec.cleared.or_later(take.cleared)
         return self._ledger.advance(
             take, leaving=standing.current, state=RecordState.SUBMITTED, error=None, cleared=cleared
         )
 
     def _taken_up(self, standing: Standing, take: JobRecord, *, is_returned: bool) -> JobRecord:
-        """Make a bought take this attempt's, and the path its own."""
+        """Re-attach this attempt to a bought take, and give the take the path."""
         changes: dict[str, object] = {"cleared": self._spec.cleared.or_later(take.cleared)}
         if is_returned:
-            log.info("%s: delivered before and in its place; nothing is bought.", take.request_id)
+            log.info("%s: already delivered, and still there; nothing is bought.", take.request_id)
         else:
             log.info(
-                "%s: bought before and now %s; re-attaching, nothing is bought.", take.request_id, take.state
+                "%s: already bought, now %s; re-attaching, nothing is bought.", take.request_id, take.state
             )
             if take.state is RecordState.DELIVERED and standing.other is None:
                 changes["state"] = RecordState.COMPLETED
         self._leaving = standing.current
-        # Another's video stays the path's own until this one is there: it may no longer be to be had.
+        # Another task instance's video keeps the path until this one is fetched: the vendor may no longer have it.
         leaving = None if standing.other else standing.current
         taken = self._ledger.note(take, leaving=leaving, **changes)
         if not standing.other and self._ledger.current_key not in (None, take.key):
             raise LumaRayDeliveryFailed(
-                f"Its path {str(self._spec.output)!r} was taken by another task instance meanwhile.",
+                f"Another task instance has taken its path {str(self._spec.output)!r} since.",
                 request_id=take.request_id,
             )
         return taken
 
     def recorded(self, request_id: str) -> JobRecord:
-        """Return the take of a job that an earlier phase of this attempt bought; a lost record is made anew."""
+        """Return the take of a job bought before this attempt was deferred; a lost record is rebuilt."""
         standing = self._ledger.read()
         take = next((take for take in standing.takes if take.request_id == request_id), None)
         if take is not None:
             self._leaving = None if standing.other and standing.other.is_in_flight else standing.current
             self._use_account_of(take)
             return take
-        log.warning("%s: no longer on record at %s; it is put there again.", request_id, self._ledger.path)
+        log.warning("%s: no longer on record at %s; the record is rebuilt.", request_id, self._ledger.path)
         row = self._hook.find_job(request_id)
         created = row.created if row and row.created else self._hook.vendor_now()
         try:
             inputs: Inputs | None = self._spec.inputs(None)
         except LumaRayError as error:
-            log.warning("%s The job is delivered all the same.", error.cause)
+            log.warning("%s The job is delivered anyway.", error.cause)
             inputs = None
         return self._ledger.note(
             JobRecord(
@@ -276,20 +276,22 @@ class Job:
         )
 
     def _use_account_of(self, take: JobRecord) -> None:
-        """Ask about a take where it was bought, whatever connection the task has by now."""
+        """Use the connection that bought the take, even if the task has another one by now."""
         if take.luma_ray_conn_id != self._spec.luma_ray_conn_id:
             from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
-            log.warning("%s was bought with connection %r.", _named(take), take.luma_ray_conn_id)
+            log.warning(
+                "%s was bought with connection %r, which is used.", _named(take), take.luma_ray_conn_id
+            )
             self._hook = LumaRayHook(take.luma_ray_conn_id)
 
     def wait(self, take: JobRecord, *, is_patient: bool = True) -> JobRecord:
         """Block until the video is ready, and return the take.
 
-        :param is_patient: False: ask once, and return the take of a job that is still running as it is
+        :param is_patient: False: poll once, and return even if the job is still running
         :raises LumaRayJobFailed: the vendor's FAILED
         :raises LumaRayTimeout: the deadline has passed, or the task was told to stop
-        :raises LumaRayResultExpired: the vendor does not know the job any more
+        :raises LumaRayResultExpired: the vendor no longer knows the job
         """
         with self._context(take):
             return self._waited_for(take, is_patient)
@@ -305,7 +307,7 @@ class Job:
         )
         limiter = self._hook.limiter
         with limiter.waiting():
-            # Of a job that was waited for before, the result is asked for first: it tells both whether and where.
+            # For a re-attached job ask for the result first: one call gives both status and URL.
             ask = poller.poll if self.is_new else poller.poll_result
             if take.state is RecordState.SUBMITTED and self.is_new:
                 self._pause(poller.delay(limiter.spacing()))
@@ -338,16 +340,16 @@ class Job:
             raise LumaRayJobFailed(f"Segmind reports FAILED: {status.error}.", request_id=take.request_id)
         if verdict is Verdict.GONE:
             raise self._expired(
-                take, f"neither its status nor its history knows the job after {waited:.0f} s"
+                take, f"neither the status call nor the history knows the job after {waited:.0f} s"
             )
         raise LumaRayTimeout(
             f"Not ready {waited:.0f} s after the submission (timeout={self._spec.timeout}), last seen {status.state}.",
         )
 
     def deliver(self, take: JobRecord) -> JobRecord:
-        """Fetch the video of a job that is ready and put it in its place; return the take.
+        """Fetch the video of a completed job, move it into place, and return the take.
 
-        :raises LumaRayDeliveryFailed: not this time
+        :raises LumaRayDeliveryFailed: not this time; a retry fetches it again
         :raises LumaRayResultExpired: the vendor no longer has it
         """
         output = self._spec.output
@@ -369,19 +371,19 @@ class Job:
         return delivered
 
     def _refuse_taken_path(self) -> None:
-        """Leave a file alone that came to the path after the job was bought, unless ``if_exists`` says otherwise."""
+        """Protect a file that appeared at the path after the purchase, under ``if_exists`` "fail" and "keep"."""
         if self._spec.if_exists not in ("fail", "keep"):
             return
         place = self._look(self._ledger.read())
         is_own = place.holds is not None and place.holds.identity == self._spec.identity
         if place.is_taken and not is_own:
             raise LumaRayDeliveryFailed(
-                f"Its path {str(self._spec.output)!r} is taken by now, and if_exists={self._spec.if_exists!r}.",
+                f"Its path {str(self._spec.output)!r} has a file by now, and if_exists={self._spec.if_exists!r}.",
                 remedy="Move that file away; the next attempt delivers the video.",
             )
 
     def _returned(self, take: JobRecord) -> JobRecord:
-        """Return the take of a video that is in its place, on record as delivered there."""
+        """Return the take of a video that is already in place, recorded as delivered there."""
         here = str(self._spec.output)
         if take.state is RecordState.DELIVERED and take.output_path == here:
             return take
@@ -395,19 +397,19 @@ class Job:
         )
 
     def _with_path(self, take: JobRecord) -> JobRecord:
-        """Make the path the take's, once there is something to put there."""
+        """Give the path to the take, now that its video is here."""
         if self._ledger.current_key in (None, take.key):
             return take
         taken = self._ledger.note(take, leaving=self._leaving, state=RecordState.COMPLETED)
         if self._ledger.current_key != take.key:
             raise LumaRayDeliveryFailed(
-                f"Its path {str(self._spec.output)!r} was taken by another task instance meanwhile.",
+                f"Another task instance has taken its path {str(self._spec.output)!r} since.",
                 request_id=take.request_id,
             )
         return taken
 
     def _copied(self, take: JobRecord, part: Path) -> VideoFile | None:
-        """Copy the video from where it was delivered before, if it still lies there."""
+        """Copy the video from where it was delivered before, if it is still there."""
         if take.output_path == str(self._spec.output) or take.sha256 is None or take.bytes is None:
             return None
         try:
@@ -415,7 +417,7 @@ class Job:
             if not elsewhere.holds(take.bytes, take.sha256, take.mark) or not elsewhere.fetch(part):
                 return None
         except Exception as error:
-            log.info("%s: not to be had from %s (%s).", take.request_id, take.output_path, error)
+            log.info("%s: not available from %s (%s).", take.request_id, take.output_path, error)
             return None
         log.info("%s: copied from %s.", take.request_id, take.output_path)
         return VideoFile.of(part)
@@ -428,7 +430,7 @@ class Job:
         except LumaRayDeliveryFailed as error:
             if error.status_code not in _NOT_THERE:
                 raise
-            log.info("%s: %s Asking for the video's address again.", take.request_id, error.cause)
+            log.info("%s: %s Asking for the video's URL again.", take.request_id, error.cause)
         take, expired = self._locate(take)
         try:
             return take, self._download(take, part)
@@ -442,12 +444,12 @@ class Job:
         return self._hook.download_video(str(take.output_url), part, rest)
 
     def _locate(self, take: JobRecord) -> tuple[JobRecord, bool]:
-        """Find out where the video is, from the result or from the history; tell whether the result has expired.
+        """Find the video's URL, in the result or in the history; also return whether the result has expired.
 
-        Within the vendor's hour a 404 proves nothing, so it is asked again, now and by the next attempt.
+        Within the vendor's hour a 404 proves nothing, so this attempt asks again, and so does the next.
         """
         if not take.request_id:
-            take = self._found_by_body(take, "its file is gone and v1 named no id to ask for it")
+            take = self._found_by_body(take, "its file is gone, and v1 returned no id to look it up by")
         attempt = 0
         while True:
             attempt += 1
@@ -471,16 +473,16 @@ class Job:
             if result.state is not VendorStatus.NOT_FOUND:
                 break
             if take.api_version == "v1" and take.body_is_unique and attempt == 1:
-                # What v1 gave as the id may have been a gateway's.
+                # The id from v1 may have been a gateway's.
                 take = self._found_by_body(take, None)
                 if take.output_url:
                     return take, not may_be_known
             if not may_be_known:
-                raise self._expired(take, "neither its result nor its history is there")
+                raise self._expired(take, "neither its result nor its history entry exists")
             delay = backoff(attempt)
             if delay is None:
                 raise LumaRayDeliveryFailed(
-                    "Segmind says COMPLETED, but neither its result nor its history is there at the moment."
+                    "Segmind says COMPLETED, but currently has neither its result nor its history entry."
                 )
             self._pause(delay)
         self._ledger.note(take, state=RecordState.COMPLETED, result=result.body)
@@ -492,9 +494,9 @@ class Job:
         return self._patience.past_limit(lambda: self._hook.get_result(request_id))
 
     def _found_by_body(self, take: JobRecord, problem: str | None) -> JobRecord:
-        """Return a take with the id that the history has for its body, which no other call has sent.
+        """Return the take with the id that the history has for its unique body.
 
-        :param problem: why it is not to be had where the history has none; None: then it stays as it is
+        :param problem: why the video is lost if there is none; None: then return the take unchanged
         """
         rows = self._hook.find_jobs(take.model, take.started) if take.body_is_unique else []
         found = matches(rows, model=take.model, body_sha256=take.body_sha256, since=take.started, claimed=())
@@ -509,7 +511,7 @@ class Job:
 
     def _expired(self, take: JobRecord, why: str) -> LumaRayResultExpired:
         return LumaRayResultExpired(
-            f"Bought at {take.started}, and no longer to be had from Segmind: {why}.",
+            f"Bought at {take.started}, and no longer available from Segmind: {why}.",
             request_id=take.request_id,
             remedy=(
                 "To buy the clip again, give this one up, then clear the task:\n"
@@ -521,7 +523,7 @@ class Job:
 
     @contextmanager
     def _context(self, take: JobRecord) -> Iterator[None]:
-        """Let every error of a bought job name its id and where it is on record."""
+        """Make every error of a bought job name its id and its record."""
         try:
             yield
         except LumaRayError as error:
@@ -541,18 +543,20 @@ class Job:
         raise LumaRayTimeout("The task was told to stop, so the wait ended.")
 
     def _seconds_since(self, take: JobRecord) -> float:
-        """Return how long the vendor has had a job; never less than nothing, whatever the clocks say."""
+        """Return how long the vendor has had a job; never negative, whatever the clocks say."""
         return max((self._hook.vendor_now() - take.started).total_seconds(), 0.0)
 
 
 def _named(take: JobRecord) -> str:
     return (
-        f"job {take.request_id}" if take.request_id else f"a job that was perhaps bought at {take.intent_at}"
+        f"job {take.request_id}"
+        if take.request_id
+        else f"a job that may have been bought at {take.intent_at}"
     )
 
 
 def check_output(output: StoredFile, given: str) -> None:
-    """Refuse a path at which no video can be, before anything is asked or bought.
+    """Refuse a path that cannot hold a video, before any call.
 
     :param given: the argument's value
     """
@@ -560,14 +564,12 @@ def check_output(output: StoredFile, given: str) -> None:
         seen = output.look()
     except Exception as error:
         if is_lasting(error) and not isinstance(error, PermissionError):
-            raise LumaRayConfigurationError(
-                f"output_path={given!r} is no place for a video: {error}."
-            ) from None
+            raise LumaRayConfigurationError(f"output_path={given!r} cannot hold a video: {error}.") from None
         raise LumaRayRecordError(
-            f"What lies at output_path {given!r} cannot be seen: {error}{permission_hint(error)}."
+            f"output_path {given!r} cannot be checked: {error}{permission_hint(error)}."
         ) from None
     if seen is not None and seen.is_folder:
         raise LumaRayConfigurationError(
             f"output_path={given!r} is a directory.",
-            remedy="End it with '/' for a file named after the task instance below it.",
+            remedy="End it with '/' to get a file named after the task instance in it.",
         )

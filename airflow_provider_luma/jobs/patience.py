@@ -1,4 +1,4 @@
-"""A rate limit on the way of a job that is bought or about to be: waited out, for it passes and costs nothing."""
+"""Waits out rate limits of a job that is bought or about to be: they pass, and waiting costs nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Patience:
-    """Waits out rate limits, and so fails no attempt for one.
+    """Waits out rate limits, so that none fails an attempt.
 
-    :param seconds: how long, for each thing that is waited for
+    :param seconds: how long, for each call
     :param pause: waits some seconds
     :param clock: a monotonic clock, in seconds
     """
@@ -29,9 +29,9 @@ class Patience:
     clock: Callable[[], float]
 
     def past_limit(self, call: Callable[[], T]) -> T:
-        """Make a call, again and ever more rarely while the answer is a 429: a crowd meets the limit together.
+        """Make a call, and retry it with exponential backoff while the answer is a 429: a crowd hits a limit together.
 
-        :raises LumaRayRateLimited: the limit outlasts the patience
+        :raises LumaRayRateLimited: the limit outlasts ``seconds``
         """
         deadline = self.clock() + self.seconds
         for refusals in count():

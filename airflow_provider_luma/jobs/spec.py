@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is billed.
+    """Everything that determines the bill.
 
-    :param request: the body to be, its frame not filled in yet
+    :param request: the request body, its frame not filled in yet
     :param frame: the checked start frame
     """
 
@@ -29,19 +29,19 @@ class Inputs:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The request body without the frame, and without the signatures of further URLs."""
+        """The request body without the frame, and without the signatures of other URLs."""
         parameters: dict[str, Any] = without_signatures(self.request.parameters())
         return parameters
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A job to be. What is not explained here is the operator's argument of the same name.
+    """What an operator asks for. Fields not explained here are the operator's arguments of the same name.
 
-    :param cleared: the clears of the task instance up to this attempt
+    :param cleared: the task instance's clears as of this attempt
     :param output: where the video goes
-    :param inputs: checks and reads the inputs; asked only where they are needed, as a retry of a bought job does not.
-        It is given the take that is on record, by which a frame that is gone is known
+    :param inputs: checks and reads the inputs. It gets the take on record, if any, which identifies a frame that is
+        gone by now
     """
 
     identity: Identity
@@ -59,7 +59,7 @@ class JobSpec:
     poll_interval: float | None
 
     def fingerprint(self, inputs: Inputs) -> str:
-        """Return the digest of all that is billed."""
+        """Return the digest of everything that determines the bill."""
         return fingerprint(
             luma_ray_conn_id=self.luma_ray_conn_id,
             model=inputs.request.model,
@@ -73,7 +73,7 @@ class JobSpec:
     ) -> JobRecord:
         """Return the record of a paid call that is about to be made.
 
-        :param at: the time, by the vendor's clock as far as that is known
+        :param at: the time, by the vendor's clock if known
         """
         frame = inputs.frame
         return JobRecord(

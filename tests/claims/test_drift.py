@@ -265,7 +265,7 @@ def test_an_old_record_of_another_dag_that_cannot_be_read_blocks_no_lookup(
 def test_reuse_takes_no_empty_file(simulator: Simulator, frame: Path, clip: Path) -> None:
     clip.parent.mkdir()
     clip.touch()
-    with pytest.raises(LumaRayConfigurationError, match="no MP4"):
+    with pytest.raises(LumaRayConfigurationError, match="not an MP4"):
         make_operator(frame, clip, if_exists="reuse").execute(task_context())
     assert simulator.charges == 0
 

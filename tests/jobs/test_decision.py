@@ -195,7 +195,9 @@ def test_a_damaged_video_that_came_after_ones_own_is_not_taken_for_it() -> None:
 
 @pytest.mark.parametrize("takes", [(HERS,), (DELIVERED, HERS)])
 def test_if_exists_fail_refuses_another_runs_video(takes: tuple[JobRecord, ...]) -> None:
-    with pytest.raises(LumaRayConfigurationError, match=r"'/clips/a\.mp4' is taken, and if_exists='fail'"):
+    with pytest.raises(
+        LumaRayConfigurationError, match=r"'/clips/a\.mp4' already exists, and if_exists='fail'"
+    ):
         decision(*takes, place=holds(HERS), if_exists="fail")
 
 

@@ -61,7 +61,7 @@ def test_a_job_that_neither_status_nor_history_knows_after_the_vendors_hour_is_f
     request_id = buy_and_leave(simulator, frame, clip)
     forget(simulator, "status", "result", "history_one")
     simulator.advance(HOUR + 60)
-    with pytest.raises(LumaRayResultExpired, match="neither its status nor its history") as told:
+    with pytest.raises(LumaRayResultExpired, match="neither the status call nor the history") as told:
         make_operator(frame, clip).execute(task_context())
     assert isinstance(told.value, AirflowFailException)
     check_is_named(told.value, request_id, clip, simulator)
@@ -86,7 +86,7 @@ def test_a_result_that_is_not_found(
     simulator.fault("download", "status", status=404)
     forget(simulator, "status", "result", "history_one")
     simulator.advance(age)
-    with pytest.raises(error, match="neither its result nor its history is there") as told:
+    with pytest.raises(error, match="neither its result nor its history entry") as told:
         make_operator(frame, clip).execute(task_context())
     check_is_named(told.value, request_id, clip, simulator)
 

@@ -330,7 +330,7 @@ def test_a_retry_finishes_what_was_bought_whatever_the_inputs_are_by_now(
     assert outputs["request_id"] == simulator.jobs[0].request_id
     assert recorded(clip)["parameters"]["prompt"] == "a slow push in"
     assert simulator.charges == 1
-    assert "The inputs have changed" in caplog.text or "It is left aside" in caplog.text
+    assert "The inputs have changed" in caplog.text or "Ignored for now" in caplog.text
 
 
 def test_a_retry_collects_the_video_even_if_its_frame_is_gone(
@@ -361,7 +361,7 @@ def test_a_clear_leaves_a_job_in_flight_for_other_inputs_and_another_clear_takes
     """Whether or not its id is known, in one attempt."""
     attempt_that_dies(phase, frame, clip)
     second = make_operator(frame, clip, prompt="another").execute(task_context(clears=1))
-    assert "is not delivered, and stays on record at" in caplog.text
+    assert "never delivered; it stays on record at" in caplog.text
     ids = [job.request_id for job in simulator.jobs]
     assert (ids[1:], len(ids)) == ([second["request_id"]], 2)
 
@@ -465,7 +465,7 @@ def test_what_is_no_video_is_never_reused(
         make_operator(frame, clip).execute(task_context(run_id="sunday"))
     clip.parent.mkdir(exist_ok=True)
     clip.write_bytes(content)
-    with pytest.raises(LumaRayConfigurationError, match=r"is no MP4, so if_exists='reuse' cannot take it"):
+    with pytest.raises(LumaRayConfigurationError, match=r"is not an MP4, so if_exists='reuse' cannot use it"):
         make_operator(frame, clip, if_exists="reuse").execute(task_context(run_id="monday"))
     assert clip.read_bytes() == content
     assert len(simulator.jobs) == is_on_record

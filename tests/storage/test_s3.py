@@ -254,7 +254,7 @@ def test_a_video_that_was_copied_back_is_known_by_its_content(
 
 def test_a_video_that_another_run_left(bucket: Bucket, simulator: Simulator) -> None:
     attempt()
-    with pytest.raises(LumaRayConfigurationError, match=r"is taken, and if_exists='fail'"):
+    with pytest.raises(LumaRayConfigurationError, match=r"already exists, and if_exists='fail'"):
         attempt(run_id="run_2", if_exists="fail")
     assert attempt(run_id="run_2", if_exists="reuse")["credits_used"] == 0
     assert simulator.charges == 1
