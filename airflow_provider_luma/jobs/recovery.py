@@ -1,4 +1,4 @@
-"""Finding out in the vendor's history whether a paid call whose answer was lost bought a job."""
+"""Finds the job of a paid call whose answer was lost, in the vendor's request history."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
     from airflow_provider_luma.jobs.ledger import Ledger
 
-#: Seconds before each look, for rows appear with a lag: two minutes in all, about as long as the job takes anyway.
+#: Seconds before each query, since rows appear with a lag: two minutes in all, about as long as the job takes anyway.
 LOOK_DELAYS = (0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 
-#: No paid call lasts longer, so a job and an intent further apart have nothing to do with each other.
+#: No paid call lasts longer, so a job and an intent further apart are unrelated.
 _LONGEST_CALL = timedelta(minutes=15)
 
 log = logging.getLogger(__name__)
@@ -41,17 +41,17 @@ def find_lost_job(
     *,
     hint: str | None = None,
 ) -> HistoryEntry | None:
-    """Return the one job in the history that a paid call can have bought.
+    """Return the only job in the history that a paid call can have bought.
 
     :param intent: the call's record
     :param cause: what is known of the call, for the error
-    :param pause: waits some seconds
+    :param pause: sleeps some seconds
     :param hint: an id that may be the job's
-    :return: None where the record has been settled meanwhile, by another attempt or a person
-    :raises LumaRaySubmitUnknown: none such, or several, or one that may be another call's
-    :raises LumaRayRecordError: a record beside the video cannot be read, whose call may have sent the same body
+    :return: None if another attempt or a person has settled the record in the meantime
+    :raises LumaRaySubmitUnknown: there is none, or several, or one that may be another call's
+    :raises LumaRayRecordError: a record next to the video cannot be read, and its call may have sent the same body
     """
-    log.warning("%s Looking in Segmind's request history for the job.", cause)
+    log.warning("%s Searching Segmind's request history for the job.", cause)
     finding = ""
     for number, delay in enumerate(LOOK_DELAYS, start=1):
         pause(delay)
@@ -66,11 +66,11 @@ def find_lost_job(
             finding = f"The history refuses the key ({error.cause})"
             break
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
-            finding = f"The history gives no answer ({error.cause})"
+            finding = f"The history does not answer ({error.cause})"
             continue
         neighbours: list[JobRecord] = []
         if not intent.body_is_unique:
-            # After the history: another's intent is on record before its job can be there.
+            # Read after the history: a task records its intent before its job can appear there.
             neighbours = [take for record in ledger.neighbours(intent.started) for take in record.takes]
         takes = ledger.read().takes
         if _is_settled(takes, intent):
@@ -80,21 +80,21 @@ def find_lost_job(
         if judgement.row is not None:
             return judgement.row
         finding = judgement.finding
-        log.info("%s; looking again for up to %.0f s.", finding, sum(LOOK_DELAYS))
+        log.info("%s; searching for up to %.0f s.", finding, sum(LOOK_DELAYS))
     if _is_settled(ledger.read().takes, intent):
         return None
     output = shlex.quote(intent.output_path)
     raise LumaRaySubmitUnknown(
         f"{cause} {finding}.",
         remedy=(
-            f"Look at the account's request history for {intent.intent_at} (model {intent.model}). Then, and clear the "
-            "task:\n"
+            f"Check the account's request history at {intent.intent_at} (model {intent.model}). Run the matching "
+            "command, then clear the task:\n"
             f"  the job is there:  python -m airflow_provider_luma adopt {output} <request id>\n"
             f"  it is not:         python -m airflow_provider_luma not-bought {output}"
         ),
     ).with_context(
         None,
-        f"Perhaps a job was bought at {intent.intent_at}; on record at {ledger.path}. Airflow will not retry.",
+        f"A job may have been bought at {intent.intent_at}; on record at {ledger.path}. Airflow will not retry.",
     )
 
 
@@ -109,10 +109,10 @@ def _hinted(hook: LumaRayHook, hint: str) -> HistoryEntry | None:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one look into the history says.
+    """What one query of the history says.
 
-    :param row: the job; None where it is not known for certain
-    :param finding: what was seen instead
+    :param row: the job; None if that is not certain
+    :param finding: what was found instead
     """
 
     row: HistoryEntry | None
@@ -127,16 +127,18 @@ def judge(
     is_last: bool,
     now: datetime | None = None,
 ) -> Judgement:
-    """Tell which row is a paid call's job. Pure.
+    """Decide which row is a paid call's job. Pure.
 
-    A body that no other call can have sent is known by itself. Any other may also have been sent by a task whose record
-    is not to be seen from here: then the rows have to be as many as the known calls that they can belong to, once all
-    rows have had the time to appear, and none of them FAILED, as a wrong one of those would lead to a second purchase.
-    Nor may one of those calls still wait for its answer, which will name a job.
+    A unique body identifies its job. Any other body may also have been sent by a task whose record this one cannot see.
+    Then the job is certain only if
 
-    :param takes: all takes on record, this call's own among them
-    :param is_last: whether all rows have had the time to appear
-    :param now: the vendor's time; None: no call waits any more
+    - there are as many matching rows as known calls that they can belong to, once all rows have had time to appear;
+    - none of the rows FAILED: adopting the wrong one would lead to a second purchase;
+    - none of the other calls still awaits its answer, which will name its job.
+
+    :param takes: all takes on record, this call's own included
+    :param is_last: whether all rows have had time to appear
+    :param now: the vendor's time; None: no call still awaits its answer
     """
     others = [take for take in takes if take.key != intent.key]
     claimed = {take.request_id for take in others if take.request_id}
@@ -152,7 +154,7 @@ def judge(
         almost = near_matches(rows, **known)  # type: ignore[arg-type]
         told = "; ".join(map(str, almost[:3]))
         return Judgement(
-            None, f"The history shows no such job{f', but these come near it: {told}' if told else ''}"
+            None, f"The history shows no such job{f', but these come close: {told}' if told else ''}"
         )
     ids = ", ".join(row.request_id for row in found)
     if intent.body_is_unique:
@@ -163,30 +165,26 @@ def judge(
         key=lambda take: (take.intent_at, take.key),
     )
     if len(found) > len(rivals):
-        finding = f"The history shows {ids}, of which some are another task's with the same inputs"
+        finding = f"The history shows {ids}, some of which belong to another task with the same inputs"
     elif len(found) < len(rivals):
-        finding = f"The history shows {ids}, which may be that of another lost call with the same inputs"
+        finding = f"The history shows {ids}, which may belong to another lost call with the same inputs"
     elif any(row.state is VendorStatus.FAILED for row in found):
-        finding = (
-            f"The history shows {ids}, which FAILED, and which may be another task's with the same inputs"
-        )
+        finding = f"The history shows {ids}, which FAILED and may belong to another task with the same inputs"
     elif any(_may_wait(take, now) for take in rivals if take is not intent):
-        finding = (
-            f"The history shows {ids}, and another call with the same inputs may still wait for its answer"
-        )
+        finding = f"The history shows {ids}, but another call with the same inputs may still be waiting for its answer"
     elif not is_last:
         finding = f"The history shows {ids} so far"
     else:
-        # The inputs are the same, so any assignment is right in which no two calls take the same job.
+        # The inputs are the same, so any assignment will do that gives no job to two calls.
         ordered = sorted(found, key=lambda row: (row.created or datetime.max, row.request_id))
         return Judgement(ordered[rivals.index(intent)])
     return Judgement(None, finding)
 
 
 def _may_own(take: JobRecord, found: list[HistoryEntry], intent: JobRecord) -> bool:
-    """Tell whether a job is perhaps that of another paid call of the same inputs which does not know its job's id.
+    """Whether another paid call with the same inputs, its job's id unknown, may own one of the jobs.
 
-    A call that is known to have failed can own a FAILED job only.
+    A call known to have failed can only own a FAILED job.
     """
     return (
         take.body_sha256 == intent.body_sha256
@@ -197,7 +195,7 @@ def _may_own(take: JobRecord, found: list[HistoryEntry], intent: JobRecord) -> b
 
 
 def _may_wait(take: JobRecord, now: datetime | None) -> bool:
-    """Tell whether a call may still get its answer: it is not on record as lost, and not too old for that."""
+    """Whether a call may still get its answer: it is not recorded as lost, and not too old."""
     return now is not None and take.error is None and now < take.started + _LONGEST_CALL
 
 

@@ -1,4 +1,4 @@
-"""The paid call: claimed on record before it, and what became of it on record after it."""
+"""The paid call: claims the purchase before it, and records the outcome after it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Submission:
 
     :param spec: what is asked for
     :param hook: the account
-    :param ledger: where the job is on record
+    :param ledger: the job's record
     :param patience: waits out rate limits
     """
 
@@ -54,7 +54,7 @@ class Submission:
         self._may_resubmit = spec.on_unknown_submit == "resubmit"
 
     def buy(self, inputs: Inputs) -> JobRecord | None:
-        """Buy a job and return its record; None, and nothing bought, where somebody else was quicker."""
+        """Buy a job and return its record; None if another writer was first: then nothing was bought."""
         spec = self._spec
         self._check_balance(inputs)
         start_frame, is_unique = None, False
@@ -67,7 +67,7 @@ class Submission:
         api_version = "v2" if spec.api_version == "auto" else spec.api_version
         claim_and_pay = partial(self._claim_and_pay, inputs, request, is_unique)
         try:
-            # What a 429 refused is certainly not bought, and on record as such.
+            # Safe to repeat: a call that got a 429 bought nothing, and is recorded as FAILED.
             return self._patience.past_limit(partial(claim_and_pay, api_version))
         except LumaRayRefused as error:
             if (spec.api_version, api_version) != ("auto", "v2") or error.status_code not in (404, 405):
@@ -91,38 +91,40 @@ class Submission:
         )
         claim = self._claim(intent)
         if claim is None:
-            log.warning("Somebody else has written %s meanwhile; looking again.", self._ledger.path)
+            log.warning("Another writer has changed %s; reading it again.", self._ledger.path)
             return None
         return self._pay(request, claim)
 
     def resolve(
         self, intent: JobRecord, cause: str, *, hint: str | None = None, leaving: JobRecord | None = None
     ) -> JobRecord | None:
-        """Return the record of the job that a paid call of unknown outcome bought; None where it is to be seen anew.
+        """Return the record of the job that a paid call of unknown outcome bought; None: read the record again.
 
         :param hint: an id that may be the job's
-        :param leaving: the take that has the path so far
-        :raises LumaRaySubmitUnknown: it cannot be found, and ``on_unknown_submit`` is not "resubmit"
-        :raises LumaRayTimeout: the task was told to stop; the next attempt looks again
+        :param leaving: the take that the path belongs to
+        :raises LumaRaySubmitUnknown: the job cannot be found, and ``on_unknown_submit`` is not "resubmit"
+        :raises LumaRayTimeout: the task was told to stop; the next attempt searches again
         """
         try:
-            intent = self._ledger.note(intent, error=cause)  # others then know that it waits no longer
+            intent = self._ledger.note(
+                intent, error=cause
+            )  # tells others that this call no longer awaits its answer
             found = find_lost_job(self._hook, self._ledger, intent, cause, self._patience.pause, hint=hint)
         except LumaRaySubmitUnknown as error:
             if not self._may_resubmit or intent.luma_ray_conn_id != self._spec.luma_ray_conn_id:
                 raise
             self._may_resubmit = False
-            log.warning("%s on_unknown_submit='resubmit': buying anew.", error.cause)
+            log.warning("%s on_unknown_submit='resubmit': buying again.", error.cause)
             return self.buy(self._spec.inputs(intent))
         except LumaRayError as error:
             raise error.with_context(
                 None,
-                f"Perhaps a job was bought at {intent.intent_at}. The intent is on record at {self._ledger.path}; the "
-                "next attempt looks for the job again.",
+                f"A job may have been bought at {intent.intent_at}. The intent is on record at {self._ledger.path}; "
+                "the next attempt searches for the job again.",
             ) from None
         if found is None:
             return None
-        log.info("%s: found in the history; it is adopted, and nothing is bought anew.", found.request_id)
+        log.info("%s: found in the history and adopted; nothing is bought.", found.request_id)
         return self._bought(intent, found.request_id, found, leaving)
 
     def _claim(self, intent: JobRecord) -> JobRecord | None:
@@ -132,7 +134,7 @@ class Submission:
         try:
             if self._ledger.confirm(claim):
                 return claim
-            why = "another attempt has taken the claim over"
+            why = "another attempt has taken over the claim"
         except LumaRayError as error:
             self._ledger.withdraw(claim, str(error))
             raise
@@ -161,11 +163,11 @@ class Submission:
             )
 
     def _in_flight(self) -> Decimal:
-        """Return what the account's jobs in flight will cost, as far as its newest page of history tells."""
+        """Return what the account's jobs in flight will cost, going by the newest page of its history."""
         try:
             rows = self._hook.newest_jobs()
         except LumaRayError as error:
-            log.info("What is in flight is not known: %s", error.cause)
+            log.info("The jobs in flight are unknown: %s", error.cause)
             return Decimal(0)
         running = [row.model for row in rows if row.state in (VendorStatus.QUEUED, VendorStatus.PROCESSING)]
         return sum((model_info(model).price or Decimal(0) for model in running), Decimal(0))
@@ -192,7 +194,7 @@ class Submission:
         found: HistoryEntry | None = None,
         leaving: JobRecord | None = None,
     ) -> JobRecord:
-        """Put the id of a bought job on record; where that fails the attempt goes on with what it knows."""
+        """Record the id of a bought job; if that fails, carry on with what is known."""
         at = found.created if found and found.created else self._hook.vendor_now()
         return self._ledger.note(
             take,
@@ -212,7 +214,7 @@ class Submission:
                 part = stack.enter_context(self._spec.output.staged(f"{claim.identity.digest}.{claim.claim}"))
             except OSError as error:
                 self._ledger.withdraw(claim, str(error))
-                raise LumaRayRecordError(f"This worker has no room for the video: {error}.") from None
+                raise LumaRayRecordError(f"This worker cannot store the video: {error}.") from None
             generated = self._hook.generate(request, part)
             log.info("%s: generated by %s on v1.", generated.request_id, request.model)
             paid = self._ledger.note(
