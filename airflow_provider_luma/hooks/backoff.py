@@ -1,19 +1,19 @@
-"""Exponential backoff for HTTP calls that are free to repeat. Pure."""
+"""Exponential backoff for HTTP calls that are safe to repeat. Pure."""
 
 from __future__ import annotations
 
 import random
 
 #: Seconds before the second try, doubled for each further one. A gateway that restarts or drops a connection is back
-#: within a few seconds: four tries cover 3.5 s. Whatever lasts longer is left to the next poll or to Airflow's retry.
+#: within a few seconds: four tries cover 3.5 s. Longer outages are left to the next poll or to Airflow's retry.
 _FIRST_RETRY = 0.5
 _MAX_TRIES = 4
-#: The largest share by which a delay is lengthened, so that tasks that failed together do not come back together.
+#: A delay is lengthened by up to this share, so that tasks that failed together do not retry together.
 _JITTER = 0.1
 
 
 def backoff(attempt: int) -> float | None:
-    """Return the seconds to wait before the next try; None where there should be none.
+    """Return the seconds to wait before the next try; None: give up.
 
     :param attempt: how many times the call was made
     """

@@ -1,4 +1,4 @@
-"""The API key: which requests carry it, and that nothing which comes back or goes wrong repeats it."""
+"""The API key: sends it only where it belongs, and scrubs it from replies and tracebacks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from requests.auth import AuthBase
 
 from airflow_provider_luma.hooks.settings import Settings, origin
 
-#: A shorter "key" is a mistake, and words of the reply would look like it.
+#: A shorter "key" is a mistake, and would match ordinary words in replies.
 _SHORTEST_KEY = 8
-#: How JSON, Python and JavaScript begin an escape; each level of quoting doubles the backslashes, here up to three.
+#: How JSON, Python and JavaScript begin an escape; each level of quoting doubles the backslashes, up to three levels.
 _BACKSLASHES = rb"\\\\{0,7}"
 
 P = ParamSpec("P")
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 def sealed(function: Callable[P, T]) -> Callable[P, T]:
-    """Strip every exception of the frames below, for their local variables may hold the key.
+    """Strip the frames below from every exception, since their local variables may hold the key.
 
-    That includes exceptions raised by a signal handler, such as Airflow's task time-out, which can strike anywhere in a
-    request. The text of the exception has to say what happened.
+    That includes exceptions raised by a signal handler, such as Airflow's task timeout, which can strike anywhere in a
+    request. The exception's text alone must say what happened.
     """
 
     @functools.wraps(function)
@@ -42,14 +42,14 @@ def sealed(function: Callable[P, T]) -> Callable[P, T]:
 
 
 class KeyAuth(AuthBase):
-    """Adds the key to requests to the given URLs' origins only; as an ``auth`` it also keeps netrc out."""
+    """Adds the key only to requests to the given URLs' origins; being an ``auth``, it also disables netrc."""
 
     def __init__(self, settings: Settings, urls: tuple[str, ...]) -> None:
         self._settings = settings
         self._origins = {origin(url) for url in urls}
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the key to a request, or take it away."""
+        """Add the key to a request, or remove it."""
         request.headers.pop("x-api-key", None)
         if origin(str(request.url)) in self._origins:
             request.headers["x-api-key"] = self._settings.api_key
@@ -57,7 +57,7 @@ class KeyAuth(AuthBase):
 
 
 class KeyFilter:
-    """Removes the key from what comes back, however JSON, HTML or URLs have escaped it.
+    """Removes the key from replies, however JSON, HTML or URLs have escaped it.
 
     :param settings: the checked connection
     """
@@ -88,7 +88,7 @@ def _key_pattern(settings: Settings) -> re.Pattern[bytes] | None:
 
 
 def _escapes(code: int) -> bytes:
-    """Return a pattern of all ways to write one character of the key."""
+    """Return a pattern for every way to write one character of the key."""
     character = chr(code)
     plain = re.escape(character).encode()
     entities = {name.rstrip(";").encode() for name, text in html.entities.html5.items() if text == character}

@@ -47,21 +47,21 @@ from airflow_provider_luma.segmind.replies import (
 from airflow_provider_luma.segmind.request import GenerationRequest
 from airflow_provider_luma.segmind.urls import drop_frames, output_url
 
-#: v1 answers when the video is done: not a byte for the two minutes that are usual, or for several times as long.
+#: Seconds. v1 sends no byte until the video is done: two minutes usually, sometimes several times that.
 _GENERATE_TIMEOUT = 600.0
-#: Of a hundred rows each: an account that buys more jobs in a day than that has to look for a lost one by hand.
+#: Of a hundred rows each; beyond 2,000 jobs since a lost call, a person has to search for it.
 _MAX_HISTORY_PAGES = 20
-#: How much of a v1 reply that is not a video is read, in chunks of a download; the bound of other replies.
+#: How much of a v1 reply that is not a video is read, in download chunks; the same limit as for other replies.
 _MAX_REPLY_CHUNKS = 64
 
 
 @dataclass(frozen=True)
 class GeneratedVideo:
-    """The answer to a v1 call: the video itself, or where it is.
+    """The answer to a v1 call: the video itself, or its URL.
 
     :param video: the video, streamed to disk
-    :param url: where the video is, where the reply was JSON
-    :param request_id: the job's id as the reply's body names it, else ``x-request-id``
+    :param url: the video's URL, if the reply was JSON
+    :param request_id: the job's id from the reply's body, else from ``x-request-id``
     :param cost: US dollars charged
     :param remaining_credits: the balance after the job in US dollars, from ``x-remaining-credits``
     """
@@ -76,8 +76,8 @@ class GeneratedVideo:
 class LumaRayHook(BaseHook):
     """Calls Segmind's Luma Ray API (https://www.segmind.com/models/luma-ray-img-2-video/api).
 
-    A GET is retried with backoff; a POST only while no byte of its body has been sent. The key goes to the API's own
-    hosts only, never along a redirect and never to an output URL. No I/O happens before a method is called.
+    A GET is retried with backoff; a POST only while no byte of its body has been sent. The key is sent only to the
+    API's own hosts, never along a redirect or to an output URL. No I/O happens before a method is called.
 
     :param luma_ray_conn_id: the Airflow connection whose password is the API key
     """
@@ -93,22 +93,22 @@ class LumaRayHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the connection form's labels for Airflow 3.1, which does not read them from the provider info."""
+        """Return the connection form's labels, for Airflow 3.1, which does not read them from the provider info."""
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
     @cached_property
     def settings(self) -> Settings:
-        """The checked connection.
+        """The validated connection.
 
-        :raises LumaRayUnavailable: no such connection; Airflow says the same of a secrets backend that is down
-        :raises LumaRayConfigurationError: one that cannot work
+        :raises LumaRayUnavailable: no such connection; Airflow reports a secrets backend that is down the same way
+        :raises LumaRayConfigurationError: the connection is invalid
         """
         settings = self._read_connection()
         if settings is None:
             raise LumaRayUnavailable(
                 f"Connection {self.luma_ray_conn_id!r} is not defined, cannot be parsed, or its secrets backend "
                 "did not answer.",
-                remedy="If there is none, create it with type 'luma_ray' and the API key as password.",
+                remedy="If it does not exist, create it with type 'luma_ray' and the API key as password.",
             )
         if isinstance(settings, str):
             raise LumaRayConfigurationError(
@@ -117,7 +117,7 @@ class LumaRayHook(BaseHook):
         return settings
 
     def _read_connection(self) -> Settings | str | None:
-        # A problem is returned, not raised: a traceback would hold the connection, whose repr has the key.
+        # A problem is returned, not raised: a traceback would hold the connection, and its repr has the key.
         try:
             connection = self.get_connection(self.luma_ray_conn_id)
         except AirflowNotFoundException:
@@ -125,7 +125,7 @@ class LumaRayHook(BaseHook):
         return read_settings(connection.password, connection.host, connection.extra or "{}")
 
     def get_conn(self) -> requests.Session:
-        """Return a session that adds the key on the API's own hosts only."""
+        """Return a session that sends the key only to the API's own hosts."""
         return self._transport.session
 
     @cached_property
@@ -139,11 +139,11 @@ class LumaRayHook(BaseHook):
         return Transport(self.settings, self.limiter)
 
     def vendor_now(self) -> datetime:
-        """Return the time by the vendor's clock, in UTC, as its last reply told; before any reply, the worker's."""
+        """Return the time in UTC by the vendor's clock, as of its last reply; before any reply, by the worker's."""
         return self._transport.clock.now()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Check the key with the credits call, which is free; the message names the balance."""
+        """Check the key with the credits call, which is free; the message has the balance."""
         try:
             balance = self.get_credits()
         except LumaRayError as error:
@@ -155,7 +155,7 @@ class LumaRayHook(BaseHook):
     def get_credits(self, rank: Rank = Rank.URGENT) -> Credits:
         """Return the balance; the call is free.
 
-        :param rank: how urgent it is where the rate limit is short; what is not gets one try
+        :param rank: its priority under the rate limit; below ``URGENT`` it gets a single try
         :raises LumaRayAuthenticationError: the key does not work
         :raises LumaRayRateLimited: the rate limit leaves no room
         :raises LumaRayUnavailable: no usable answer
@@ -163,7 +163,7 @@ class LumaRayHook(BaseHook):
         return parse_credits(self._transport.get(f"{self.settings.api_url}/v1/get-user-credits", rank=rank))
 
     def reserve(self) -> None:
-        """Wait for the next paid call's place in the rate limit, so that none waits with its intent on record."""
+        """Reserve a slot in the rate limit for the next paid call, so that it does not wait with its intent written."""
         self._transport.reserve()
 
     def submit(self, request: GenerationRequest) -> str:
@@ -172,7 +172,7 @@ class LumaRayHook(BaseHook):
         :raises LumaRayRefused: refused; nothing was bought
         :raises LumaRayRateLimited: too many requests; nothing was bought
         :raises LumaRayUnavailable: no connection; nothing was bought
-        :raises LumaRaySubmitUnknown: sent, and the answer does not tell; perhaps bought
+        :raises LumaRaySubmitUnknown: sent, but the answer is lost or unclear; it may have been bought
         """
         url = f"{self.settings.api_url}/v2/{quote(request.model, safe='')}"
         with self._transport.post(url, request.body(), paid=True) as response:
@@ -182,13 +182,13 @@ class LumaRayHook(BaseHook):
         """Buy one job on v1, wait for it, and stream its video to a file. Retried only while no byte has been sent.
 
         :param request: what to render
-        :param destination: a local file, overwritten; not written where the reply is JSON that names a URL
-        :raises LumaRayRefused: refused, or the job FAILED; nothing was bought. Its ``request_id`` is set where the
-            reply named the job
+        :param destination: a local file, overwritten; not written if the reply is JSON with a URL
+        :raises LumaRayRefused: refused, or the job FAILED; nothing was bought. Its ``request_id`` is set if the reply
+            named the job
         :raises LumaRayRateLimited: too many requests; nothing was bought
         :raises LumaRayUnavailable: no connection; nothing was bought
-        :raises LumaRaySubmitUnknown: sent, and no whole video came back; perhaps bought. Its ``request_id`` is set
-            where the reply's body named the job, its ``hint`` where only ``x-request-id`` may have
+        :raises LumaRaySubmitUnknown: sent, but no complete video came back; it may have been bought. Its ``request_id``
+            is set if the reply's body named the job, its ``hint`` if only ``x-request-id`` may have
         """
         url = f"{self.settings.api_url}/v1/{quote(request.model, safe='')}"
         with self._transport.post(url, request.body(), paid=True, read_timeout=_GENERATE_TIMEOUT) as response:
@@ -221,15 +221,15 @@ class LumaRayHook(BaseHook):
                     raise submit_error(reply, request.model, request_id or reply.header_id())
                 problem = f"it is {reply.error_text()}"
         raise LumaRaySubmitUnknown(
-            f"The v1 call was answered, but not with a whole video: {problem}.",
+            f"The v1 call was answered, but not with a complete video: {problem}.",
             request_id=request_id,
             hint=head.header_id(),
         )
 
     def get_status(self, request_id: str, rank: Rank = Rank.POLL) -> JobStatus:
-        """Ask how a job stands; "not found" is an answer too, and proves nothing.
+        """Poll a job's status. "Not found" is an answer too, and proves nothing.
 
-        :param rank: how urgent it is where the rate limit is short; what is not gets one try
+        :param rank: its priority under the rate limit; below ``URGENT`` it gets a single try
         :raises LumaRayAuthenticationError: the key does not work
         :raises LumaRayRateLimited: the rate limit leaves no room
         :raises LumaRayUnavailable: no answer
@@ -238,7 +238,7 @@ class LumaRayHook(BaseHook):
         return parse_status(reply, request_id)
 
     def get_result(self, request_id: str) -> JobResult:
-        """Return a completed job's result; it goes ahead of polls where the rate limit is short.
+        """Return a completed job's result; it has priority over polls under the rate limit.
 
         :raises LumaRayAuthenticationError: the key does not work
         :raises LumaRayRateLimited: still rate-limited after several tries
@@ -250,19 +250,23 @@ class LumaRayHook(BaseHook):
         return f"{self.settings.api_url}/v2/requests/{quote(request_id, safe='')}"
 
     def find_job(self, request_id: str, rank: Rank = Rank.URGENT) -> HistoryEntry | None:
-        """Return a job of any age from the request history; None where the history does not have it.
+        """Return a job of any age from the request history; None if it is not there.
 
-        :param rank: how urgent it is where the rate limit is short; what is not gets one try
+        :param rank: its priority under the rate limit; below ``URGENT`` it gets a single try
+        :raises LumaRayAuthenticationError: the history refuses the key
+        :raises LumaRayRateLimited: the rate limit leaves no room
         :raises LumaRayUnavailable: the history gives no usable answer
         """
         url = f"{self._history_url}/{quote(request_id, safe='')}"
         return parse_one(self._transport.get(url, rank=rank), request_id)
 
     def find_jobs(self, model: str, since: datetime) -> list[HistoryEntry]:
-        """Return a model's jobs of the last days, newest first, in-flight and failed ones included.
+        """Return a model's recent jobs, newest first, in-flight and failed ones included.
 
         :param model: the model's slug
         :param since: in UTC; the vendor filters by whole days, at most 31 of them
+        :raises LumaRayAuthenticationError: the history refuses the key
+        :raises LumaRayRateLimited: still rate-limited after several tries
         :raises LumaRayUnavailable: the history gives no usable answer
         """
         rows: dict[str, HistoryEntry] = {}
@@ -274,7 +278,7 @@ class LumaRayHook(BaseHook):
         return list(rows.values())
 
     def newest_jobs(self, page: int = 1) -> list[HistoryEntry]:
-        """Return the account's newest hundred jobs of the last day, in-flight and failed ones included; a poll.
+        """Return the account's hundred newest jobs since yesterday, in-flight and failed ones included; it is a poll.
 
         :param page: 2 for the hundred before those, and so on
         :raises LumaRayAuthenticationError: the history refuses the key
@@ -296,7 +300,7 @@ class LumaRayHook(BaseHook):
         return f"{self.settings.history_url}/inference-request/request-history"
 
     def upload_image(self, image: Frame | str | Path) -> str:
-        """Upload an image to the vendor's storage and return its URL, which is to be kept out of logs and XCom.
+        """Upload an image to the vendor's storage and return its URL; keep that out of logs and XCom.
 
         :param image: a path or URI of an image file, or one that ``read_frame`` has checked
         :raises LumaRayConfigurationError: not an image, or larger than 20 MB
@@ -309,17 +313,18 @@ class LumaRayHook(BaseHook):
             return parse_upload(self._transport.read(response, paid=False))
 
     def reaches(self, url: str) -> bool:
-        """Tell whether the vendor can fetch a URL; one of a private network it cannot."""
+        """Whether the vendor can fetch a URL; it cannot reach private networks."""
         return vendor_can_reach(urlsplit(url).hostname or "", self.settings)
 
     def download_video(self, url: str, destination: Path, rest: Path | None = None) -> VideoFile:
-        """Stream a video to a local file, without the key; a broken download is resumed where that is safe.
+        """Stream a video to a local file, without the key; a broken download is resumed if that is safe.
 
-        :param url: an output URL; a private address is refused unless the connection's own host is one
-        :param destination: overwritten; on an error its content is of no use
-        :param rest: where what has arrived is moved when the download is given up, on the same disk, and where a later
-            call finds it to go on with. Default None: nowhere
-        :raises LumaRayDeliveryFailed: not available, or not an MP4; ``status_code`` tells a 404
+        :param url: an output URL; a private address is refused unless the connection's own host is one, or its extra
+            ``allow_private_outputs`` is set
+        :param destination: overwritten; undefined after an error
+        :param rest: a checkpoint file on the same disk: a download that is given up is saved there, and a later call
+            resumes from it. Default None: no checkpoint
+        :raises LumaRayDeliveryFailed: not available, or not an MP4; ``status_code`` is the HTTP status, if any
         :raises OSError: the disk is full or the like
         """
         return download(url, destination, self.settings, rest)
@@ -338,7 +343,7 @@ def _newest_first(first_day: datetime) -> dict[str, str]:
 def _receive(
     response: requests.Response, destination: Path, transport: Transport, most: float
 ) -> VideoFile | Reply:
-    """Stream a v1 reply to disk where its first bytes are a video's, else read it; its Content-Type says little."""
+    """Stream a v1 reply to disk if it begins like a video, else read it; its Content-Type is unreliable."""
     chunks = response.iter_content(CHUNK_BYTES)
     head = b""
     while len(head) < 8 and (chunk := next(chunks, b"")):
@@ -352,5 +357,5 @@ def _receive(
             sink.write(chunk)
         told = None if response.headers.get("Content-Encoding") else response.headers.get("Content-Length")
         if told not in (None, str(sink.size)) or not ends_whole(file):
-            raise requests.ConnectionError("the body is shorter than it should be")
+            raise requests.ConnectionError("the body is incomplete")
         return sink.finish(destination)

@@ -1,4 +1,4 @@
-"""What a broken download leaves for a later one: the bytes that came, and behind them what proves them right."""
+"""Checkpoints of broken downloads: the bytes so far, followed by a trailer that validates them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-#: The trailer's length in bytes is in the file's last so many.
+#: The file's last bytes, this many, hold the trailer's length.
 _LENGTH = 8
 
 
 @dataclass(frozen=True)
 class Rest:
-    """How far a download came.
+    """How far a download got.
 
     :param url: what was fetched; on disk only its digest
-    :param validator: proves to the server that its file is still the same
-    :param total: the whole file's bytes; None where the server did not say
-    :param size: the bytes that came
+    :param validator: lets the server check that its file is unchanged (``If-Range``)
+    :param total: the whole file's bytes; None if the server did not say
+    :param size: the bytes received
     :param sha256: their digest
     """
 
@@ -33,9 +33,12 @@ class Rest:
 
 
 def leave_rest(rest: Path, part: Path, file: BinaryIO, kept: Rest) -> None:
-    """Move a part away for a later call; where that cannot be done it is not kept.
+    """Save a partial download for a later call, best effort.
 
-    :param file: the part, open for writing
+    :param rest: where to save it
+    :param part: the partial download
+    :param file: the same, open for writing
+    :param kept: how far it got
     """
     trailer = json.dumps(asdict(kept) | {"url": _digest(kept.url)}).encode()
     with suppress(OSError):
@@ -47,9 +50,9 @@ def leave_rest(rest: Path, part: Path, file: BinaryIO, kept: Rest) -> None:
 
 
 def take_rest(rest: Path, part: Path, url: str) -> Rest | None:
-    """Move what an earlier call left to a part and return how far it came; None where there is none of this URL.
+    """Move a saved download to ``part`` and return how far it got; None if there is none of this URL.
 
-    Of several callers one alone gets it.
+    Only one of several callers gets it.
     """
     try:
         os.replace(rest, part)

@@ -127,7 +127,7 @@ def test_two_lost_calls_never_take_the_same_job() -> None:
 
 def test_what_comes_near_is_named() -> None:
     judged = judge([row("a", body_sha256="x")], LOST, (LOST,), is_last=True)
-    assert "come near it: a (created in time, other inputs)" in judged.finding
+    assert "come close: a (created in time, other inputs)" in judged.finding
 
 
 # Over real HTTP
