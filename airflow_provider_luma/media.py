@@ -1,4 +1,4 @@
-"""Frames in and videos out: what may be sent, and what counts as a video."""
+"""Frames in, videos out: what can be sent, and what counts as a video."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, per
 
 MAX_FRAME_BYTES = 20 * 1024 * 1024
 
-#: What image files begin with: bytes at an offset.
+#: How image files begin: bytes at an offset.
 _MAGIC = (
     (b"\xff\xd8\xff", 0, "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
@@ -40,11 +40,11 @@ _MAGIC = (
     (b"ftypavif", 4, "image/avif"),
     (b"ftypavis", 4, "image/avif"),
 )
-#: What is read of an object: its type stands at its very beginning, a JPEG's size behind its EXIF preview.
+#: How much of an object is read: the type is in its first bytes, a JPEG's dimensions after its EXIF preview.
 _HEAD_BYTES = 64 * 1024
 
-#: The query parameters by which a store signs a URL, and the prefix of all others that belong to the signature. They
-#: change with every signing, and say nothing of the content. One alone may be part of the content's address.
+#: The query parameters of a store's signed URL, and the prefix of any others that belong to the signature. They change
+#: with every signing and say nothing about the content. A single one may be part of the content's address.
 _SIGNATURES: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
     (frozenset({"x-amz-signature"}), ("x-amz-",)),
     (frozenset({"x-goog-signature"}), ("x-goog-",)),
@@ -55,12 +55,12 @@ _SIGNATURES: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (
     (frozenset({"signature", "key-pair-id", "policy"}), ()),
     (frozenset({"signature", "key-pair-id", "expires"}), ()),
 )
-#: Azure's: present are sig, sv and se, and any of the others.
+#: Azure's: sig, sv and se always, the others optionally.
 _AZURE_SIGNED = frozenset({"sig", "sv", "se"})
 _AZURE = frozenset(
     "sv ss srt sp se st spr sig sr skoid sktid skt ske sks skv sip si sdd saoid suoid scid".split()
 )
-#: Parameters that may be a password: known by their digest alone.
+#: Parameters that may be a password: kept only as a digest.
 _SECRET = frozenset(
     "token access_token auth authorization signature sig key api_key apikey password secret".split()
 )
@@ -68,16 +68,15 @@ _SECRET = frozenset(
 
 @dataclass(frozen=True)
 class Frame:
-    """A start frame that was checked.
+    """A checked start frame.
 
     :param source: where it comes from, without a signature; for the record
-    :param identity: its content's digest, its store's mark of the content, or its URL without a signature; for the
-        fingerprint
-    :param url: the URL as given, for a frame that is one
-    :param file: the file, for a frame that is one
-    :param mime: the file's type, read from its first bytes
-    :param shape: its width and height, where they are known: not of a URL
-    :param content: the file as it was checked, for one on a local disk; what is sent is what was seen
+    :param identity: its content's digest, its store's version mark, or its URL without a signature; for the fingerprint
+    :param url: the URL as given, if it is one
+    :param file: the file, if it is one
+    :param mime: the file's type, from its first bytes
+    :param shape: its width and height, if known; never for a URL
+    :param content: a local file's content as checked, so that exactly this is sent
     """
 
     source: str
@@ -91,12 +90,12 @@ class Frame:
     def read(self) -> bytes:
         """Return the content that was checked.
 
-        :raises LumaRayUnavailable: it has changed since
+        :raises LumaRayUnavailable: the object has changed since
         """
         if self.content is not None:
             return self.content
         if self.file is None:
-            raise LumaRayConfigurationError(f"start_frame {self.source!r} is no longer there.")
+            raise LumaRayConfigurationError(f"start_frame {self.source!r} no longer exists.")
         with _frame_errors(self.source):
             content = self.file.read()
             seen = self.file.look()
@@ -112,18 +111,17 @@ class Frame:
 
 
 def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
-    """Check a start frame: an http(s) URL is taken as it is, a file must be an image of at most 20 MB.
+    """Check a start frame: an http(s) URL passes as it is; a file must be an image of at most 20 MB.
 
-    A local file is read once. Of an object no more is read than its first bytes, where its store tells its size and
-    marks its content.
+    A local file is read once; of an object only the first bytes, if its store reports a size and a version mark.
 
-    :raises LumaRayConfigurationError: naming the frame and what would be right
-    :raises LumaRayUnavailable: the store gives no answer
+    :raises LumaRayConfigurationError: not usable as a frame; says what would be
+    :raises LumaRayUnavailable: the store does not answer
     """
     if start_frame.startswith(("http://", "https://")):
         plain = unsigned(start_frame)
         if not plain or not urlsplit(plain).hostname:
-            raise _bad_frame(start_frame, "is no URL of an image")
+            raise _bad_frame(start_frame, "is not a URL of an image")
         return Frame(source=plain, identity=plain, url=start_frame)
     file = open_file(start_frame, conn_id)
     content: bytes | None = None
@@ -157,13 +155,13 @@ def read_frame(start_frame: str, conn_id: str | None = None) -> Frame:
 def _shape(content: bytes) -> Shape | None:
     try:
         width, height = imagesize.get(io.BytesIO(content))
-    except Exception:  # it is the vendor who has to read it
+    except Exception:  # unknown to us; the vendor may still be able to read it
         return None
     return (width, height) if width > 0 and height > 0 else None
 
 
 def image_type(head: bytes) -> str | None:
-    """Return the MIME type of an image file from its first 16 bytes; None where it is none."""
+    """Return an image file's MIME type, from its first 16 bytes; None if it is not an image."""
     if head[:2] == b"BM" and head[6:10] == bytes(4):
         return "image/bmp"
     return next((mime for magic, at, mime in _MAGIC if head[at : at + len(magic)] == magic), None)
@@ -175,7 +173,7 @@ def _digest(content: bytes | None) -> str:
 
 @contextmanager
 def _frame_errors(start_frame: str) -> Iterator[None]:
-    """Say what keeps a frame from being read."""
+    """Turn errors of reading a frame into ours."""
     try:
         yield
     except IsADirectoryError:
@@ -201,14 +199,14 @@ def send_frame(
     upload: Callable[[Frame], str],
     reaches: Callable[[str], bool],
 ) -> tuple[str, bool]:
-    """Return what stands for the frame in the request body, uploading it where that is the way.
+    """Return the frame's value in the request body, uploading the frame if necessary.
 
-    :param transfer: auto, url, upload or base64; auto: a URL stays one, an object goes by a signed URL where there can
-        be one that the vendor reaches, and any other file is uploaded
+    :param transfer: auto, url, upload or base64. With auto, a URL is sent as it is, an object by a signed URL if the
+        store can sign one that the vendor can reach, and any other file is uploaded
     :param upload: the hook's ``upload_image``
-    :param reaches: the hook's
-    :return: the text, and whether no other call can have sent the same
-    :raises LumaRayConfigurationError: the frame cannot go that way
+    :param reaches: the hook's ``reaches``
+    :return: the value, and whether it is unique to this call
+    :raises LumaRayConfigurationError: the frame cannot be sent that way
     """
     if frame.url is not None:
         if transfer not in ("auto", "url"):
@@ -217,16 +215,16 @@ def send_frame(
             )
         return frame.url, False
     if frame.file is None:
-        raise LumaRayConfigurationError(f"start_frame {frame.source!r} is no longer there.")
+        raise LumaRayConfigurationError(f"start_frame {frame.source!r} no longer exists.")
     if transfer in ("auto", "url"):
         url = frame.file.sign()
         if url and reaches(url):
             return url, True
         if transfer == "url":
             why = (
-                "its store's address is a private one, out of the vendor's reach"
+                "its store has a private address, which the vendor cannot reach"
                 if url
-                else "no URL of it can be signed"
+                else "its store signs no URL for it"
             )
             raise LumaRayConfigurationError(
                 f"frame_transfer='url' does not work with start_frame {frame.source}: {why}; use 'auto'."
@@ -241,9 +239,9 @@ def send_frame(
 
 
 def unsigned(url: str) -> str:
-    """Return a URL without fragment, user and signature; empty where it is none.
+    """Return a URL without fragment, user and signature; empty if it is not a URL.
 
-    A parameter that may be a password, and may be part of the content's address, is kept by its digest.
+    A parameter that may be a password or part of the content's address is replaced by its digest.
     """
     try:
         parts = urlsplit(url)
@@ -275,7 +273,7 @@ def _digested(text: str) -> str:
 
 
 def without_signatures(value: Any) -> Any:
-    """Return a JSON value whose URLs have no signatures, as a further frame's among the parameters may have."""
+    """Return a JSON value with the signatures removed from its URLs, such as an end frame's."""
     if isinstance(value, dict):
         return {name: without_signatures(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -287,7 +285,7 @@ def without_signatures(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video on the local disk, whole and checked.
+    """A video on the local disk, complete and checked.
 
     :param path: the file
     :param size: bytes
@@ -300,18 +298,18 @@ class VideoFile:
 
     @classmethod
     def of(cls, path: Path) -> VideoFile:
-        """Return a file that was checked before."""
+        """Return a file that has been checked before."""
         with path.open("rb") as file:
             return cls(path, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 class VideoSink:
-    """Writes a stream to a file, refusing at its first bytes what is not an MP4, and what is too large to be a clip.
+    """Writes a stream to a file; rejects anything but an MP4 by its first bytes, and anything too large to be a clip.
 
-    :param file: overwritten, but for what it begins with
-    :param most: megabytes
-    :param size: the bytes that it begins with, if it has their digest
-    :param sha256: that digest
+    :param file: kept if ``size`` and ``sha256`` match, to resume a download; else overwritten
+    :param most: the size limit in megabytes
+    :param size: how many bytes of a resumed download it should have
+    :param sha256: their digest
     """
 
     def __init__(self, file: BinaryIO, most: float, size: int = 0, sha256: str = "") -> None:
@@ -327,7 +325,7 @@ class VideoSink:
             file.seek(size)
 
     def restart(self) -> None:
-        """Forget what was written."""
+        """Discard what was written."""
         self._file.seek(0)
         self._file.truncate()
         self._digest = hashlib.sha256()
@@ -336,13 +334,13 @@ class VideoSink:
 
     @property
     def sha256(self) -> str:
-        """The digest of what came so far."""
+        """The digest of the bytes so far."""
         return self._digest.hexdigest()
 
     def write(self, chunk: bytes) -> None:
         """Append a chunk.
 
-        :raises LumaRayDeliveryFailed: the stream does not begin like an MP4, or is too large
+        :raises LumaRayDeliveryFailed: the stream is not an MP4, or is too large
         """
         self.check_size(self.size + len(chunk))
         self._file.write(chunk)
@@ -353,32 +351,32 @@ class VideoSink:
             self.check()
 
     def check_size(self, size: int) -> None:
-        """Refuse a size in bytes that no clip has."""
+        """Reject a size in bytes above the limit."""
         if size > self._most * 1e6:
             raise LumaRayDeliveryFailed(
-                f"The download is larger than {self._most:.0f} MB, the most that is fetched.",
-                remedy="If the clip is that large, raise max_video_mb in the connection's extra.",
+                f"The download exceeds the limit of {self._most:.0f} MB.",
+                remedy="If the clip really is that large, raise max_video_mb in the connection's extra.",
             )
 
     def check(self, *, whole: bool = False) -> None:
-        """Check that what came so far can be an MP4; with ``whole``, that it can be all of one."""
+        """Check that the bytes so far can begin an MP4; with ``whole``, that they can be a complete one."""
         if not is_mp4_head(self._head) and (whole or len(self._head) == 8):
             raise LumaRayDeliveryFailed(f"The download is not an MP4 video: it begins with {self._head!r}.")
 
     def finish(self, path: Path) -> VideoFile:
-        """Return the file as a checked video."""
+        """Return the finished file as a checked video."""
         self.check(whole=True)
         self._file.flush()
         return VideoFile(path, self.size, self.sha256)
 
 
 def is_mp4_head(head: bytes) -> bool:
-    """Tell an MP4 by ``ftyp`` at byte 4."""
+    """Whether a file begins like an MP4: ``ftyp`` at byte 4."""
     return head[4:8] == b"ftyp"
 
 
 def ends_whole(file: BinaryIO) -> bool:
-    """Tell whether an MP4's top-level boxes end where the file does; for downloads whose length nobody told."""
+    """Whether an MP4's top-level boxes end exactly where the file does, so that it is complete."""
     end = file.seek(0, 2)
     at = 0
     while at < end:

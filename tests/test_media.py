@@ -251,10 +251,10 @@ def test_a_file_is_sent_inline_as_bare_base64(tmp_path: Path) -> None:
     [
         ("url", "upload", MODEL, "is for files"),
         ("url", "base64", MODEL, "is for files"),
-        ("file", "url", MODEL, "no URL of it can be signed"),
+        ("file", "url", MODEL, "its store signs no URL for it"),
         ("file", "base64", model_info("luma-ray-3-2"), "does not work with luma-ray-3-2"),
         ("file", "base64", model_info("ray-flash-2-720p"), "does not work with ray-flash-2-720p"),
-        ("gone", "auto", MODEL, "no longer there"),
+        ("gone", "auto", MODEL, "no longer exists"),
     ],
 )
 def test_a_frame_that_cannot_go_that_way_is_told(

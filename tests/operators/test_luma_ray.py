@@ -716,7 +716,10 @@ def huge(tmp_path: Path) -> Path:
         ({"start_frame": ""}, r"start_frame='' is wrong"),
         ({"start_frame": "None"}, r"start_frame='None' is wrong.* an XCom that is not there"),
         ({"prompt": "None"}, r"prompt='None' is wrong.* an XCom that is not there"),
-        ({"start_frame": "https:///frame.jpg"}, r"start_frame 'https:///frame\.jpg' is no URL of an image"),
+        (
+            {"start_frame": "https:///frame.jpg"},
+            r"start_frame 'https:///frame\.jpg' is not a URL of an image",
+        ),
         ({"start_frame": "/nowhere/frame.jpg"}, r"'/nowhere/frame\.jpg' does not exist"),
         ({"start_frame": lambda tmp: tmp}, r"is a directory; name one image"),
         ({"start_frame": not_an_image}, r"frame\.txt' is not an image: it begins with b'hello'"),

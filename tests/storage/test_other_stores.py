@@ -96,7 +96,7 @@ def files(store: PlainStore) -> set[str]:
 
 def test_a_store_that_cannot_sign_and_shows_parts(plain: PlainStore, simulator: Simulator) -> None:
     """The frame is uploaded to the vendor, and what breaks on its way into the store is never at the video's path."""
-    with pytest.raises(LumaRayConfigurationError, match="no URL of it can be signed"):
+    with pytest.raises(LumaRayConfigurationError, match="its store signs no URL for it"):
         attempt(FRAME, VIDEO, frame_transfer="url")
     assert simulator.jobs == []
 

@@ -171,7 +171,7 @@ def test_a_store_that_the_vendor_cannot_reach_is_known_by_its_address(
     sent, is_unique = send_frame(frame, "auto", MODEL, inline, hook.reaches)
     assert (sent[:27], is_unique) == ("data:image/jpeg;base64,/9j/", True)
     with pytest.raises(
-        LumaRayConfigurationError, match=r"is a private one, out of the vendor's reach"
+        LumaRayConfigurationError, match=r"a private address, which the vendor cannot reach"
     ) as caught:
         send_frame(frame, "url", MODEL, inline, hook.reaches)
     assert "X-Amz" not in str(caught.value)
