@@ -1,4 +1,4 @@
-"""What others learn of a delivered video, assets and lineage: no credential, no signature, no URL of the vendor's."""
+"""Asset events and lineage of a delivered video: without credentials, signatures or URLs of the vendor's."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 def announce(
     context: Context, outlets: Iterable[object], outputs: dict[str, Any], *, was_there: bool = False
 ) -> None:
-    """Tell the assets that the user declared as outlets of a video.
+    """Emit events for the assets among a task's outlets.
 
-    An ``Asset`` stays the one it is; an ``AssetAlias`` becomes the asset of the video's own URI. Either event's
-    ``extra`` has ``video_path``, ``request_id``, ``credits_used``, ``remaining_credits`` and ``reused``. A video that
-    was there before is no news: an alias gets no event, and the one that Airflow itself makes of an ``Asset`` says
-    ``"reused": true``, by which a consumer that publishes can pass it over.
+    An ``Asset`` stays as declared; an ``AssetAlias`` resolves to an asset with the video's URI. The event's ``extra``
+    has ``video_path``, ``request_id``, ``credits_used``, ``remaining_credits`` and ``reused``. For a video that existed
+    before, an alias gets no event, and the event that Airflow always emits for an ``Asset`` has ``"reused": true``, so
+    that consumers can skip it.
 
     :param outputs: the operator's XComs
-    :param was_there: whether the video lay in its place before this attempt
+    :param was_there: whether the video existed before this attempt
     """
     from airflow.sdk import Asset, AssetAlias
     from airflow.sdk.definitions.asset import AssetRef
@@ -43,13 +43,13 @@ def announce(
 
 
 def asset_uri(path: str) -> str:
-    """Return the URI of a video: ``file://`` for a local path, and no ``conn_id@`` for another."""
+    """Return a video's URI: ``file://`` for a local path, else the path without its ``conn_id@``."""
     scheme, separator, rest = _without_conn_id(path).partition("://")
     return f"{scheme}://{quote(rest, safe='/:+=,@&!~')}" if separator else Path(path).as_uri()
 
 
 def lineage(record: JobRecord) -> OperatorLineage[Any, Any]:
-    """Return what OpenLineage is told: frame in, video out."""
+    """Return the OpenLineage datasets: frame in, video out."""
     from airflow.providers.common.compat.openlineage.facet import Dataset
     from airflow.providers.openlineage.extractors import OperatorLineage
 

@@ -1,4 +1,4 @@
-"""``@task.luma_ray``: a function says what to render, the operator does the rest.
+"""``@task.luma_ray``: a function returns what to render, the operator does the rest.
 
 @task.luma_ray(output_path="s3://clips/", aspect_ratio="16:9", retries=2)
 def clip(product: dict) -> dict:
@@ -26,21 +26,20 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
 
 _REQUIRED = ("prompt", "start_frame", "output_path")
-#: What a callable may return. A connection is not an input: a task's retries need the account that has paid.
+#: What a callable may return. A connection is not an input: retries need the account that paid.
 _INPUTS = tuple(name for name in LumaRayImageToVideoOperator.template_fields if not name.endswith("conn_id"))
 
 
 class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
-    """``LumaRayImageToVideoOperator`` whose inputs a callable returns.
+    """``LumaRayImageToVideoOperator`` with inputs from a callable.
 
     The callable returns a dict of the operator's inputs (``prompt``, ``start_frame``, ``output_path``, ``model``,
-    ``resolution``, ``aspect_ratio``, ``concepts``, ``extra_parameters``, ``generation_tag``). What it leaves out is
-    the decorator's; what both name is the callable's. Its texts are taken as they are: no template is rendered in
-    them, as none is in the values of a mapped task.
+    ``resolution``, ``aspect_ratio``, ``concepts``, ``extra_parameters``, ``generation_tag``). They override the
+    decorator's arguments. Like the values of a mapped task, they are not rendered as templates.
 
-    The callable runs once in each attempt, so it must return the same for the same arguments: another prompt is
-    another video and another purchase. A deferred task does not run it again when it resumes, so a
-    ``map_index_template`` goes by ``task.op_kwargs``.
+    The callable runs once per attempt, so it must return the same for the same arguments: another prompt means another
+    video and another purchase. It does not run again when a deferred task resumes, so a ``map_index_template`` should
+    use ``task.op_kwargs``.
 
     :param python_callable: returns the inputs
     :param op_args: its positional arguments (templated)
@@ -79,7 +78,7 @@ class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
         )
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Take the inputs from the callable, then do as the operator does."""
+        """Take the inputs from the callable, then run the operator."""
         self._take_inputs(context)
         outputs: dict[str, Any] = super().execute(context)
         return outputs
@@ -87,7 +86,7 @@ class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
     def execute_complete(
         self, context: Context, event: Any, output_path: str | None = None
     ) -> dict[str, Any]:
-        """Go on as the operator does; the callable runs again only where ``dag.test()`` drops the path."""
+        """Resume as the operator does; the callable runs again only if ``dag.test()`` has dropped the path."""
         if output_path is None:
             self._take_inputs(context)
         return super().execute_complete(context, event, output_path)
@@ -99,13 +98,13 @@ class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
         function = f"{self.python_callable.__name__}()"
         if not isinstance(returned, Mapping):
             raise LumaRayConfigurationError(
-                f"{function} returned {type(returned).__name__}, and @task.luma_ray needs a dict of inputs such as "
+                f"{function} returned {type(returned).__name__}, but @task.luma_ray needs a dict of inputs such as "
                 '{"prompt": ..., "start_frame": ..., "output_path": ...}.'
             )
         if strange := [name for name in returned if name not in _INPUTS]:
             raise LumaRayConfigurationError(
-                f"{function} returned {', '.join(map(repr, strange))}, which is no input: a callable returns some of "
-                f"{', '.join(_INPUTS)}; all else is an argument of @task.luma_ray."
+                f"{function} returned {', '.join(map(repr, strange))}, which it may not: a callable returns some of "
+                f"{', '.join(_INPUTS)}; everything else is an argument of @task.luma_ray."
             )
         for name, value in returned.items():
             setattr(self, name, value)
@@ -119,10 +118,10 @@ class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
 def luma_ray_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool = True, **kwargs: Any
 ) -> TaskDecorator:
-    """Make an image-to-video task of a function that returns its inputs.
+    """Make an image-to-video task from a function that returns its inputs.
 
     :param python_callable: the function
-    :param multiple_outputs: whether each output is an XCom of its own, as the operator's are
+    :param multiple_outputs: whether each output is a separate XCom too. Default True, as for the operator
     :param kwargs: the operator's arguments
     """
     return task_decorator_factory(

@@ -1,4 +1,4 @@
-"""The operator's arguments, checked before any money: those that are not templated at parsing, the others rendered."""
+"""Checks the operator's arguments before any money is spent: untemplated ones at parse time, the others rendered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_luma.segmind.money import money
 
 
 class Arguments(Protocol):
-    """What the operator was given, as attributes of the arguments' names."""
+    """The operator's arguments, as its attributes."""
 
     prompt: str
     start_frame: str | None
@@ -44,25 +44,25 @@ _CHOICES = {
 
 
 def require(holds: bool, name: str, value: object, right: str) -> None:
-    """Refuse an argument's value that does not hold, saying what would be right."""
+    """Reject an argument's value unless ``holds``, and say what would be right."""
     if not holds:
         raise LumaRayConfigurationError(f"{name}={value!r} is wrong: give {right}.")
 
 
 def seconds(interval: object) -> float | None:
-    """Return an interval in seconds; None where it is none."""
+    """Return an interval in seconds; None if it is not an interval."""
     if isinstance(interval, timedelta):
         return interval.total_seconds()
     return float(interval) if isinstance(interval, int | float) and not isinstance(interval, bool) else None
 
 
 def as_text(path: Any) -> Any:
-    """Return a path object as the text that the operator works with; anything else as it is."""
+    """Convert a path object to str; return anything else unchanged."""
     return str(path) if hasattr(type(path), "__fspath__") else path
 
 
 def check_arguments(operator: Arguments) -> None:
-    """Check what is not templated."""
+    """Check the untemplated arguments."""
     for name, choices in _CHOICES.items():
         value = getattr(operator, name)
         require(value in choices, name, value, f"one of {', '.join(choices)}")
@@ -71,7 +71,7 @@ def check_arguments(operator: Arguments) -> None:
         not (isinstance(path, str) and "try_number" in path),
         "output_path",
         path,
-        "a path that is the same in each try: a retry finds the job that is bought by the record beside the video",
+        "a path that is the same in each try: a retry finds its bought job by the record next to the video",
     )
     for name, more in (("timeout", "or a timedelta"), ("poll_interval", "a timedelta, or None")):
         interval = getattr(operator, name)
@@ -83,45 +83,45 @@ def check_arguments(operator: Arguments) -> None:
         least is None or ((floor := money(least)) is not None and floor >= 0),
         "min_remaining_credits",
         least,
-        "US dollars as a number that is not negative, or None",
+        "a non-negative number of US dollars, or None",
     )
 
 
 def check_place(operator: Arguments) -> None:
-    """Check what tells where the record is, rendered; without it nothing can be known of earlier attempts."""
+    """Check the rendered arguments that locate the record; without it nothing is known of earlier attempts."""
     for name in ("output_path", "luma_ray_conn_id"):
         value = getattr(operator, name)
-        require(isinstance(value, str) and value.strip() != "", name, value, "a text that is not empty")
+        require(isinstance(value, str) and value.strip() != "", name, value, "a non-empty string")
 
     path = operator.output_path
     require(
         "://" in path or path.startswith(("/", "~")),
         "output_path",
         path,
-        "an absolute path or a URI: a retry may run in another folder, and finds the job by its path",
+        "an absolute path or a URI: a retry may run in another folder, and finds its job by this path",
     )
     require(
         path.lower().endswith((".mp4", "/")),
         "output_path",
         path,
-        "a path that ends in '.mp4', or in '/' for a folder; what is delivered is an MP4",
+        "a path ending in '.mp4', or in '/' for a folder",
     )
 
 
 def check_inputs(operator: Arguments) -> None:
-    """Check what is rendered or sent, and what a mapped task may have got from an XCom."""
+    """Check the other rendered arguments, and those that a mapped task may have got from an XCom."""
     for name in ("prompt", "model", "resolution", "aspect_ratio"):
         value = getattr(operator, name)
-        require(isinstance(value, str) and value.strip() != "", name, value, "a text that is not empty")
+        require(isinstance(value, str) and value.strip() != "", name, value, "a non-empty string")
     for name in ("prompt", "start_frame"):
         value = getattr(operator, name)
         require(
             value != "None",
             name,
             value,
-            "a text; 'None' is what a template makes of an XCom that is not there",
+            "another string; templates render a missing XCom as 'None'",
         )
-    require(isinstance(operator.loop, bool), "loop", operator.loop, "True or False, not a text")
+    require(isinstance(operator.loop, bool), "loop", operator.loop, "True or False, not a string")
     concepts: object = operator.concepts
     require(
         concepts is None
@@ -143,7 +143,7 @@ def check_inputs(operator: Arguments) -> None:
             not model_info(operator.model).frame_required,
             "start_frame",
             None,
-            f"an image, for {operator.model} would animate the vendor's own sample picture and charge for it",
+            f"an image; without one, {operator.model} would animate the vendor's sample picture and charge for it",
         )
     else:
         require(

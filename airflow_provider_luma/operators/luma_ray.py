@@ -1,4 +1,4 @@
-"""The operator: a prompt and a start frame in, a saved MP4 out, bought once."""
+"""The operator: a prompt and a start frame in, a saved MP4 out, paid for once."""
 
 from __future__ import annotations
 
@@ -40,61 +40,60 @@ if TYPE_CHECKING:
     from airflow_provider_luma.storage import StoredFile
 
 
-#: A share of the frame. A few per cent are lost to rounding and go unnoticed.
+#: A share of the frame. Rounding alone cuts a few per cent, which nobody notices.
 _NOTABLE_CUT = 0.05
 
 
 class LumaRayImageToVideoOperator(BaseOperator):
     """Turn a prompt and a start frame into a saved MP4, and pay for it once.
 
-    One task instance buys one video: a retry, a clear or a restart re-attaches to the job on record, which is kept in
-    ``<output_path>.job.json`` and, on Airflow 3.3 and later, in the task state store. Another value of anything that is
-    billed (prompt, frame, model, parameters, connection, ``generation_tag``) is another video and another purchase.
+    One task instance buys one video: a retry, a clear or a restart re-attaches to the job on record, kept in the
+    sidecar file ``<output_path>.job.json`` and, on Airflow 3.3 and later, in the task state store. Changing anything
+    that is billed (prompt, frame, model, parameters, connection, ``generation_tag``) means another video and another
+    purchase.
 
-    XComs, each a key of its own and together the returned dict: ``video_path`` (str), ``remaining_credits`` (US
-    dollars as float, None where the vendor did not tell), ``credits_used`` (the same), ``request_id`` (str or None),
-    ``model`` (str).
+    XComs, as separate keys and as the returned dict: ``video_path`` (str), ``remaining_credits`` and ``credits_used``
+    (US dollars as float, None if the vendor did not say), ``request_id`` (str or None), ``model`` (str).
 
-    An ``Asset`` or ``AssetAlias`` among the ``outlets`` gets an event with the video's path and what it cost; see
+    An ``Asset`` or ``AssetAlias`` in ``outlets`` gets an event with the video's path and cost; see
     ``airflow_provider_luma.outlets``.
 
-    Facts of the vendor's from https://www.segmind.com/models/luma-ray-img-2-video/api.
+    Facts about the vendor from https://www.segmind.com/models/luma-ray-img-2-video/api.
 
     :param prompt: what to render (templated)
-    :param start_frame: frame 0: an http(s) URL, or an image file of at most 20 MB (templated). Required, for left out
-        the vendor would animate its own sample picture and charge for it; None is for models that need no frame
-    :param output_path: where the MP4 goes; ending in ``/`` it is a folder, and the video becomes
-        ``<dag_id>/<run_id>/<task_id>[-<map_index>].mp4`` below it (templated)
-    :param model: the model's slug (templated); one that is not in the catalogue gets a warning and is passed on
-    :param resolution: 540p, 720p, 1080p or 4k (templated). Default 720p, as the vendor's
-    :param aspect_ratio: such as 16:9, or ``auto`` for the documented one that is nearest to the frame, which then has
-        to be a file (templated). Default 1:1, as the vendor's; a warning says how much of the frame is cut off
+    :param start_frame: frame 0: an http(s) URL, or an image file of at most 20 MB (templated). Required, because
+        without one the vendor would animate its sample picture and charge for it; None is for models that need no frame
+    :param output_path: where the MP4 goes (templated). Ending in ``/`` it is a folder, and the video becomes
+        ``<dag_id>/<run_id>/<task_id>[-<map_index>].mp4`` in it
+    :param model: the model's slug (templated); one not in the catalogue is sent with a warning
+    :param resolution: 540p, 720p, 1080p or 4k (templated). Default 720p, the vendor's default
+    :param aspect_ratio: such as 16:9, or ``auto``: the documented ratio closest to the frame, which must then be a file
+        (templated). Default 1:1, the vendor's default; a warning says how much of the frame is cropped
     :param loop: whether the clip ends where it began. Default False, as in the vendor's sample; always sent
     :param concepts: camera moves, such as ``["push_in"]`` (templated)
-    :param extra_parameters: further body fields, passed through for what the model learns later (templated)
-    :param frame_transfer: how a file gets to the vendor: ``url`` signed by its store for two hours, ``upload`` to the
-        vendor's storage, ``base64`` in the request, or ``auto``: a signed URL where the store signs one that the
-        vendor reaches, else an upload; a URL goes as it is
-    :param api_version: ``v2`` (submit and poll), ``v1`` (one blocking call), or ``auto``: v2, and v1 where the vendor
-        refuses the slug on v2 with 404 or 405
-    :param if_exists: for a video that another run left at the path: ``overwrite``, ``reuse`` or ``fail``. Within a run
-        two task instances never share a path, but for ``reuse`` of the very same clip: a mapping that is expanded anew
-        may have given it another index. ``keep`` is for batches: a path is one clip, bought at most once in a run,
-        and whatever lies there is taken, whatever its inputs were
-    :param on_unknown_submit: when a paid call's outcome is unknown and the vendor's history gave no answer: ``fail``,
-        for a person to decide, or ``resubmit``, which may pay twice
-    :param min_remaining_credits: refuse to start when the balance, less what the account's known jobs in flight and
-        this one will cost, falls below it, in US dollars. Tasks that look at the same moment see the same balance, so
-        together they may pass it: the cap that holds is ``plan_batch``'s. Default None: no floor of ours; the vendor
-        refuses what the balance does not cover
+    :param extra_parameters: additional body fields, passed through, for features the model gains later (templated)
+    :param frame_transfer: how a file reaches the vendor: ``url``, signed by its store for two hours; ``upload`` to the
+        vendor's storage; ``base64`` in the request; or ``auto``: a signed URL if the store can sign one that the vendor
+        can reach, else an upload. A URL is sent as it is
+    :param api_version: ``v2`` (submit and poll), ``v1`` (one blocking call), or ``auto``: v2, falling back to v1 if the
+        vendor refuses the slug on v2 with 404 or 405
+    :param if_exists: what to do with a video that another run left at the path: ``overwrite``, ``reuse`` or ``fail``.
+        Within a run two task instances never share a path, except to ``reuse`` the very same clip, since re-expanding a
+        mapping may change a clip's index. ``keep`` is for batches: a path is one clip, bought at most once per run, and
+        an existing file is used whatever its inputs were
+    :param on_unknown_submit: if a paid call's outcome is unknown and the vendor's history does not settle it: ``fail``,
+        so that a person decides, or ``resubmit``, which may pay twice
+    :param min_remaining_credits: in US dollars; do not buy if the balance, less the cost of this job and of the
+        account's known jobs in flight, would fall below it. Tasks that check at the same time see the same balance and
+        may undercut it together; ``plan_batch`` has a hard cap. Default None: no floor; the vendor refuses what the
+        balance does not cover
     :param generation_tag: change it to buy another take of the same inputs (templated)
     :param timeout: how long to wait, in seconds or as a timedelta, counted from the submission, not from the attempt.
-        Default 15 minutes, seven times the typical 125 s. A deferred wait is bounded by this alone: Airflow's
+        Default 15 minutes, seven times the typical 125 s. It alone bounds a deferred wait: Airflow's
         ``execution_timeout`` counts only while a worker is held
-    :param poll_interval: seconds (or a timedelta) between status calls. Default None: adapted to the model's typical
-        time
+    :param poll_interval: seconds (or a timedelta) between polls. Default None: adapted to the model's typical time
     :param luma_ray_conn_id: the connection to Segmind (templated)
-    :param storage_conn_id: the connection for object-store paths that name none themselves (templated)
+    :param storage_conn_id: the connection for object-store paths that do not name one (templated)
     :param deferrable: hold no worker while the vendor renders. Default: Airflow's ``operators.default_deferrable``
     :raises LumaRayError: see ``airflow_provider_luma.exceptions``
     """
@@ -145,7 +144,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
     ) -> None:
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.prompt = prompt
-        self.start_frame = start_frame  # type: ignore[assignment]  # a text once it is used
+        self.start_frame = start_frame  # type: ignore[assignment]  # a str by the time it is used
         self.output_path = output_path  # type: ignore[assignment]  # the same
         self.model = model
         self.resolution = resolution
@@ -182,7 +181,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         return self._outputs(bought, hook, context, is_new=job.is_new, was_there=was_there)
 
     def dry_run(self) -> None:
-        """Log what a run would buy, and what is on record where its video goes; nothing is sent that costs."""
+        """Log what a run would buy and what is on record at its output path; makes no paid call."""
         from airflow_provider_luma.jobs.ledger import SUFFIX
         from airflow_provider_luma.jobs.record import JobRecord
         from airflow_provider_luma.segmind.models import model_info
@@ -193,26 +192,24 @@ class LumaRayImageToVideoOperator(BaseOperator):
         check_place(self)
         inputs = self._inputs(None)
         price = model_info(self.model).price
-        self.log.info("Would be sent to %s: %s", self.model, inputs.parameters)
+        self.log.info("Would send to %s: %s", self.model, inputs.parameters)
         self.log.info("Start frame: %s", inputs.frame.source if inputs.frame else None)
         if self.output_path.endswith("/"):
             self.log.info(
-                "A clip below %s would be bought for %s, unless its run has one.",
+                "Would buy a clip in %s for %s, unless its run already has one.",
                 self.output_path,
                 usd(price),
             )
             return
         output = open_file(self.output_path, self.storage_conn_id)
         content = output.beside(SUFFIX).read()
-        lies = "there" if output.look() else "not there"
+        lies = "exists" if output.look() else "does not exist"
         if content is None:
-            self.log.info(
-                "%s is %s and has no record: a clip would be bought for %s.", output, lies, usd(price)
-            )
+            self.log.info("%s %s and has no record: would buy a clip for %s.", output, lies, usd(price))
             return
         take = JobRecord.load(content)
         self.log.info(
-            "%s is %s; on record: job %s of %s, %s. A retry of that task instance takes it up; another run goes by "
+            "%s %s; on record: job %s of %s, %s. A retry of that task instance re-attaches to it; another run follows "
             "if_exists=%r, and a clip that it buys costs %s.",
             output,
             lies,
@@ -226,12 +223,12 @@ class LumaRayImageToVideoOperator(BaseOperator):
     def execute_complete(
         self, context: Context, event: Any, output_path: str | None = None
     ) -> dict[str, Any]:
-        """Go on when the trigger has fired: look at the job, fetch its video, and return the XComs.
+        """Resume after the trigger has fired: poll the job, fetch its video, and return the XComs.
 
-        A job that is still running is deferred again: what woke the task was a trigger that cannot ask, or a mistake.
+        If the job is still running, defer again: the trigger could not poll, or was mistaken.
 
-        :param event: names the job; whatever else it says, the job is looked at anew
-        :param output_path: where the video goes, as rendered when the wait began; None (``dag.test()`` drops it): as
+        :param event: names the job; nothing else in it is trusted
+        :param output_path: where the video goes, as rendered before the wait; None (``dag.test()`` drops it): as
             rendered now
         """
         self.output_path = output_path or self.output_path
@@ -251,12 +248,12 @@ class LumaRayImageToVideoOperator(BaseOperator):
         take = job.wait(take, is_patient=not self.deferrable)
         if take.state == "submitted":
             reason = (
-                "cannot ask about it, see its log"
+                "could not poll the job, see its log"
                 if event.get("reason") == "error"
-                else "took it to have ended"
+                else "believed the job had ended"
             )
             self.log.warning(
-                "%s: still running, although the triggerer woke this task: it %s. Deferring again.",
+                "%s: still running, but the triggerer woke this task: it %s. Deferring again.",
                 take.request_id,
                 reason,
             )
@@ -284,9 +281,9 @@ class LumaRayImageToVideoOperator(BaseOperator):
         return self.timeout if isinstance(self.timeout, timedelta) else timedelta(seconds=self.timeout)
 
     def on_kill(self) -> None:
-        """End the wait; the vendor has no cancel, so the job goes on."""
+        """End the wait; the vendor has no cancel, so the job keeps running."""
         self.log.warning(
-            "The task was told to stop. A job that is bought goes on and stays on record; the next attempt re-attaches."
+            "The task was told to stop. A bought job keeps running and stays on record; the next attempt re-attaches."
         )
         if self._stopped is not None:
             self._stopped.put(None)
@@ -313,7 +310,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             output=output,
             inputs=self._inputs,
             frame_transfer=self.frame_transfer,
-            # Native rendering makes a number of a template's "20261124"; it is the same take.
+            # Native rendering turns a template's "20261124" into a number; it must remain the same take.
             generation_tag=None if self.generation_tag is None else str(self.generation_tag),
             api_version=self.api_version,
             if_exists=self.if_exists,
@@ -340,7 +337,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         return Inputs(self._request(self._ratio(frame, on_record)), frame)
 
     def _ratio(self, frame: Frame | None, on_record: JobRecord | None) -> str:
-        """Return the clip's aspect ratio, and warn where it cuts off much of the frame."""
+        """Return the clip's aspect ratio, and warn if it crops much of the frame."""
         from airflow_provider_luma.segmind.models import ASPECT_RATIOS, model_info
         from airflow_provider_luma.segmind.ratios import cut_off, nearest
 
@@ -354,13 +351,13 @@ class LumaRayImageToVideoOperator(BaseOperator):
             known = on_record.parameters.get("aspect_ratio") if on_record else None
             if best is None and not isinstance(known, str):
                 raise LumaRayConfigurationError(
-                    "aspect_ratio='auto' needs a frame whose size can be read, which that of "
-                    f"{self.start_frame!r} cannot: give one of {', '.join(ASPECT_RATIOS)}."
+                    f"aspect_ratio='auto' needs the frame's size, but that of {self.start_frame!r} cannot be read: "
+                    f"give one of {', '.join(ASPECT_RATIOS)}."
                 )
             return best or str(known)
         if shape and (share := cut_off(shape, ratio)) > _NOTABLE_CUT:
             self.log.warning(
-                "aspect_ratio=%r cuts off %.0f %% of the start frame (%d x %d); %r cuts off least, which 'auto' takes.",
+                "aspect_ratio=%r crops %.0f %% of the start frame (%d x %d); %r crops least, and 'auto' chooses it.",
                 ratio,
                 100 * share,
                 *shape,
@@ -386,7 +383,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         return request
 
     def _frame(self, on_record: JobRecord | None) -> Frame | None:
-        """Check the start frame; one that is gone is known by the record of the job that it was bought for."""
+        """Check the start frame; if the file is gone, identify it by the record of the job bought with it."""
         from airflow_provider_luma.media import Frame, read_frame
         from airflow_provider_luma.storage import open_file
 
@@ -400,7 +397,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             source = str(open_file(self.start_frame, self.storage_conn_id))
             if on_record.start_frame != source:
                 raise
-            self.log.warning("%s Going by the record of job %s.", error.cause, on_record.request_id)
+            self.log.warning("%s Identified by the record of job %s.", error.cause, on_record.request_id)
             return Frame(source=source, identity=on_record.frame_identity)
 
     def _output(self, identity: Identity) -> StoredFile:
@@ -414,11 +411,11 @@ class LumaRayImageToVideoOperator(BaseOperator):
         return open_file(name, self.storage_conn_id)
 
     def _label(self, context: Context) -> None:
-        """Name a mapped task instance after its frame in the UI, where the DAG's author names it by nothing else."""
+        """Label a mapped task instance with its frame's name in the UI, unless the DAG's author labels it."""
         template, frame, index = "map_index_template", as_text(self.start_frame), context["ti"].map_index
         if index is None or index < 0 or not isinstance(frame, str) or context.get(template):
-            return  # a decorated task that was deferred does not know its frame
-        labelled: dict[str, Any] = context  # type: ignore[assignment]  # as Airflow lets templates see more
+            return  # a decorated task does not know its frame after a deferral
+        labelled: dict[str, Any] = context  # type: ignore[assignment]  # templates may see additional names
         labelled[template] = "{{ luma_ray_frame }}"
         labelled["luma_ray_frame"] = urlsplit(frame).path.rpartition("/")[2]
 
@@ -433,8 +430,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
     ) -> dict[str, Any]:
         """Return the XComs.
 
-        :param is_new: the job was bought by this attempt, so that its record has the balance of now
-        :param was_there: the video lay in its place before this attempt
+        :param is_new: this attempt bought the job, so that the balance on record is current
+        :param was_there: the video existed before this attempt
         """
         from airflow_provider_luma.jobs.record import JobRecord
         from airflow_provider_luma.outlets import announce
@@ -448,7 +445,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             try:
                 remaining = hook.get_credits().total
             except LumaRayError as error:
-                self.log.warning("The balance of now is unknown: %s", error.cause)
+                self.log.warning("The current balance is unknown: %s", error.cause)
         outputs = {
             "video_path": path,
             "remaining_credits": None if remaining is None else float(remaining),

@@ -1,4 +1,4 @@
-"""The sensor: hold off until the credit balance crosses a threshold."""
+"""The sensor: waits for the credit balance to cross a threshold."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 class LumaRayCreditSensor(BaseSensorOperator):
-    """Wait until the account's balance is at a threshold or beyond it; the credits call is free.
+    """Wait until the account's balance reaches a threshold; the credits call is free.
 
     XCom: the balance in US dollars (float).
 
-    A passing failure of the vendor's is a "not yet" and ends with the sensor's own timeout; a key that does not work
-    fails the task at once and without retries, whatever ``soft_fail``, ``silent_fail`` and ``never_fail`` say.
+    A temporary failure of the vendor's counts as "not yet", until the sensor's own timeout; a key that does not work
+    fails the task at once and without retries, even with ``soft_fail``, ``silent_fail`` or ``never_fail``.
 
     :param threshold: US dollars (templated)
-    :param direction: ``above`` (the default) waits for a top-up, ``below`` for the money to run low
-    :param include_free_credits: whether given credits count as well. Default True, as both can presumably be spent
+    :param direction: ``above`` (the default) waits for a top-up, ``below`` for the balance to run low
+    :param include_free_credits: whether free credits count. Default True, since presumably they can be spent too
     :param luma_ray_conn_id: the connection to Segmind (templated)
     :param deferrable: wait in the triggerer. Default: Airflow's ``operators.default_deferrable``
-    :param mode: Airflow's; default ``reschedule``, for a top-up takes longer than a worker slot should be held
+    :param mode: Airflow's; default ``reschedule``, since a top-up takes longer than a worker slot should be held
     :param kwargs: Airflow's sensor arguments, such as ``poke_interval``, ``timeout`` and ``soft_fail``
     :raises LumaRayConfigurationError: the threshold is not a number, or the connection cannot be used
     :raises LumaRayAuthenticationError: the key does not work
@@ -70,7 +70,7 @@ class LumaRayCreditSensor(BaseSensorOperator):
         CreditThreshold.parse(0, direction, include_free_credits)
 
     def execute(self, context: Context) -> Any:
-        """Wait until the balance has crossed, and return it."""
+        """Wait until the balance reaches the threshold, and return it."""
         if self.deferrable:
             return self._poke_or_defer(context, datetime.now(UTC).isoformat())
         try:
@@ -79,14 +79,14 @@ class LumaRayCreditSensor(BaseSensorOperator):
             raise _never_skipped(skip) from None
 
     def execute_complete(self, context: Context, event: Any, started_at: str | None = None) -> Any:
-        """Look for oneself when the trigger has fired, whatever its event says.
+        """Poke again after the trigger has fired; its event is not trusted.
 
-        :param started_at: when the sensor began (ISO 8601, UTC); None (``dag.test()`` drops it): now
+        :param started_at: when the sensor started (ISO 8601, UTC); None (``dag.test()`` drops it): now
         """
         return self._poke_or_defer(context, started_at or datetime.now(UTC).isoformat())
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume as every sensor does, but let no wrong key or argument be skipped over."""
+        """Resume as every sensor does, but never skip over a wrong key or argument."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSkipException as skip:
@@ -101,11 +101,14 @@ class LumaRayCreditSensor(BaseSensorOperator):
         try:
             credits = LumaRayHook(self.luma_ray_conn_id).get_credits(Rank.BALANCE)
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
-            self.log.warning("The balance cannot be read this time: %s", error)
+            self.log.warning("The balance cannot be read right now: %s", error)
             return PokeReturnValue(is_done=False)
         balance = threshold.balance(credits)
         self.log.info(
-            "The balance is %s, waiting for it %s %s.", usd(balance), self.direction, usd(threshold.amount)
+            "The balance is %s; waiting for it to be %s %s.",
+            usd(balance),
+            self.direction,
+            usd(threshold.amount),
         )
         return PokeReturnValue(threshold.is_reached(credits), float(balance))
 
@@ -137,6 +140,6 @@ class LumaRayCreditSensor(BaseSensorOperator):
 
 
 def _never_skipped(skip: AirflowSkipException) -> BaseException:
-    """Return what a skip hides where that is a wrong key or argument, else the skip."""
+    """Return the wrong key or argument behind a skip, if that is its cause, else the skip."""
     cause = skip.__cause__
     return cause if isinstance(cause, LumaRayAuthenticationError | LumaRayConfigurationError) else skip

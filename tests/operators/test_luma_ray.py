@@ -62,7 +62,9 @@ def calls(simulator: Simulator, call: str) -> int:
 # What it delivers
 
 
-@pytest.mark.parametrize(("reason", "told"), [("error", "cannot ask about it"), ("ready", "to have ended")])
+@pytest.mark.parametrize(
+    ("reason", "told"), [("error", "could not poll the job"), ("ready", "believed the job had ended")]
+)
 def test_a_task_that_was_woken_while_its_job_runs_holds_no_worker_but_defers_again(
     frame: Path,
     tmp_path: Path,
@@ -714,8 +716,8 @@ def huge(tmp_path: Path) -> Path:
         ({"prompt": 7}, r"prompt=7 is wrong"),
         ({"start_frame": None}, r"start_frame=None is wrong.*sample picture and charge"),
         ({"start_frame": ""}, r"start_frame='' is wrong"),
-        ({"start_frame": "None"}, r"start_frame='None' is wrong.* an XCom that is not there"),
-        ({"prompt": "None"}, r"prompt='None' is wrong.* an XCom that is not there"),
+        ({"start_frame": "None"}, r"start_frame='None' is wrong.* a missing XCom"),
+        ({"prompt": "None"}, r"prompt='None' is wrong.* a missing XCom"),
         (
             {"start_frame": "https:///frame.jpg"},
             r"start_frame 'https:///frame\.jpg' is not a URL of an image",
@@ -731,7 +733,7 @@ def huge(tmp_path: Path) -> Path:
             r"frame_transfer='base64' is for files",
         ),
         ({"output_path": ""}, r"output_path='' is wrong"),
-        ({"output_path": lambda tmp: tmp}, r"output_path=.* ends in '\.mp4', or in '/' for a folder"),
+        ({"output_path": lambda tmp: tmp}, r"output_path=.* ending in '\.mp4', or in '/' for a folder"),
         (
             {"output_path": "/clips/shoe.mov"},
             r"shoe\.mov' is wrong: give a path that ends in '\.mp4'",
@@ -910,12 +912,12 @@ def test_a_crop_is_told_before_the_purchase(
     simulator: Simulator, landscape: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_operator(landscape, clip).execute(task_context())
-    told = "aspect_ratio='1:1' cuts off 44 % of the start frame (160 x 90); '16:9' cuts off least"
+    told = "aspect_ratio='1:1' crops 44 % of the start frame (160 x 90); '16:9' crops least"
     assert told in capsys.readouterr().out
     make_operator(landscape, clip.with_name("wide.mp4"), aspect_ratio="16:9").execute(
         task_context(run_id="b")
     )
-    assert "cuts off" not in capsys.readouterr().out
+    assert "crops" not in capsys.readouterr().out
 
 
 def test_the_ratio_can_be_the_frames_own(simulator: Simulator, landscape: Path, clip: Path) -> None:
@@ -928,8 +930,6 @@ def test_the_ratio_can_be_the_frames_own(simulator: Simulator, landscape: Path, 
 
 def test_the_ratio_of_a_url_is_not_guessed(simulator: Simulator, frame: Path, clip: Path) -> None:
     url = LumaRayHook().upload_image(frame)
-    with pytest.raises(
-        LumaRayConfigurationError, match="aspect_ratio='auto' needs a frame whose size can be read"
-    ):
+    with pytest.raises(LumaRayConfigurationError, match="aspect_ratio='auto' needs the frame's size"):
         make_operator(url, clip, aspect_ratio="auto").execute(task_context())
     assert simulator.jobs == []

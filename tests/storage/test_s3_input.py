@@ -51,10 +51,10 @@ def refused(simulator: Simulator, **arguments: Any) -> str:
     [
         ("s3://store@no-such-bucket/v.mp4", "The specified bucket does not exist"),
         ("s3://store@no-such-bucket/clips/", "The specified bucket does not exist"),
-        ("s3://store@no-such-bucket", "ends in '.mp4'"),
+        ("s3://store@no-such-bucket", "ending in '.mp4'"),
         ("s3://store@bad name!/v.mp4", "Invalid bucket name"),
-        ("s3://store@media", "ends in '.mp4'"),
-        ("s3://store@media/frames", "ends in '.mp4'"),
+        ("s3://store@media", "ending in '.mp4'"),
+        ("s3://store@media/frames", "ending in '.mp4'"),
     ],
 )
 def test_a_bad_output_path(bucket: Bucket, simulator: Simulator, video: str, problem: str) -> None:
