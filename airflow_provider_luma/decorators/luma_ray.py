@@ -103,8 +103,8 @@ class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
             )
         if strange := [name for name in returned if name not in _INPUTS]:
             raise LumaRayConfigurationError(
-                f"{function} returned {', '.join(map(repr, strange))}, which it may not: a callable returns some of "
-                f"{', '.join(_INPUTS)}; everything else is an argument of @task.luma_ray."
+                f"{function} returned {', '.join(map(repr, strange))}, which is not an input: a callable returns some "
+                f"of {', '.join(_INPUTS)}; everything else is an argument of @task.luma_ray."
             )
         for name, value in returned.items():
             setattr(self, name, value)

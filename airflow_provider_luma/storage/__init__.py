@@ -1,4 +1,4 @@
-"""Files on local disks and in object stores behind one interface, conditional writes included."""
+"""Files on local disks and in object stores behind one interface, with conditional writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_luma.storage.local import LocalFile
 
 __all__ = ["LocalFile", "StoredFile", "Version", "is_lasting", "open_file", "permission_hint", "safe_name"]
 
-#: The extra that brings a scheme's file system.
+#: The extra that installs a scheme's file system.
 _EXTRAS = {
     "s3": "s3",
     "s3a": "s3",
@@ -31,10 +31,10 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def open_file(uri: str, conn_id: str | None = None) -> StoredFile:
-    """Return the file at a path or URI: a local one for no scheme or ``file://``, else one in an object store.
+    """Return the file at a path or URI: local if it has no scheme or ``file://``, else in an object store.
 
     :param uri: a path, or ``scheme://[conn_id@]bucket/key``
-    :param conn_id: the storage connection, where the URI names none
+    :param conn_id: the storage connection, if the URI does not name one
     :raises LumaRayConfigurationError: no such file system or connection
     """
     scheme, separator, rest = uri.partition("://")
@@ -51,9 +51,7 @@ def open_file(uri: str, conn_id: str | None = None) -> StoredFile:
         if "filesystem" in str(error) or isinstance(error, ImportError):
             extra = _EXTRAS.get(scheme)
             cure = (
-                f"install 'airflow-provider-luma[{extra}]'"
-                if extra
-                else "install the provider that brings it"
+                f"install 'airflow-provider-luma[{extra}]'" if extra else "install the provider that has it"
             )
             problem = f"No file system for {scheme!r} paths is installed: {cure}"
         else:
@@ -62,7 +60,7 @@ def open_file(uri: str, conn_id: str | None = None) -> StoredFile:
 
 
 def safe_name(text: str) -> str:
-    """Return a file name for any text; a changed or long one ends with a digest, so that two never meet."""
+    """Turn any text into a file name; if changed or shortened, it ends with a digest so that no two collide."""
     name = _UNSAFE.sub("-", text).strip(".")[:100]
     if name and name == text and not _MADE_SAFE.fullmatch(name[-9:]):
         return name

@@ -1,4 +1,4 @@
-"""What the package needs of a place to keep files."""
+"""The storage interface."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Version:
     """A file's content as it was read.
 
     :param content: the bytes
-    :param token: by which the place knows this content again: a write can be made to depend on it
+    :param token: identifies this version, for a conditional write
     """
 
     content: bytes
@@ -34,11 +34,11 @@ class Version:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a place says of a file without giving its content.
+    """A file's metadata.
 
     :param size: bytes
-    :param mark: the store's own mark of the content (an ETag or a digest); None where it has none
-    :param is_folder: whether it is a folder, or in a store a name that others begin with
+    :param mark: the store's version mark (an ETag or a digest); None if it has none
+    :param is_folder: whether it is a folder, or in a store a prefix of other names
     """
 
     size: int | None
@@ -47,10 +47,10 @@ class Seen:
 
 
 class StoredFile(ABC):
-    """One file, which need not be there. ``str()`` is its path or URI.
+    """One file, which need not exist. ``str()`` is its path or URI.
 
-    Every method may raise OSError, or in an object store whatever its libraries raise. Only a file that is certainly
-    not there reads as None.
+    Every method may raise OSError, or in an object store whatever its libraries raise. Only a file that certainly does
+    not exist reads as None.
     """
 
     @abstractmethod
@@ -59,9 +59,9 @@ class StoredFile(ABC):
     @property
     @abstractmethod
     def is_conditional(self) -> bool:
-        """Whether of several writers who ``create`` or ``replace`` at once exactly one succeeds.
+        """Whether exactly one of several concurrent ``create`` or ``replace`` calls succeeds.
 
-        Elsewhere they look before they write, so a writer has to read again before it relies on what it wrote.
+        If not, they check before they write, and a writer must read again before it relies on what it wrote.
         """
 
     @property
@@ -76,94 +76,95 @@ class StoredFile(ABC):
 
     @abstractmethod
     def beside(self, suffix: str) -> Self:
-        """Return the file whose name is longer by a suffix."""
+        """Return the sibling file with a suffix appended to the name."""
 
     @abstractmethod
     def below(self, relative: str) -> Self:
-        """Return a file below this folder."""
+        """Return a file in this folder."""
 
     @abstractmethod
     def look(self) -> Seen | None:
-        """Return what can be said of the file without reading it; None where there is none."""
+        """Return the file's metadata; None if it does not exist."""
 
     @abstractmethod
     def read(self, limit: int | None = None) -> bytes | None:
-        """Return the content, or its first bytes, as it is now; None where there is no such file."""
+        """Return the current content, or its first bytes; None if the file does not exist."""
 
     @abstractmethod
     def read_version(self) -> Version | None:
-        """Return the content together with what a conditional write needs; None where there is no such file."""
+        """Return the content with its version token; None if the file does not exist."""
 
     @abstractmethod
     def create(self, content: bytes) -> str | None:
-        """Write the file where there is none, and return the token of what was written; None where there is one."""
+        """Write the file if it does not exist, and return its version token; None if it exists."""
 
     @abstractmethod
     def replace(self, content: bytes, token: str) -> str | None:
-        """Write the file where it still is the version of a token, and return the new token; None where it is not.
+        """Write the file if it is still at a version, and return the new version token; None if it is not.
 
-        None may also follow on a write of one's own whose answer was lost and that was sent again.
+        None can also mean that this write succeeded, but its answer was lost and the client sent it again.
         """
 
     @abstractmethod
     def holds(self, size: int, sha256: str, mark: str | None) -> bool:
-        """Tell whether the file's content is the one of a digest.
+        """Whether the file's content has a digest.
 
-        :param mark: the store's mark when the content was put there; where it still is that, the content is not read
+        :param mark: the store's mark when that content was written; if it is unchanged, the content is not read
         """
 
     @abstractmethod
     def staged(self, tag: str) -> AbstractContextManager[Path]:
-        """Give a local file to fill for this one; it is gone at the end, unless it was moved away.
+        """Provide a temporary local file to fill; it is removed at the end unless it was moved.
 
-        :param tag: tells one attempt's file from another's
+        :param tag: unique to the attempt
         """
 
     def rest(self, tag: str) -> Path | None:
-        """Return where a broken download is kept for the task's next attempt; None: nowhere.
+        """Return where a broken download is saved for the task's next attempt; None: nowhere.
 
-        :param tag: tells one task instance's file from another's
+        :param tag: unique to the task instance
         """
         return None
 
     @abstractmethod
     def put(self, local: Path, allowed: Callable[[], bool]) -> str | None:
-        """Move a finished local file here, where it appears whole or not at all.
+        """Move a finished local file here, all or nothing.
 
-        :param allowed: asked right before; where it says no, or the place can tell that somebody else has written
+        :param allowed: called right before; if it returns False, or the store detects that somebody else has written
             the file since, nothing is written
-        :return: the store's mark of it, empty where it has none; None: not written
+        :return: the store's mark of it, empty if it has none; None: not written
         """
 
     @abstractmethod
     def fetch(self, local: Path) -> bool:
-        """Copy the file to a local one; False where there is no such file."""
+        """Copy the file to a local one; False if it does not exist."""
 
     @abstractmethod
     def files_below(self, suffix: str, since: datetime, *, deep: bool) -> Iterator[Self]:
-        """Yield the files whose names end so, in this folder or anywhere below it: all of interest, or an error.
+        """Yield the files with a suffix in this folder; raise rather than miss one.
 
-        :param since: what was certainly last written before is left out
+        :param since: files last written well before may be left out
+        :param deep: whether to include subfolders
         """
 
     @abstractmethod
     def listed_below(self) -> dict[str, datetime | None]:
-        """Return the paths, relative to this folder, of all files below it, and when each was last written.
+        """Return the relative paths of all files in this folder and below, with when each was last written.
 
-        None where the place does not tell.
+        None if that is unknown.
         """
 
     @abstractmethod
     def sign(self) -> str | None:
-        """Return a URL by which whoever has it can fetch the file for a while; None where the place signs none."""
+        """Return a URL that lets anyone who has it fetch the file for a while; None if that is not possible."""
 
 
 def is_lasting(error: Exception) -> bool:
-    """Tell whether a place would say the same at a retry: no such bucket, no permission, an impossible name."""
+    """Whether a retry would fail the same way: no such bucket, no permission, an impossible name."""
     return isinstance(error, _LASTING) or type(error).__name__ == "ParamValidationError"  # botocore's
 
 
 def permission_hint(error: Exception) -> str:
-    """Return what to do where an error is one of permission, for the end of a sentence."""
-    needed = " (the storage connection needs the permission to list, read and write there)"
+    """Return advice for a permission error, for the end of a sentence; else nothing."""
+    needed = " (the storage connection needs permission to list, read and write there)"
     return needed if isinstance(error, PermissionError) else ""

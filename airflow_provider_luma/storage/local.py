@@ -1,4 +1,4 @@
-"""Files on a disk of this machine, or on one that several machines mount."""
+"""Files on a local or network-mounted disk."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pathlib import Path
 
 from airflow_provider_luma.storage.base import Seen, StoredFile, Version
 
-#: One for each folder, never removed: whoever removed it could leave two writers with locks on two files.
+#: One per folder, never removed: removing it could leave two writers holding locks on two different files.
 LOCK_NAME = ".luma_ray.lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-#: A file's time is by the clock of the machine that has the disk; no clocks that work together are this far apart.
+#: A file's time is by the clock of the machine with the disk; clocks of cooperating machines differ by less than this.
 _CLOCKS_APART = timedelta(hours=1)
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 class LocalFile(StoredFile):
     """A file on a mounted disk.
 
-    ``create`` is a hard link, which one writer alone can make, on NFS too; ``replace`` and ``put`` compare and write
-    under an advisory lock of the folder, which a dead process holds no longer.
+    ``create`` makes a hard link, which only one writer can, on NFS too; ``replace`` and ``put`` compare and write under
+    an advisory lock on the folder, which is released when a process dies.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class LocalFile(StoredFile):
 
     @property
     def is_conditional(self) -> bool:
-        """True, but where the file system has no locks, which is logged."""
+        """True; a file system without locks breaks this promise, and is logged."""
         return True
 
     @property
@@ -57,15 +57,15 @@ class LocalFile(StoredFile):
         return LocalFile(self.path.parent)
 
     def beside(self, suffix: str) -> LocalFile:
-        """Return the file whose name is longer by a suffix."""
+        """Return the sibling file with a suffix appended to the name."""
         return LocalFile(self.path.with_name(self.path.name + suffix))
 
     def below(self, relative: str) -> LocalFile:
-        """Return a file below this folder."""
+        """Return a file in this folder."""
         return LocalFile(self.path / relative)
 
     def look(self) -> Seen | None:
-        """Return the size; None where there is no such file."""
+        """Return the size; None if the file does not exist."""
         try:
             size = self.path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
@@ -73,7 +73,7 @@ class LocalFile(StoredFile):
         return Seen(size=size, is_folder=self.path.is_dir())
 
     def read(self, limit: int | None = None) -> bytes | None:
-        """Return the content, or its first bytes; None where there is no such file."""
+        """Return the content, or its first bytes; None if the file does not exist."""
         try:
             with self.path.open("rb") as file:
                 return file.read(-1 if limit is None else limit)
@@ -81,14 +81,14 @@ class LocalFile(StoredFile):
             return None
 
     def read_version(self) -> Version | None:
-        """Return the content and its digest; None where there is no such file."""
+        """Return the content and its digest; None if the file does not exist."""
         content = self.read()
         return None if content is None else Version(content, _token(content))
 
     def create(self, content: bytes) -> str | None:
-        """Write the file where there is none; of several writers one succeeds."""
+        """Write the file if it does not exist; only one of several writers succeeds."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # A link needs no lock; that one can be had is found out here, for later writes need it, after the money.
+        # A link needs no lock; taking it shows before the money is spent that later writes can get it.
         with _locked(self.path.parent) as is_locked, self._written(content, is_locked) as part:
             try:
                 os.link(part, self.path)
@@ -104,7 +104,7 @@ class LocalFile(StoredFile):
         return _token(content)
 
     def replace(self, content: bytes, token: str) -> str | None:
-        """Write the file where its content still has the digest that a token is."""
+        """Write the file if its content's digest still equals the token."""
         if not self.path.parent.is_dir():
             return None
         with _locked(self.path.parent) as is_locked, self._written(content, is_locked) as part:
@@ -117,7 +117,7 @@ class LocalFile(StoredFile):
 
     @contextmanager
     def _written(self, content: bytes, is_locked: bool) -> Iterator[Path]:
-        if is_locked:  # so whoever wrote what is there was killed
+        if is_locked:  # so any partial file here is from a killed writer
             self._remove("part")
         part = self.path.with_name(f"{self._part_prefix}{uuid.uuid4().hex[:8]}.part")
         try:
@@ -130,7 +130,7 @@ class LocalFile(StoredFile):
             part.unlink(missing_ok=True)
 
     def holds(self, size: int, sha256: str, mark: str | None) -> bool:
-        """Tell whether the file's content is the one of a digest."""
+        """Whether the file's content has a digest."""
         seen = self.look()
         if seen is None or seen.is_folder or seen.size != size:
             return False
@@ -139,7 +139,7 @@ class LocalFile(StoredFile):
 
     @contextmanager
     def staged(self, tag: str) -> Iterator[Path]:
-        """Give a hidden file beside this one."""
+        """Provide a hidden temporary file next to this one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f"{self._part_prefix}{tag}.part")
         try:
@@ -148,11 +148,11 @@ class LocalFile(StoredFile):
             part.unlink(missing_ok=True)
 
     def rest(self, tag: str) -> Path:
-        """Return a hidden file beside this one, which goes when the video comes."""
+        """Return a hidden file next to this one, which is removed when the video is delivered."""
         return self.path.with_name(f"{self._part_prefix}{tag}.rest")
 
     def put(self, local: Path, allowed: Callable[[], bool]) -> str | None:
-        """Rename a file of this folder to this one while nobody else can; what killed attempts left goes with it."""
+        """Rename a file in this folder to this one under the lock, and remove what killed attempts left."""
         with local.open("rb") as file:
             os.fsync(file.fileno())
         with _locked(self.path.parent):
@@ -181,7 +181,7 @@ class LocalFile(StoredFile):
         return f".{hashlib.sha256(self.path.name.encode()).hexdigest()[:8]}."
 
     def files_below(self, suffix: str, since: datetime, *, deep: bool) -> Iterator[LocalFile]:
-        """Yield the files whose names end so, but for those that were last written well before."""
+        """Yield the files with a suffix, except those last written well before ``since``."""
         oldest = (since - _CLOCKS_APART).timestamp()
 
         def tell(error: OSError) -> None:
@@ -190,7 +190,7 @@ class LocalFile(StoredFile):
 
         for folder, folders, names in os.walk(
             self.path, onerror=tell
-        ):  # glob passes over what it may not read
+        ):  # glob silently skips folders that it may not read
             if not deep:
                 folders.clear()
             for path in (Path(folder, name) for name in names if name.endswith(suffix)):
@@ -202,7 +202,7 @@ class LocalFile(StoredFile):
                     yield LocalFile(path)
 
     def listed_below(self) -> dict[str, datetime | None]:
-        """Return the paths of all files below, relative to this folder, with their times."""
+        """Return the relative paths of all files in this folder and below, with their times."""
         listed: dict[str, datetime | None] = {}
         for path in self.path.rglob("*"):
             with suppress(FileNotFoundError):
@@ -213,7 +213,7 @@ class LocalFile(StoredFile):
         return listed
 
     def sign(self) -> None:
-        """Return None: a disk signs no URLs."""
+        """Return None: disks have no signed URLs."""
 
 
 def _token(content: bytes) -> str:
@@ -222,9 +222,9 @@ def _token(content: bytes) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Keep every other writer of a folder out, threads and machines alike; the lock ends with the process.
+    """Hold the folder's lock against all other writers, threads and machines alike; it is released with the process.
 
-    False where the file system has no locks.
+    Yields False if the file system has no locks.
     """
     lock = _open_lock(folder / LOCK_NAME)
     is_locked = True
@@ -242,7 +242,7 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def _open_lock(path: Path) -> int:
-    """Open a lock file for whoever may write to its folder, another user of this machine too."""
+    """Open the lock file, shared with whoever may write to its folder, including other users of this machine."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
@@ -262,14 +262,14 @@ def _tell_no_locks(folder: Path) -> None:
     if folder not in _told:
         _told.add(folder)
         log.warning(
-            "The file system of %s has no locks: two tasks that write one record in the same instant are not kept "
-            "apart. Give each task instance an output_path of its own.",
+            "The file system of %s has no locks: two tasks writing the same record at the same time can overwrite each "
+            "other. Give each task instance its own output_path.",
             folder,
         )
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name survive a power cut: money may be spent right after it."""
+    """Make a new name survive a power failure: money may be spent right afterwards."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Objects in S3, GCS, Azure and whatever else fsspec reaches through Airflow's ``ObjectStoragePath``."""
+"""Objects in S3, GCS, Azure and any other fsspec file system, through Airflow's ``ObjectStoragePath``."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from airflow_provider_luma.storage.base import Seen, StoredFile, Version
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
-#: How long a signed URL lives. The vendor fetches a frame when a job leaves its queue and knows a job for an hour;
-#: before that a refused submit may have waited for the request limit to pass.
+#: How long a signed URL is valid, at least. The vendor fetches a frame when a job leaves its queue, and forgets a job
+#: after an hour; before that, the submit may have waited out the rate limit.
 SIGNED_FOR = timedelta(hours=2)
-#: A signature lives some random seconds longer, so that no two signed URLs are alike: a job is then known by its frame.
+#: A URL is valid for up to this much longer, at random, so that no two are alike and its frame identifies a job.
 _SIGNED_MORE = timedelta(hours=1)
 
 _S3 = ("s3", "s3a", "s3n")
 _GCS = ("gs", "gcs")
 _AZURE = ("abfs", "abfss", "adl")
-#: By what a store marks a content: GCS by a digest, S3 and Azure by a text that changes with the content.
+#: Where stores keep a version mark: GCS a digest, S3 and Azure an opaque tag that changes with the content.
 _MARKS = ("md5Hash", "ETag", "etag")
-#: The least that S3 takes as a part of an upload. s3fs would hold up to ten times 50 MB.
+#: S3's minimum for a part of an upload. s3fs itself would buffer up to ten times 50 MB.
 _PIECE = 5 * 1024 * 1024
 _UPLOADS: dict[str, dict[str, int]] = {
     **{scheme: {"chunksize": _PIECE} for scheme in _GCS},
     **{scheme: {"max_concurrency": 2} for scheme in _AZURE},
 }
-#: A record in a store is not read where it was last written this long before what is looked for: no clocks of a worker
-#: and a store, which sign and check times, are that far apart.
+#: Records last written this long before the job in question are skipped. Stores reject requests with times that are
+#: further off, so clocks of a worker and a store differ by less.
 _CLOCKS_APART = timedelta(hours=1)
 
-#: Stores that have no conditional writes, and of which this was said in the log.
+#: Stores without conditional writes, already logged as such.
 _unconditional: set[str] = set()
 
 log = logging.getLogger(__name__)
@@ -55,19 +55,19 @@ def open_object(uri: str, conn_id: str | None) -> ObjectFile:
     from airflow.sdk import ObjectStoragePath
 
     path = ObjectStoragePath(uri, conn_id=conn_id)
-    path.fs  # noqa: B018 - where the file system or its connection is missing, it is told here
+    path.fs  # noqa: B018 - raises here if the file system or its connection is missing
     return (_S3File if path.protocol in _S3 else ObjectFile)(path)
 
 
 @dataclass(frozen=True)
 class ObjectFile(StoredFile):
-    """An object of any store. GCS and Azure create conditionally; replacing compares first, and then writes."""
+    """An object in any store. GCS and Azure create conditionally; replacing compares, then writes."""
 
     path: ObjectStoragePath
 
     @property
     def is_conditional(self) -> bool:
-        """False: what is known to create conditionally may still not replace so."""
+        """False: even the stores that create conditionally do not replace conditionally here."""
         return False
 
     @property
@@ -88,26 +88,26 @@ class ObjectFile(StoredFile):
 
     @property
     def parent(self) -> ObjectFile:
-        """The object's folder, as far as stores have them."""
+        """The object's folder, or what passes for one in a store."""
         return type(self)(self.path.parent)
 
     def beside(self, suffix: str) -> ObjectFile:
-        """Return the object whose name is longer by a suffix."""
+        """Return the sibling object with a suffix appended to the name."""
         return type(self)(self.path.parent / (self.path.name + suffix))
 
     def below(self, relative: str) -> ObjectFile:
-        """Return an object below this folder."""
+        """Return an object in this folder."""
         return type(self)(self.path / relative)
 
     @property
     def _fs(self) -> Any:
-        """The file system with its listings forgotten, so that what others wrote meanwhile is seen."""
+        """The file system with its listing cache cleared, so that other writers' changes are visible."""
         fs = self.path.fs
         fs.invalidate_cache()
         return fs
 
     def look(self) -> Seen | None:
-        """Return size and mark; None where there is no such object."""
+        """Return size and mark; None if the object does not exist."""
         try:
             info = self._fs.info(self.path.path)
         except FileNotFoundError:
@@ -117,7 +117,7 @@ class ObjectFile(StoredFile):
         return Seen(None if size is None else int(size), mark, info["type"] == "directory")
 
     def read(self, limit: int | None = None) -> bytes | None:
-        """Return the content, or its first bytes; None where there is no such object."""
+        """Return the content, or its first bytes; None if the object does not exist."""
         part = {} if limit is None else {"start": 0, "end": limit}
         try:
             return bytes(self._fs.cat_file(self.path.path, **part))
@@ -125,12 +125,12 @@ class ObjectFile(StoredFile):
             return None
 
     def read_version(self) -> Version | None:
-        """Return the content and its digest; None where there is no such object."""
+        """Return the content and its digest; None if the object does not exist."""
         content = self.read()
         return None if content is None else Version(content, _token(content))
 
     def create(self, content: bytes) -> str | None:
-        """Write the object where there is none."""
+        """Write the object if it does not exist."""
         if self._is_object_store:
             try:
                 with _plain_errors():
@@ -145,7 +145,7 @@ class ObjectFile(StoredFile):
         return _token(content)
 
     def replace(self, content: bytes, token: str) -> str | None:
-        """Write the object where its content still has the digest that a token is."""
+        """Write the object if its content's digest still equals the token."""
         there = self.read_version()
         if there is None or there.token != token:
             return None
@@ -156,15 +156,15 @@ class ObjectFile(StoredFile):
         if self._store not in _unconditional:
             _unconditional.add(self._store)
             log.warning(
-                "The store of %s has no conditional writes: two tasks that write one record in the same instant are "
-                "not kept apart. Give each task instance an output_path of its own.",
+                "The store of %s has no conditional writes: two tasks writing the same record at the same time can "
+                "overwrite each other. Give each task instance its own output_path.",
                 self,
             )
 
     def holds(self, size: int, sha256: str, mark: str | None) -> bool:
-        """Tell whether the object's content is the one of a digest, by the store's mark where that is the same.
+        """Whether the object's content has a digest; not read if the store's mark is unchanged.
 
-        Another mark proves nothing: a copy of the content, or a backup that was restored, has another ETag.
+        A different mark proves nothing: a copy, or a restored backup, of the same content has another ETag.
         """
         seen = self.look()
         if seen is None or seen.is_folder or seen.size != size:
@@ -176,12 +176,12 @@ class ObjectFile(StoredFile):
 
     @contextmanager
     def staged(self, tag: str) -> Iterator[Path]:
-        """Give a file in a temporary folder."""
+        """Provide a file in a temporary folder."""
         with TemporaryDirectory(prefix="luma_ray_") as folder:
             yield Path(folder) / "video.part"
 
     def put(self, local: Path, allowed: Callable[[], bool]) -> str | None:
-        """Upload a file; the store shows it when the upload has ended."""
+        """Upload a file; it becomes visible when the upload is complete."""
         if not allowed():
             return None
         how = _UPLOADS.get(self.path.protocol, {})
@@ -199,7 +199,7 @@ class ObjectFile(StoredFile):
         return True
 
     def _put(self, put: Callable[[str], object]) -> None:
-        """Put an object into its place: at once where it appears whole by itself, else under another name first."""
+        """Write an object atomically: directly in an object store, elsewhere under another name that is then moved."""
         fs, place = self.path.fs, self.path.path
         with _plain_errors():
             if self._is_object_store:
@@ -217,7 +217,7 @@ class ObjectFile(StoredFile):
                 raise
 
     def files_below(self, suffix: str, since: datetime, *, deep: bool) -> Iterator[ObjectFile]:
-        """Yield the objects whose names end so; where the store dates them, old ones are left out."""
+        """Yield the objects with a suffix, except those last written well before ``since``, if the store dates them."""
 
         def tell(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError):
@@ -233,21 +233,21 @@ class ObjectFile(StoredFile):
                     yield self.below(f"{place[len(top) :]}/{name}".lstrip("/"))
 
     def listed_below(self) -> dict[str, datetime | None]:
-        """Return the paths of all objects below, relative to this one, with their times where the store dates them."""
+        """Return the relative paths of all objects in this folder and below, with their times if the store has them."""
         root = self.path.path.rstrip("/") + "/"
         found = self._fs.find(root, detail=True)
         return {path.removeprefix(root): _written(info) for path, info in found.items()}
 
     def sign(self) -> str | None:
-        """Return a URL that is good for about two hours and like no other; None where the store signs none."""
+        """Return a unique URL that is valid for two to three hours; None if the store cannot sign one."""
         signer = logging.getLogger("botocore.auth")  # logs signatures at DEBUG
         level = signer.level
         signer.setLevel(logging.INFO)
         seconds = SIGNED_FOR + random.random() * _SIGNED_MORE
         try:
             url = self.path.fs.sign(self.path.path, expiration=int(seconds.total_seconds()))
-        except Exception as error:  # every store says no in its own way, be it for want of a key
-            log.info("No URL of %s can be signed (%s).", self, type(error).__name__)
+        except Exception as error:  # each store fails in its own way, some for lack of a key
+            log.info("No URL can be signed for %s (%s).", self, type(error).__name__)
             return None
         finally:
             signer.setLevel(level)
@@ -255,14 +255,14 @@ class ObjectFile(StoredFile):
 
 
 class _S3File(ObjectFile):
-    """An object in S3, whose every write can be made to depend on what is there (``If-None-Match``, ``If-Match``)."""
+    """An object in S3, where every write can be conditional (``If-None-Match``, ``If-Match``)."""
 
     @property
     def is_conditional(self) -> bool:
         return self._store not in _unconditional
 
     def read_version(self) -> Version | None:
-        # The mark first: a content that is newer than its mark makes the write fail, which is the safe way round.
+        # The mark first: if the content is newer than its mark, the conditional write fails, which is safe.
         seen = self.look()
         if seen is None or seen.is_folder:
             return None
@@ -282,7 +282,7 @@ class _S3File(ObjectFile):
         return written and f"ETag:{written}"
 
     def _write(self, content: bytes | Path, expected: str | None) -> str | None:
-        """Write where the object has the expected ETag, or where there is none; return its new ETag."""
+        """Write if the object has the expected ETag (None: if it does not exist), and return its new ETag."""
         try:
             if self.is_conditional:
                 condition = {"IfMatch": expected} if expected else {"IfNoneMatch": "*"}
@@ -294,7 +294,7 @@ class _S3File(ObjectFile):
             elif _code(error) in _CONDITION_LOST or isinstance(error, FileExistsError):
                 return None
             elif isinstance(error, FileNotFoundError) and expected and self.look() is None:
-                return None  # what was there is gone
+                return None  # the object has been deleted
             else:
                 raise
         finally:
@@ -332,12 +332,12 @@ class _S3File(ObjectFile):
             raise
 
 
-#: 412, and 409 where another conditional write of the same object is under way.
+#: 412, and 409 while another conditional write of the same object is in progress.
 _CONDITION_LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 
 def _code(error: OSError) -> str:
-    """Return S3's error code, where there is one."""
+    """Return S3's error code, if there is one."""
     response = getattr(error.__cause__, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
@@ -352,7 +352,7 @@ def _token(content: bytes) -> str:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Turn whatever a store's own libraries raise into OSError."""
+    """Turn whatever a store's libraries raise into OSError."""
     try:
         yield
     except OSError:
@@ -362,6 +362,6 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _written(info: Mapping[str, Any]) -> datetime | None:
-    """Return when a store says that an object was last written; None where that is no certain moment."""
+    """Return when an object was last written according to its store; None if that is missing or has no time zone."""
     written = info.get("LastModified") or info.get("last_modified") or info.get("mtime")
     return written if isinstance(written, datetime) and written.tzinfo else None

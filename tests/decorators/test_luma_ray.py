@@ -98,15 +98,15 @@ async def _coroutine() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("returned", "sentence"),
     [
-        (None, r"clip\(\) returned NoneType, and @task\.luma_ray needs a dict of inputs"),
-        ("a prompt", r"clip\(\) returned str, and"),
-        ([{"prompt": "p"}], r"clip\(\) returned list, and"),
+        (None, r"clip\(\) returned NoneType, but @task\.luma_ray needs a dict of inputs"),
+        ("a prompt", r"clip\(\) returned str, but"),
+        ([{"prompt": "p"}], r"clip\(\) returned list, but"),
         (
             {"promt": "p"},
-            r"clip\(\) returned 'promt', which is no input: a callable returns some of prompt, ",
+            r"clip\(\) returned 'promt', which is not an input: a callable returns some of prompt, ",
         ),
-        ({"prompt": "p", "timeout": 5}, r"returned 'timeout', which it may not"),
-        ({"luma_ray_conn_id": "other"}, r"returned 'luma_ray_conn_id', which it may not"),
+        ({"prompt": "p", "timeout": 5}, r"returned 'timeout', which is not an input"),
+        ({"luma_ray_conn_id": "other"}, r"returned 'luma_ray_conn_id', which is not an input"),
         ({"prompt": "p"}, r"start_frame, output_path came neither from clip\(\) nor from @task\.luma_ray"),
         ({}, r"prompt, start_frame, output_path came neither"),
         ({"prompt": 7, "start_frame": "f.jpg", "output_path": "/videos/o.mp4"}, r"prompt=7 is wrong"),

@@ -24,7 +24,9 @@ def test_a_triggerer_that_cannot_read_the_connection_wakes_the_worker_now_and_th
     cluster.start("triggerer", settings={f"AIRFLOW_CONN_{run.run_id.upper()}": empty})
 
     def is_told() -> bool:
-        return "cannot ask about it, see its log. Deferring again." in cluster.log_of(run.dag_id, run.run_id)
+        return "could not poll the job, see its log. Deferring again." in cluster.log_of(
+            run.dag_id, run.run_id
+        )
 
     cluster.wait("the task says so and sleeps again", is_told)
     runs.wait_deferred(run, 1)

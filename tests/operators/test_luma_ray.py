@@ -711,7 +711,7 @@ def huge(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"prompt": ""}, r"prompt='' is wrong: give a text"),
+        ({"prompt": ""}, r"prompt='' is wrong: give a non-empty string"),
         ({"prompt": "  "}, r"prompt='  ' is wrong"),
         ({"prompt": 7}, r"prompt=7 is wrong"),
         ({"start_frame": None}, r"start_frame=None is wrong.*sample picture and charge"),
@@ -736,7 +736,7 @@ def huge(tmp_path: Path) -> Path:
         ({"output_path": lambda tmp: tmp}, r"output_path=.* ending in '\.mp4', or in '/' for a folder"),
         (
             {"output_path": "/clips/shoe.mov"},
-            r"shoe\.mov' is wrong: give a path that ends in '\.mp4'",
+            r"shoe\.mov' is wrong: give a path ending in '\.mp4'",
         ),
         ({"output_path": folder_named_mp4}, r"output_path=.* is a directory\.\n.*\nEnd it with '/'"),
         ({"loop": "false"}, r"loop='false' is wrong: give True or False"),
@@ -891,9 +891,7 @@ def test_a_dry_run_tells_and_sends_nothing(
     assert "A slow orbit" in told
     assert "1.60 USD" in told
     if is_there and not is_folder:
-        assert (
-            f"is there; on record: job {simulator.jobs[0].request_id} of clips.generate in run run_1" in told
-        )
+        assert f"exists; on record: job {simulator.jobs[0].request_id} of clips.generate in run run_1" in told
 
 
 def test_a_dry_run_tells_what_is_wrong(frame: Path, clip: Path) -> None:

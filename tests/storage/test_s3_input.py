@@ -68,13 +68,13 @@ def test_no_permission_to_write(bucket: Bucket, simulator: Simulator) -> None:
     bucket.deny("s3:PutObject")
     text = refused(simulator)
     assert f"output_path '{VIDEO}' cannot be written" in text
-    assert "needs the permission to list, read and write there" in text
+    assert "needs permission to list, read and write there" in text
 
 
 def test_no_permission_to_read_the_record_is_not_its_absence(bucket: Bucket, simulator: Simulator) -> None:
     attempt()
     bucket.deny("s3:GetObject")
-    with pytest.raises(LumaRayRecordError, match="needs the permission to list, read and write"):
+    with pytest.raises(LumaRayRecordError, match="needs permission to list, read and write"):
         attempt()
     assert simulator.charges == 1
 
@@ -92,7 +92,7 @@ def test_no_permission_to_read_the_record_is_not_its_absence(bucket: Bucket, sim
             "is larger than 20 MB",
         ),
         (lambda bucket: bucket.delete("frames/f.jpg"), "does not exist"),
-        (lambda bucket: bucket.deny("s3:GetObject"), "cannot be read: .* needs the permission"),
+        (lambda bucket: bucket.deny("s3:GetObject"), "cannot be read: .* needs permission"),
     ],
     ids=["text", "empty", "large", "missing", "denied"],
 )
@@ -220,5 +220,5 @@ def test_neighbours_that_cannot_be_listed_are_not_absent(bucket: Bucket, gate: G
     gate.refuse(r"GET /media\?list-type")
     folder = open_file("s3://store@media/clips/") if shared else None
     ledger = Ledger(ME, open_file("s3://store@media/clips/run/a.mp4"), None, shared=folder)
-    with pytest.raises(LumaRayRecordError, match=r"cannot be listed: .* needs the permission to list"):
+    with pytest.raises(LumaRayRecordError, match=r"cannot be listed: .* needs permission to list"):
         list(ledger.neighbours(datetime.now(UTC)))
