@@ -1,4 +1,4 @@
-"""When a balance has crossed a threshold: one rule for the sensor and the triggers. Pure."""
+"""When a balance has reached a threshold: one rule for the sensor and the triggers. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CreditThreshold:
 
     @classmethod
     def parse(cls, amount: object, direction: str, include_free_credits: bool) -> Self:
-        """Check the arguments of a user.
+        """Check a user's arguments.
 
         :raises LumaRayConfigurationError: names the argument, its value and what would be right
         """
@@ -48,6 +48,6 @@ class CreditThreshold:
         return credits.total if self.include_free_credits else credits.paid
 
     def is_reached(self, credits: Credits) -> bool:
-        """Tell whether the balance is at the threshold or beyond it."""
+        """Whether the balance has reached the threshold."""
         balance = self.balance(credits)
         return balance >= self.amount if self.direction == "above" else balance <= self.amount

@@ -1,7 +1,7 @@
 """The request history: finding a job whose answer was lost. Pure.
 
-Known from the vendor's SDK 1.3.0 (``segmind/generations.py``); its envelope is not documented, so the rows are the
-first list of objects in the reply.
+Known from the vendor's SDK 1.3.0 (``segmind/generations.py``). Its envelope is undocumented, so the first list of
+requests in the reply is taken for the rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from airflow_provider_luma.segmind.walk import walk
 
 #: How far apart the vendor's clock and the time of an intent may be.
 CLOCK_SKEW = timedelta(minutes=2)
-#: More than a person compares by hand.
+#: As many as a person wants to compare by hand.
 _MOST_NEAR_MATCHES = 3
 
 _STATES = {
@@ -39,12 +39,12 @@ class HistoryEntry:
 
     :param request_id: the job's id
     :param model: the model's slug
-    :param state: PENDING is given as PROCESSING
-    :param body_sha256: digest of the inputs as sent; None where the row has none
-    :param created: when the vendor took the job; None where the row does not tell
+    :param state: the status; PENDING is mapped to PROCESSING
+    :param body_sha256: digest of the inputs as sent; None if the row has none
+    :param created: when the vendor accepted the job; None if the row does not say
     :param cost: US dollars charged
     :param output_url: where the video is
-    :param error: the vendor's text of a FAILED job, redacted
+    :param error: the vendor's error text for a FAILED job, redacted
     """
 
     request_id: str
@@ -62,10 +62,10 @@ class HistoryEntry:
 
 
 class NearMatch(NamedTuple):
-    """A request that could be the one looked for, but for one thing; its text is for an error message.
+    """A request that matches in all but one respect; ``str()`` is for error messages.
 
     :param entry: the request
-    :param difference: the one thing that is not as it should be
+    :param difference: how it fails to match
     """
 
     entry: HistoryEntry
@@ -76,7 +76,7 @@ class NearMatch(NamedTuple):
 
 
 def body_digest(body: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a request body, the same for the same inputs in any order and number format."""
+    """Return a request body's SHA-256, independent of key order and number format."""
     exact = json.loads(json.dumps(body, default=float), parse_int=float)
     return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()
 
@@ -84,8 +84,8 @@ def body_digest(body: Mapping[str, Any]) -> str:
 def parse_rows(reply: Reply) -> list[HistoryEntry]:
     """Return the rows of a history page, one for each request.
 
-    :raises LumaRayUnavailable: the reply holds no list of requests, or one whose id cannot be read, so that it does not
-        show what is absent
+    :raises LumaRayUnavailable: there is no list of requests in the reply, or an id in it cannot be read: then a missing
+        job proves nothing
     """
     rows = _find_rows(reply.json()) if reply.status == 200 else None
     if rows is None:
@@ -98,11 +98,11 @@ def parse_rows(reply: Reply) -> list[HistoryEntry]:
 
 
 def parse_one(reply: Reply, request_id: str) -> HistoryEntry | None:
-    """Return the row of one request; None where the history does not have it.
+    """Return the row of one request; None if the history does not have it.
 
-    :raises LumaRayUnavailable: neither the row nor a clear not-found
+    :raises LumaRayUnavailable: neither the row nor an unambiguous "not found"
     """
-    if reply.status == 404 and reply.object():  # a page without JSON is not the vendor's word
+    if reply.status == 404 and reply.object():  # a 404 without JSON is a gateway's, not the vendor's
         return None
     if reply.status == 200:
         for value in walk(reply.json()):
@@ -122,12 +122,12 @@ def matches(
 ) -> list[HistoryEntry]:
     """Return the rows that can be the lost job: same model and inputs, created in time, nobody else's.
 
-    :param rows: of the history
+    :param rows: rows of the history
     :param model: the model's slug
     :param body_sha256: digest of the inputs as sent
     :param since: the time of the intent, by the vendor's clock
     :param claimed: ids of other tasks' jobs
-    :param until: after which the job cannot have been created; None: open
+    :param until: when the job was created at the latest; None: open
     """
     return [
         row
@@ -147,8 +147,7 @@ def near_matches(
 ) -> list[NearMatch]:
     """Return up to three rows that fail to match in one respect only, those with the same inputs first.
 
-    They are for a person to judge, and reason enough not to report that there is no such job. The parameters are those
-    of ``matches``.
+    A person has to judge them; they rule out reporting that there is no such job. Parameters as for ``matches``.
     """
     same_inputs, unknown_inputs, other_inputs = [], [], []
     for row in _unclaimed(rows, model, claimed):
@@ -164,7 +163,7 @@ def near_matches(
 
 
 def _missed(row: HistoryEntry, since: datetime, until: datetime | None) -> str | None:
-    """Say how a row misses the time in which the job was created; None where it does not."""
+    """Say how a row is outside the time in which the job was created; None if it is inside."""
     if row.created is None:
         return "created at an unknown time"
     if row.created < since - CLOCK_SKEW:
@@ -180,7 +179,7 @@ def _unclaimed(rows: Iterable[HistoryEntry], model: str, claimed: Iterable[str])
 
 
 def _find_rows(value: object) -> list[dict[str, Any]] | None:
-    """Return the first list of requests; an empty one only where there is no other list of objects."""
+    """Return the first list of requests, or an empty list if all lists are empty; None if unclear."""
     lists = [item for item in walk(value, into_lists=False) if isinstance(item, list)]
     for rows in lists:
         if rows and all(isinstance(row, dict) for row in rows) and any(row.get("request_id") for row in rows):

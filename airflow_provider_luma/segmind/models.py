@@ -1,6 +1,6 @@
-"""The catalogue: what each model takes, costs and how long it usually runs.
+"""The catalogue: each model's fields, its price, and how long its jobs usually run.
 
-Facts from https://www.segmind.com/models/luma-ray-img-2-video and its neighbours, compiled 2026-11-22.
+Facts from https://www.segmind.com/models/luma-ray-img-2-video and the other models' pages, compiled 2026-11-22.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ CATALOGUE = {
 
 
 def advice(slug: str) -> str:
-    """Return what to do about a slug that the vendor does not serve."""
+    """Return advice on a slug that the vendor does not serve."""
     if slug == DEFAULT_MODEL:  # Luma has withdrawn Ray 2 in places
         return f"{slug!r} is retired there; its successor is {SUCCESSOR!r}."
     if near := get_close_matches(slug, CATALOGUE, n=1):
@@ -87,7 +87,7 @@ def advice(slug: str) -> str:
 
 
 def model_info(slug: str) -> Model:
-    """Return the catalogue's entry; for an unknown slug one that is assumed to work like the default model."""
+    """Return the catalogue's entry; an unknown slug is assumed to work like the default model, its price unknown."""
     default = CATALOGUE[DEFAULT_MODEL]
     return CATALOGUE.get(slug) or Model(
         slug=slug,

@@ -1,18 +1,18 @@
-"""Amounts of US dollars: read exactly, and written out for people. Pure."""
+"""Amounts in US dollars: parsed exactly, and formatted for people. Pure."""
 
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
-#: An amount with more digits before the point is a mistake, and could not be written as a float everywhere.
+#: An amount with more digits before the decimal point is a mistake, and may not survive as a float.
 _MONEY_DIGITS = 12
-#: The vendor counts to ten decimals; four tell the prices per clip apart (0.675) without drowning the reader.
+#: The vendor counts to ten decimals; four are enough for the prices per clip (0.675) and still readable.
 _SHOWN = Decimal("0.0001")
 _CENT = Decimal("0.01")
 
 
 def money(value: object) -> Decimal | None:
-    """Return an amount of US dollars; None where the value is not a finite number."""
+    """Parse an amount in US dollars; None if the value is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
@@ -23,7 +23,7 @@ def money(value: object) -> Decimal | None:
 
 
 def usd(amount: Decimal | None) -> str:
-    """Write an amount for a message: "1.60 USD", "0.675 USD"; "unknown" where there is none."""
+    """Format an amount for a message: "1.60 USD", "0.675 USD", or "unknown" for None."""
     if amount is None:
         return "unknown"
     shown = amount.quantize(_SHOWN, ROUND_HALF_EVEN) + 0  # -0.0000 would show its sign

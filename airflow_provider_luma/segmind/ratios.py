@@ -1,4 +1,4 @@
-"""Aspect ratios: how much of a frame one cuts off, and which cuts off least. Pure."""
+"""Aspect ratios: how much of a frame one crops, and which crops least. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Shape = tuple[int, int]
 
 
 def cut_off(shape: Shape, ratio: str) -> float:
-    """Return which share of a frame a ratio cuts off; none where the ratio is not one that can be read.
+    """Return the share of a frame that a ratio crops; 0 if the ratio cannot be parsed.
 
     :param shape: the frame's width and height
     :param ratio: width to height, such as 16:9
@@ -21,5 +21,5 @@ def cut_off(shape: Shape, ratio: str) -> float:
 
 
 def nearest(shape: Shape, ratios: Iterable[str]) -> str:
-    """Return the ratio that cuts off least of a frame."""
+    """Return the ratio that crops least of a frame."""
     return min(ratios, key=lambda ratio: cut_off(shape, ratio))

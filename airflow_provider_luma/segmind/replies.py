@@ -30,20 +30,20 @@ from airflow_provider_luma.segmind.money import money
 from airflow_provider_luma.segmind.redaction import redact
 from airflow_provider_luma.segmind.urls import drop_frames, output_url, parse_url
 
-#: 4xx codes by which a gateway says that it lost the outcome, not that the vendor refused.
+#: 4xx codes that mean that a gateway lost the outcome, not that the vendor refused.
 _UNKNOWN_OUTCOME_4XX = (408, 499)
-#: The codes under which the vendor itself reports COMPLETED and FAILED.
+#: The HTTP statuses with which the vendor itself reports COMPLETED and FAILED.
 _OUTCOME_STATUSES = (200, 422)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One HTTP reply, read whole.
+    """A complete HTTP reply.
 
     :param status: the HTTP status
-    :param headers: the headers, looked up without regard to case
+    :param headers: the headers, case-insensitive
     :param body: the bytes
-    :param received_at: when it came, by the vendor's clock as far as that is known
+    :param received_at: when it arrived, by the vendor's clock if known
     """
 
     status: int
@@ -52,19 +52,19 @@ class Reply:
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
 
     def json(self) -> Any:
-        """Return the parsed body, numbers with a point as Decimal; None where it is not JSON."""
+        """Return the parsed body, with non-integers as Decimal; None if it is not JSON."""
         try:
             return json.loads(self.body, parse_float=Decimal)
         except (ValueError, RecursionError):
             return None
 
     def object(self) -> dict[str, Any]:
-        """Return the body where it is a JSON object, else an empty dict."""
+        """Return the body if it is a JSON object, else an empty dict."""
         parsed = self.json()
         return parsed if isinstance(parsed, dict) else {}
 
     def error_text(self) -> str:
-        """Return the vendor's words, redacted; a page or another shape is only named."""
+        """Return the vendor's error text, redacted; anything else is only described."""
         error = self.object().get("error")
         if isinstance(error, dict):
             error = error.get("message", error)
@@ -81,7 +81,7 @@ class Reply:
         return parse_id(self.object().get("request_id"))
 
     def header_id(self) -> str | None:
-        """Return ``x-request-id``, which is the job's or one that a gateway gave the HTTP request."""
+        """Return ``x-request-id``: the job's, or a gateway's for the HTTP request."""
         return parse_id(self.headers.get("x-request-id"))
 
     def reset_at(self) -> datetime | None:
@@ -90,15 +90,15 @@ class Reply:
 
 
 class VendorStatus(StrEnum):
-    """A job's state in the vendor's words, and two for what the vendor did not say."""
+    """A job's status in the vendor's words, and two of ours."""
 
     QUEUED = "QUEUED"
     PROCESSING = "PROCESSING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
-    #: No usable word: still running, as far as anyone knows.
+    #: No usable status: presumably still running.
     UNKNOWN = "UNKNOWN"
-    #: 404: expired after an hour, not there yet, or never existed.
+    #: 404: expired after an hour, not visible yet, or never existed.
     NOT_FOUND = "NOT_FOUND"
 
 
@@ -106,11 +106,11 @@ class VendorStatus(StrEnum):
 class JobStatus:
     """The answer to one poll.
 
-    :param state: where the job stands
-    :param error: the vendor's text of a FAILED job, redacted
+    :param state: the job's status
+    :param error: the vendor's error text for a FAILED job, redacted
     :param cost: US dollars charged
     :param remaining_credits: the balance after the job in US dollars
-    :param output_url: where the video is; the status call itself does not tell
+    :param output_url: where the video is; never from the status call itself
     """
 
     state: VendorStatus
@@ -124,8 +124,8 @@ class JobStatus:
 class JobResult:
     """The result of a job.
 
-    :param state: where the job stands
-    :param url: where the video is; None where the reply names no URL that could be it
+    :param state: the job's status
+    :param url: where the video is; None if the reply names no URL that could be it
     :param cost: US dollars charged
     :param remaining_credits: the balance after the job in US dollars
     :param body: the whole reply, for the record
@@ -152,8 +152,8 @@ class JobResult:
 class Credits:
     """The workspace's balance in US dollars.
 
-    :param paid: bought credits
-    :param free: given ones
+    :param paid: purchased credits
+    :param free: free credits
     """
 
     paid: Decimal
@@ -161,7 +161,7 @@ class Credits:
 
     @property
     def total(self) -> Decimal:
-        """What can be spent, presumably the sum of both."""
+        """What can be spent: presumably the sum of both."""
         return self.paid + self.free
 
 
@@ -171,7 +171,7 @@ def parse_submit(reply: Reply, model: str) -> str:
     :param model: the slug that was asked for
     :raises LumaRayRefused: the vendor refused; nothing was bought
     :raises LumaRayRateLimited: 429; nothing was bought
-    :raises LumaRaySubmitUnknown: any other answer: perhaps bought
+    :raises LumaRaySubmitUnknown: any other answer: it may have been bought
     """
     request_id = reply.named_id()
     if request_id and (reply.status < 300 or reply.status == 422):
@@ -183,19 +183,18 @@ def submit_error(reply: Reply, model: str, request_id: str | None = None) -> Lum
     """Return the error for a v1 or v2 submit that was not accepted: refused, rate-limited, or of unknown outcome.
 
     :param model: the slug that was asked for
-    :param request_id: of the job that FAILED, for a refusal on v1
+    :param request_id: the FAILED job's, for a refusal on v1
     """
     if reply.status == 429:
         return rate_limited(reply)
     body = reply.object()
-    # A reply that names a job in an unreadable way is no refusal.
+    # A reply with an unreadable job id is not a refusal.
     names_none = not body.get("request_id") or reply.named_id()
     refused = 400 <= reply.status < 500 and reply.status not in _UNKNOWN_OUTCOME_4XX
     if names_none and (refused or (reply.status < 300 and body.get("error"))):
         return refusal(reply, request_id, model)
     return LumaRaySubmitUnknown(
-        f"The submit got HTTP {reply.status} and {reply.error_text()}, which does not tell whether the job was "
-        "bought.",
+        f"The submit got HTTP {reply.status} and {reply.error_text()}, which does not say whether the job was bought.",
         status_code=reply.status,
         hint=reply.named_id() or reply.header_id(),
     )
@@ -229,7 +228,7 @@ def refusal(reply: Reply, request_id: str | None = None, model: str | None = Non
     elif reply.status in (404, 410):
         kind = LumaRayModelUnavailable
         remedy = (
-            "Check the URLs in the connection: the call is not known there."
+            "Check the URLs in the connection: the host does not know this call."
             if model is None
             else advice(model)
         )
@@ -242,7 +241,7 @@ def refusal(reply: Reply, request_id: str | None = None, model: str | None = Non
 
 
 def unusable(reply: Reply, what: str) -> LumaRayError:
-    """Return the error for a free call whose reply cannot be used."""
+    """Return the error for a free call with an unusable reply."""
     if reply.status == 429:
         return rate_limited(reply)
     if reply.status in (401, 403):
@@ -254,10 +253,10 @@ def unusable(reply: Reply, what: str) -> LumaRayError:
 
 
 def parse_status(reply: Reply, request_id: str) -> JobStatus:
-    """Read a poll's reply. Whatever is in doubt means that the job is still running.
+    """Parse a poll's reply. When in doubt, the job is still running.
 
-    COMPLETED and FAILED count under any HTTP status where the body names the job; where it names none, only under the
-    vendor's own, for the body may be a gateway's.
+    COMPLETED and FAILED count with any HTTP status if the body names the job. If it names none, the body may be a
+    gateway's, and they count only with the vendor's own statuses.
 
     :raises LumaRayAuthenticationError: 401 or 403
     :raises LumaRayRateLimited: 429
@@ -272,7 +271,7 @@ def parse_status(reply: Reply, request_id: str) -> JobStatus:
         return _outcome(VendorStatus(word), body)
     if reply.status in (401, 403, 429):
         raise unusable(reply, "The status call")
-    if reply.status == 404 and body and may_be_ours:  # a page without JSON is not the vendor's word
+    if reply.status == 404 and body and may_be_ours:  # a 404 without JSON is a gateway's, not the vendor's
         return JobStatus(VendorStatus.NOT_FOUND)
     if reply.status == 200 and may_be_ours and word in (VendorStatus.QUEUED, VendorStatus.PROCESSING):
         return JobStatus(VendorStatus(word))
@@ -295,7 +294,7 @@ def _outcome(state: VendorStatus, body: dict[str, Any]) -> JobStatus:
 
 
 def parse_result(reply: Reply, request_id: str) -> JobResult:
-    """Read a result, and where the video is.
+    """Parse a result, and find the video's URL.
 
     :raises LumaRayAuthenticationError: 401 or 403
     :raises LumaRayRateLimited: 429
@@ -311,9 +310,10 @@ def parse_result(reply: Reply, request_id: str) -> JobResult:
 
 
 def parse_credits(reply: Reply) -> Credits:
-    """Read the balance.
+    """Parse the balance.
 
     :raises LumaRayAuthenticationError: 401 or 403
+    :raises LumaRayRateLimited: 429
     :raises LumaRayUnavailable: no balance in the reply, or one that is not a finite number
     """
     body = reply.object()
@@ -327,6 +327,7 @@ def parse_upload(reply: Reply) -> str:
     """Return the uploaded asset's URL.
 
     :raises LumaRayRefused: the vendor refused the file
+    :raises LumaRayRateLimited: 429
     :raises LumaRayUnavailable: no URL in the reply
     """
     body = reply.object()
@@ -340,7 +341,7 @@ def parse_upload(reply: Reply) -> str:
 
 
 def parse_time(value: object) -> datetime | None:
-    """Read an ISO 8601 text or a Unix time in seconds or milliseconds as a UTC datetime."""
+    """Parse ISO 8601 text, or a Unix time in seconds or milliseconds, as a UTC datetime; None if it is neither."""
     try:
         if isinstance(value, int | Decimal) and not isinstance(value, bool):
             seconds = float(value)

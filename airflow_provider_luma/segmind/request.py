@@ -20,12 +20,12 @@ class GenerationRequest:
 
     :param model: the model's slug
     :param prompt: what to render
-    :param start_frame: a URL, bare base64, or None for models that make video from text alone
+    :param start_frame: a URL, bare base64, or None for models that need only text
     :param loop: whether the clip ends where it began
     :param resolution: 540p, 720p, 1080p or 4k, where the model offers them
     :param aspect_ratio: width to height, such as 16:9
     :param concepts: camera moves
-    :param extra_parameters: further body fields, passed through unchanged
+    :param extra_parameters: additional body fields, passed through unchanged
     """
 
     model: str
@@ -38,7 +38,7 @@ class GenerationRequest:
     extra_parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
-        """Return the body without the frame, and without the defaults of fields that the model does not list."""
+        """Return the body without the frame, and without default values of fields that the model does not list."""
         model = model_info(self.model)
         ours: dict[str, Any] = {"prompt": self.prompt}
         for name, default in (("loop", False), ("resolution", "720p"), ("aspect_ratio", "1:1")):
@@ -49,26 +49,24 @@ class GenerationRequest:
             ours["concepts"] = list(self.concepts)
         managed = {"prompt", "loop", "resolution", "aspect_ratio", "concepts", model.frame_field}
         if clash := sorted(managed & set(self.extra_parameters)):
-            raise LumaRayConfigurationError(
-                f"extra_parameters names {clash}, which have arguments of their own."
-            )
+            raise LumaRayConfigurationError(f"extra_parameters has {clash}, which have their own arguments.")
         try:
             json.dumps(dict(self.extra_parameters), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise LumaRayConfigurationError(
-                f"extra_parameters={dict(self.extra_parameters)!r} is wrong: give values that JSON has ({error})."
+                f"extra_parameters={dict(self.extra_parameters)!r} is wrong: give JSON values ({error})."
             ) from None
         return ours | dict(self.extra_parameters)
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON body of the submit."""
+        """Return the submit's JSON body."""
         body = self.parameters()
         if self.start_frame is not None:
             body[model_info(self.model).frame_field] = self.start_frame
         return body
 
     def doubts(self) -> list[str]:
-        """List what the vendor does not document, as warnings, for the vendor has the last word."""
+        """Return warnings about undocumented values; only warnings, as the vendor has the last word."""
         model = model_info(self.model)
         if not model.values:
             return [f"model {self.model!r} is not in the catalogue; its price is unknown"]
@@ -83,5 +81,5 @@ class GenerationRequest:
                     f"{name}={unknown} is not among the documented values: {', '.join(allowed or ())}"
                 )
             elif name not in model.fields:
-                doubts.append(f"{self.model} does not document the field {name!r}; it is sent as it is")
+                doubts.append(f"the field {name!r} is not documented for {self.model}; it is sent unchanged")
         return doubts

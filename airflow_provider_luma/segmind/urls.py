@@ -1,4 +1,4 @@
-"""URLs in replies: which one is the video's, and which ones are not to be kept. Pure."""
+"""URLs in replies: which one is the video's, and which ones to drop. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FRAME_FIELDS = {*(model.frame_field for model in CATALOGUE.values()), "end_imag
 
 
 def parse_url(value: object) -> str | None:
-    """Return an http(s) URL; None where the value is anything else, be it a text that contains one."""
+    """Return an http(s) URL; None for anything else, including text that merely contains one."""
     if not isinstance(value, str):
         return None
     text = value.strip()
@@ -22,14 +22,14 @@ def parse_url(value: object) -> str | None:
 
 
 def urls_in(value: object) -> Iterator[str]:
-    """Yield every string in a JSON value that is a URL, the shallowest first."""
+    """Yield every string in a JSON value that is a URL, shallowest first."""
     for item in walk(value):
         if url := parse_url(item):
             yield url
 
 
 def output_url(body: dict[str, Any]) -> str | None:
-    """Return the video's URL: ``output``, else ``video.url``, else the one URL in the reply."""
+    """Return the video's URL: ``output``, else ``video.url``, else the only URL in the reply."""
     video = body.get("video")
     named = parse_url(body.get("output")) or parse_url(video.get("url") if isinstance(video, dict) else None)
     if named:
@@ -39,7 +39,7 @@ def output_url(body: dict[str, Any]) -> str | None:
 
 
 def drop_frames(body: dict[str, Any]) -> None:
-    """Remove the frames that a reply echoes: they are not the video, and their URLs may be signed."""
+    """Remove frames echoed in a reply: they are not the video, and their URLs may be signed."""
     for item in walk(body):
         if isinstance(item, dict):
             for name in _FRAME_FIELDS & item.keys():

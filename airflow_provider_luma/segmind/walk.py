@@ -1,4 +1,4 @@
-"""One walk over JSON of unknown shape and depth. Pure."""
+"""Traverses JSON of unknown shape and depth. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def walk(value: Any, *, into_lists: bool = True) -> Iterator[Any]:
-    """Yield a JSON value and all values in it, the shallowest first, else in the order of the text.
+    """Yield a JSON value and all values in it, breadth first, in document order.
 
-    An object may be changed when it is yielded: its members come after that.
+    An object may be modified when it is yielded: its members are visited afterwards.
 
-    :param into_lists: whether the items of lists are yielded too; the lists themselves always are
+    :param into_lists: whether to yield the items of lists; the lists themselves always are
     """
     pending = deque([value])
     while pending:
