@@ -49,7 +49,9 @@ class GenerationRequest:
             ours["concepts"] = list(self.concepts)
         managed = {"prompt", "loop", "resolution", "aspect_ratio", "concepts", model.frame_field}
         if clash := sorted(managed & set(self.extra_parameters)):
-            raise LumaRayConfigurationError(f"extra_parameters has {clash}, which have their own arguments.")
+            raise LumaRayConfigurationError(
+                f"extra_parameters names {clash}, which have their own arguments."
+            )
         try:
             json.dumps(dict(self.extra_parameters), allow_nan=False)
         except (TypeError, ValueError) as error:
