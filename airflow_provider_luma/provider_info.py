@@ -42,6 +42,26 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "luma_ray", "class-name": "airflow_provider_luma.decorators.luma_ray.luma_ray_task"}
         ],
+        "plugins": [
+            {"name": "luma_ray", "plugin-class": "airflow_provider_luma.plugins.luma_ray.LumaRayPlugin"}
+        ],
+        "config": {
+            "luma_ray": {
+                "description": "How clips are shown in Airflow's UI.",
+                "options": {
+                    "preview_roots": {
+                        "description": "The folders whose clips and start frames the UI may show to whoever may read "
+                        "their DAG, separated by commas: absolute local paths, or URIs in S3, GCS or Azure with the "
+                        "connection in them. The API server reads them; links in them are not followed. Empty: "
+                        "nothing is shown.",
+                        "type": "string",
+                        "version_added": "0.1.0",
+                        "example": "/data/clips, /data/photos, s3://aws_default@clips/",
+                        "default": "",
+                    }
+                },
+            }
+        },
         "connection-types": [
             {
                 "connection-type": "luma_ray",

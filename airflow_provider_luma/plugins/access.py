@@ -1,0 +1,54 @@
+"""Who may see what: a signed-in user, and of each DAG only what Airflow itself would show of its task instances.
+
+Whether a clip exists is asked only after this, so that no refusal tells.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
+from fastapi import Depends, HTTPException, Request
+
+User = Annotated[BaseUser, Depends(get_user)]
+
+
+def check_access(request: Request, user: User) -> None:
+    """Refuse anybody who is not signed in, and who may not read the DAG that the path names, if it names one.
+
+    :raises HTTPException: 401; 403, whether or not the DAG exists
+    """
+    dag_id = request.path_params.get("dag_id")
+    if dag_id is not None:
+        check_dag(request, user, dag_id)
+
+
+def check_dag(request: Request, user: BaseUser, dag_id: str) -> None:
+    """Refuse a user who may not read a DAG's task instances.
+
+    :raises HTTPException: 403
+    """
+    if dag_id == "~":  # Airflow's word for all DAGs
+        raise HTTPException(403, "Forbidden")
+    requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE, dag_id)(request, user)
+
+
+class Readable:
+    """The DAGs that a user may read, each asked about once for a request."""
+
+    def __init__(self, request: Request, user: User) -> None:
+        self._request = request
+        self._user = user
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, dag_id: str) -> bool:
+        if dag_id not in self._known:
+            try:
+                check_dag(self._request, self._user, dag_id)
+            except HTTPException:
+                self._known[dag_id] = False
+            else:
+                self._known[dag_id] = True
+        return self._known[dag_id]

@@ -1,0 +1,154 @@
+"""The web app: every route is GET, for signed-in users, and about a DAG that Airflow lets them read."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.datastructures import MutableHeaders
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from airflow_provider_luma.jobs.record import Identity
+from airflow_provider_luma.plugins import words
+from airflow_provider_luma.plugins.access import check_access
+from airflow_provider_luma.plugins.clip import Clip, find_clip
+from airflow_provider_luma.plugins.folders import OPTION, SECTION, configured
+from airflow_provider_luma.plugins.index import Index
+from airflow_provider_luma.plugins.media import send_file
+
+_HERE = Path(__file__).parent
+_STATIC = {"app.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8"}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "media-src 'self'; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'self'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+}
+#: Airflow leaves the placeholder as it is for a task that is not mapped.
+_UNMAPPED = ("{MAP_INDEX}", "-1")
+
+
+@cache
+def _index() -> Index:
+    return Index(configured())
+
+
+def _identity(dag_id: str, run_id: str, task_id: str, map_index: str) -> Identity:
+    if map_index not in _UNMAPPED and not re.fullmatch(r"[0-9]{1,9}", map_index):
+        raise HTTPException(404, "Not found")
+    index = -1 if map_index in _UNMAPPED else int(map_index)
+    return Identity(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=index)
+
+
+def _found(identity: Annotated[Identity, Depends(_identity)]) -> Clip | None:
+    return find_clip(_index(), identity)
+
+
+Found = Annotated[Clip | None, Depends(_found)]
+_CLIP = "/clip/{dag_id}/{run_id}/{task_id}/{map_index}"
+
+
+def make_app() -> FastAPI:
+    """Return the web app."""
+    # The three pages that FastAPI adds by itself would be open to everybody.
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(check_access)])
+    app.add_middleware(_Headers)
+    app.get(_CLIP, response_class=HTMLResponse)(clip_page)
+    app.get(f"{_CLIP}/video")(clip_video)
+    app.get(f"{_CLIP}/poster")(clip_poster)
+    app.get("/static/{name}")(static)
+    return app
+
+
+def clip_page(request: Request, identity: Annotated[Identity, Depends(_identity)], clip: Found) -> Response:
+    """Show one task instance's clip."""
+    folders = _index().folders
+    poster = clip.open_poster(folders) if clip else None
+    if poster:
+        poster[0].close()
+    return _page(
+        "clip.html",
+        depth=5,
+        identity=identity,
+        clip=clip,
+        poster=poster is not None,
+        is_configured=bool(folders),
+    )
+
+
+def clip_video(request: Request, clip: Found) -> Response:
+    """Send the video."""
+    opened = clip.open_video() if clip else None
+    if clip is None or opened is None:
+        raise HTTPException(404, "Not found")
+    return send_file(request, opened, "video/mp4", str(clip.take.sha256))
+
+
+def clip_poster(request: Request, clip: Found) -> Response:
+    """Send the start frame."""
+    found = clip.open_poster(_index().folders) if clip else None
+    if found is None:
+        raise HTTPException(404, "Not found")
+    opened, media_type = found
+    return send_file(request, opened, media_type, hashlib.sha256(opened.mark.encode()).hexdigest())
+
+
+def static(name: str) -> Response:
+    """Send a style sheet or a script."""
+    if name not in _STATIC:
+        raise HTTPException(404, "Not found")
+    content, _ = _static_file(name)
+    headers = {"Content-Type": _STATIC[name], "Cache-Control": "private, max-age=86400"}
+    return Response(content, headers=headers)
+
+
+@cache
+def _static_file(name: str) -> tuple[bytes, str]:
+    content = (_HERE / "static" / name).read_bytes()
+    return content, hashlib.sha256(content).hexdigest()[:12]
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"words": words, "option": f"[{SECTION}] {OPTION}"}
+    return environment
+
+
+def _page(template: str, *, depth: int, **values: Any) -> HTMLResponse:
+    """Render a page.
+
+    :param depth: how many folders below the app's own its URL is
+    """
+    up = "../" * (depth - 1)
+    assets = {name.replace(".", "_"): f"{up}static/{name}?v={_static_file(name)[1]}" for name in _STATIC}
+    text = _templates().get_template(template).render(up=up, **assets, **values)
+    return HTMLResponse(text, headers={"Cache-Control": "no-store"})
+
+
+class _Headers:
+    """Adds the headers that no reply may lack, refusals included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,143 @@
+"""One task instance's clip: what is on record of it, and its video and start frame where they may be shown."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+
+from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState
+from airflow_provider_luma.media import MAX_FRAME_BYTES, image_type, is_mp4_head
+from airflow_provider_luma.plugins.folders import Folder, Opened
+from airflow_provider_luma.plugins.index import Index, Place
+
+_HEAD_BYTES = 16
+#: Images that every browser shows and that run nothing.
+_SHOWN = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif")
+#: How a store's own mark of a frame begins; it too comes with the content.
+_STORES_OWN = ("md5Hash:", "ETag:", "etag:")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A task instance's clip.
+
+    :param place: where it is
+    :param take: the task instance's last take
+    :param is_current: whether the path is still this take's
+    :param earlier: its other takes, oldest first
+    """
+
+    place: Place
+    take: JobRecord
+    is_current: bool
+    earlier: tuple[JobRecord, ...]
+
+    @property
+    def path(self) -> str:
+        """The video's path or URI."""
+        return self.place.folder.path_of(self.place.name)
+
+    @property
+    def is_playable(self) -> bool:
+        """Whether the video is there."""
+        opened = self.open_video()
+        if opened is None:
+            return False
+        opened.close()
+        return True
+
+    def open_video(self) -> Opened | None:
+        """Open the video; None if it is not there, or not the one on record."""
+        take = self.take
+        if not self.is_current or take.state is not RecordState.DELIVERED or not take.sha256:
+            return None
+        try:
+            opened = self.place.folder.open(self.place.name)
+        except OSError as error:
+            log.info("No video is shown of %s: %s", take.identity, error)
+            return None
+        with ExitStack() as stack:
+            stack.callback(opened.close)
+            if opened.size == take.bytes and is_mp4_head(_head(opened)):
+                stack.pop_all()
+                return opened
+        return None
+
+    def open_poster(self, folders: Iterable[Folder]) -> tuple[Opened, str] | None:
+        """Open the start frame, with its media type.
+
+        None if it is not in one of the folders, or not the very picture that was sent: a record may name any file, but
+        only who has read one can know its digest.
+        """
+        source = self.take.start_frame
+        if source is None or self.take.frame_identity is None:
+            return None
+        for folder in folders:
+            name = folder.name_of(source)
+            if name is not None:
+                return _poster(folder, name, self.take.frame_identity)
+        return None
+
+
+def find_clip(index: Index, identity: Identity) -> Clip | None:
+    """Return what is on record of a task instance, read anew; None if nothing is."""
+    entry = index.snapshot().of(identity)
+    if entry is None:
+        return None
+    try:
+        record = entry.place.record()
+    except (OSError, ValueError) as error:
+        log.warning("The record of %s cannot be read: %s", identity, error)
+        return None
+    own = [take for take in record.takes if take.identity == identity]
+    if not own:
+        return None
+    last = max(own, key=lambda take: (take.started, take.key == record.key))
+    return Clip(
+        place=entry.place,
+        take=last,
+        is_current=last.key == record.key,
+        earlier=tuple(take for take in own if take is not last),
+    )
+
+
+def _head(opened: Opened) -> bytes:
+    return opened.read(0, min(_HEAD_BYTES, opened.size))
+
+
+def _poster(folder: Folder, name: str, identity: str) -> tuple[Opened, str] | None:
+    try:
+        opened = folder.open(name)
+    except OSError:
+        return None
+    with ExitStack() as stack:
+        stack.callback(opened.close)
+        media_type = image_type(_head(opened)) if opened.size <= MAX_FRAME_BYTES else None
+        known = opened.mark if identity.startswith(_STORES_OWN) else _digest(folder, name, opened.mark)
+        if media_type in _SHOWN and identity == known:
+            stack.pop_all()
+            return opened, media_type
+    return None
+
+
+#: Pictures of a busy page; each is read once for its digest.
+@lru_cache(maxsize=2048)
+def _digest(folder: Folder, name: str, mark: str) -> str | None:
+    """Return a file's digest as records have it; None if it is no longer at its mark."""
+    opened = folder.open(name)
+    try:
+        if opened.mark != mark:
+            return None
+        digest, at = hashlib.sha256(), 0
+        while at < opened.size and (piece := opened.read(at, min(at + opened.piece, opened.size))):
+            digest.update(piece)
+            at += len(piece)
+        return f"sha256:{digest.hexdigest()}"
+    finally:
+        opened.close()

@@ -1,0 +1,202 @@
+"""Which clips are on record below the configured folders. Kept by listing: a record is read again when it has changed.
+
+One index serves a whole process. It grows by a second thread, so that a slow store keeps no reader waiting for long.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLong
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from functools import cached_property
+from threading import Lock
+
+from airflow_provider_luma.jobs.ledger import SUFFIX
+from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState
+from airflow_provider_luma.plugins.folders import Folder
+
+#: A record has a few kilobytes, and more only with many takes.
+MAX_RECORD_BYTES = 1024 * 1024
+#: Seconds that a list is good for: a new clip shows within a few, and a page that many people look at lists no oftener.
+FRESH_SECONDS = 3.0
+#: Seconds that a reader waits for a newer list before the older one has to do.
+PATIENCE_SECONDS = 0.6
+#: The same for the very first list, of which there is no older one.
+FIRST_PATIENCE_SECONDS = 20.0
+#: Records read at once: a store answers many at a time, a disk is none the worse for it.
+_READERS = 8
+_SHOWN_PROMPT = 200
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a clip is.
+
+    :param folder: the configured folder
+    :param name: the clip's path in it
+    """
+
+    folder: Folder
+    name: str
+
+    def record(self) -> JobRecord:
+        """Read the record beside the clip.
+
+        :raises OSError: it cannot be read
+        :raises ValueError: it is no record of this very place
+        """
+        record = JobRecord.load(self.folder.read(self.name + SUFFIX, MAX_RECORD_BYTES))
+        if self.folder.name_of(record.output_path) != self.name:
+            raise ValueError("it is about another place")
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What lists need of one take.
+
+    :param is_current: whether the path is this take's
+    """
+
+    place: Place
+    identity: Identity
+    key: str
+    state: RecordState
+    started: datetime
+    is_current: bool
+    model: str
+    prompt: str
+    request_id: str | None
+    cost: Decimal | None
+    remaining_credits: Decimal | None
+    error: str | None
+
+    @classmethod
+    def of(cls, take: JobRecord, place: Place, *, is_current: bool) -> Entry:
+        """Return the entry of a take on the record of a place."""
+        return cls(
+            place=place,
+            identity=take.identity,
+            key=take.key,
+            state=take.state,
+            started=take.started,
+            is_current=is_current,
+            model=take.model,
+            prompt=str(take.parameters.get("prompt", ""))[:_SHOWN_PROMPT],
+            request_id=take.request_id,
+            cost=take.cost,
+            remaining_credits=take.remaining_credits,
+            error=take.error,
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All clips as of one listing.
+
+    :param entries: the takes, newest first
+    :param is_whole: whether the folders have been read once to their end
+    """
+
+    entries: tuple[Entry, ...] = ()
+    is_whole: bool = False
+
+    @cached_property
+    def _by_task(self) -> Mapping[Identity, list[Entry]]:
+        by_task = defaultdict(list)
+        for entry in self.entries:
+            by_task[entry.identity].append(entry)
+        return by_task
+
+    def of(self, identity: Identity) -> Entry | None:
+        """Return the last take of a task instance."""
+        entries = self._by_task.get(identity)
+        return entries[0] if entries else None
+
+
+@dataclass
+class Index:
+    """The clips below some folders."""
+
+    folders: tuple[Folder, ...]
+    _known: dict[Place, tuple[str, tuple[Entry, ...]]] = field(default_factory=dict)
+    _snapshot: Snapshot = Snapshot()
+    _listed_at: float = float("-inf")
+    _lock: Lock = field(default_factory=Lock)
+    _refreshing: Future[None] | None = None
+
+    def snapshot(self) -> Snapshot:
+        """Return the clips, as new as patience allows."""
+        with self._lock:
+            if time.monotonic() - self._listed_at < FRESH_SECONDS:
+                return self._snapshot
+            if self._refreshing is None:
+                worker = ThreadPoolExecutor(1, thread_name_prefix="luma_ray_index")
+                self._refreshing = worker.submit(self._refresh)
+                worker.shutdown(wait=False)
+            refreshing = self._refreshing
+        with suppress(TooLong):
+            refreshing.result(PATIENCE_SECONDS if self._snapshot.is_whole else FIRST_PATIENCE_SECONDS)
+        return self._snapshot
+
+    def _refresh(self) -> None:
+        try:
+            known: dict[Place, tuple[str, tuple[Entry, ...]]] = {}
+            new: dict[Place, str] = {}
+            for folder in self.folders:
+                for place, mark in self._listed(folder):
+                    there = self._known.get(place)
+                    if there is not None:
+                        known[place] = there
+                    if there is None or there[0] != mark:
+                        new[place] = mark
+            with ThreadPoolExecutor(_READERS) as readers:
+                for (place, mark), entries in zip(new.items(), readers.map(_read, new), strict=True):
+                    if entries is not None:
+                        known[place] = (mark, entries)
+            if known != self._known or not self._snapshot.is_whole:
+                self._known, self._snapshot = known, Snapshot(_newest_first(known.values()), is_whole=True)
+        except Exception:
+            log.exception("The records of the clips cannot be listed")
+        finally:
+            with self._lock:
+                self._listed_at, self._refreshing = time.monotonic(), None
+
+    def _listed(self, folder: Folder) -> list[tuple[Place, str]]:
+        """Return a folder's clips with their records' marks; if it cannot be listed now, those that are known."""
+        try:
+            return [(Place(folder, name.removesuffix(SUFFIX)), mark) for name, mark in folder.listed(SUFFIX)]
+        except Exception as error:
+            log.warning("The clips below %s cannot be listed: %s", folder.uri, error)
+            return [(place, mark) for place, (mark, _) in self._known.items() if place.folder is folder]
+
+
+def _read(place: Place) -> tuple[Entry, ...] | None:
+    """Return the takes on a record; None if it cannot be read now."""
+    try:
+        record = place.record()
+        *earlier, current = record.takes
+        return (
+            Entry.of(current, place, is_current=True),
+            *(Entry.of(take, place, is_current=False) for take in earlier),
+        )
+    except ValueError as error:
+        log.warning("Not shown in the UI: the record of %s: %s", place.folder.path_of(place.name), error)
+        return ()
+    except Exception as error:
+        log.warning("Not shown in the UI: the record of %s: %r", place.folder.path_of(place.name), error)
+        return None
+
+
+def _newest_first(known: Iterable[tuple[str, tuple[Entry, ...]]]) -> tuple[Entry, ...]:
+    entries = [entry for _, takes in known for entry in takes]
+    return tuple(sorted(entries, key=lambda entry: (entry.started, entry.is_current), reverse=True))

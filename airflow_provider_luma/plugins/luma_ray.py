@@ -1,0 +1,49 @@
+"""The plugin that shows clips in Airflow's UI. Every task process imports it, so its web app is made when asked for."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowPlugin
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+#: Airflow mounts the web app here.
+PREFIX = "luma"
+#: Where a clip's page is. No leading slash: a relative URL works below any sub-path. The ids are in the path because
+#: Airflow 3.1 does not encode them for a query.
+CLIP_HREF = f"{PREFIX}/clip/{{DAG_ID}}/{{RUN_ID}}/{{TASK_ID}}/{{MAP_INDEX}}"
+
+
+@cache
+def _app() -> FastAPI:
+    from airflow_provider_luma.plugins.app import make_app
+
+    return make_app()
+
+
+class _Apps:
+    """The web app, made by whoever reads it: only the API server does, and importing fastapi takes a second."""
+
+    def __get__(self, plugin: AirflowPlugin | None, owner: type[AirflowPlugin]) -> list[dict[str, Any]]:
+        if find_spec("fastapi") is None:
+            return []
+        return [{"name": "Luma Ray", "url_prefix": f"/{PREFIX}", "app": _app()}]
+
+
+class LumaRayPlugin(AirflowPlugin):
+    """The tab "Clip" of a task instance."""
+
+    name = "luma_ray"
+    fastapi_apps = _Apps()
+    external_views = [  # noqa: RUF012 - as in AirflowPlugin
+        {
+            "name": "Clip",
+            "href": CLIP_HREF,
+            "destination": "task_instance",
+            "url_route": "luma-clip",
+        }
+    ]

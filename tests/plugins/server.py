@@ -1,0 +1,127 @@
+"""A real Airflow api-server with the plugin, whose users are named in advance."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+
+from tests.e2e import processes
+
+REPO = Path(__file__).resolve().parents[2]
+#: Reads all DAGs; reads one DAG each; may sign in, and read nothing.
+USERS = {"anna": "viewer", "of_clips": "viewer", "of_others": "viewer", "nobody": "viewer"}
+
+
+class Server:
+    """An api-server, started on entry and gone on exit.
+
+    :param home: the AIRFLOW_HOME to be, empty
+    :param roots: what ``preview_roots`` is set to
+    :param settings: further environment variables
+    """
+
+    def __init__(self, home: Path, roots: str, settings: Mapping[str, str] | None = None) -> None:
+        self.home = home
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        named = {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__AUTH_MANAGER": "tests.plugins.auth.ByName",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{r}" for u, r in USERS.items()),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+            # The plugin is found by the provider's metadata too, as in an install that was not renewed since.
+            "AIRFLOW__CORE__LAZY_DISCOVER_PROVIDERS": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__LUMA_RAY__PREVIEW_ROOTS": roots,
+            "PYTHONPATH": f"{REPO}:{os.environ.get('PYTHONPATH', '')}",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        self.env = clean | named | dict(settings or {})
+        self._log = home / "api-server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "passwords.json").write_text(json.dumps({user: f"{user}'s" for user in USERS}))
+        airflow = [sys.executable, "-m", "airflow"]
+        subprocess.run(
+            [*airflow, "db", "migrate"], env=self.env, capture_output=True, check=True, timeout=300
+        )
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*airflow, "api-server"],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 120
+        try:
+            while not self._answers():
+                assert self._process.poll() is None, self.log()
+                assert time.monotonic() < deadline, self.log()
+                time.sleep(0.2)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server and all that it forked."""
+        if self._process is not None:
+            processes.end(self._process.pid)
+            self._process.wait()
+
+    def log(self) -> str:
+        """Return what the server has said."""
+        return self._log.read_text(errors="replace")
+
+    def session(self, user: str | None, *, by_cookie: bool = True) -> requests.Session:
+        """Return a client that is signed in, as a browser is or by a header; None: that is not."""
+        client = requests.Session()
+        client.trust_env = False
+        if user is None:
+            return client
+        reply = client.post(f"{self.url}/auth/token", json={"username": user, "password": f"{user}'s"})
+        reply.raise_for_status()
+        token = reply.json()["access_token"]
+        client.cookies.clear()
+        if by_cookie:
+            client.cookies.set("_token", token)
+        else:
+            client.headers["Authorization"] = f"Bearer {token}"
+        return client
+
+    def get(self, user: str | None, path: str, **arguments: Any) -> requests.Response:
+        """Get a page of the plugin."""
+        with self.session(user) as client:
+            return client.get(f"{self.url}/luma/{path}", timeout=30, **arguments)
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/api/v2/version", timeout=5).ok
+        except requests.RequestException:
+            return False
