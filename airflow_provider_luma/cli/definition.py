@@ -1,4 +1,4 @@
-"""The commands as Airflow's own: ``airflow luma-ray COMMAND``, where Airflow asks providers for theirs."""
+"""The commands as ``airflow luma-ray COMMAND``, for versions of Airflow that load providers' commands."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from airflow_provider_luma.cli.table import COMMANDS, Command
 
 
 def get_cli_commands() -> list[Any]:
-    """Return the group of commands, as the provider info's ``cli`` names this function."""
+    """Return the command group; named in the provider info's ``cli``."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
     return [
         GroupCommand(
             name="luma-ray",
-            help="Look at Luma Ray jobs on record and settle what a task cannot",
+            help="Inspect Luma Ray jobs on record and settle what a task cannot",
             subcommands=[
                 ActionCommand(
                     name=command.name,

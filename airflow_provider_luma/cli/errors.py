@@ -1,13 +1,13 @@
-"""Why a command did not do what it was asked."""
+"""Why a command refused."""
 
 from __future__ import annotations
 
 
 class Refused(Exception):
-    """Nothing was changed, unless the text says so.
+    """A command refused; it changed nothing unless the text says so.
 
-    :param lines: the cause, what is on record, and what to do, each a sentence or more; empty ones are left out
-    :param code: the exit code; 2 for arguments that do not go together
+    :param lines: the cause, what is on record, and what to do, each a sentence or more; empty ones are dropped
+    :param code: the exit code; 2 for invalid arguments
     """
 
     def __init__(self, *lines: str, code: int = 1) -> None:

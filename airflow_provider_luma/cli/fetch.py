@@ -1,4 +1,4 @@
-"""A paid clip by its job's id."""
+"""Fetches a paid clip by its job's id."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from airflow_provider_luma.storage import StoredFile
 
 
 def fetch(args: argparse.Namespace) -> list[str]:
-    """Fetch a clip to a path, and put that on record where the record there is its job's."""
+    """Fetch a clip to a path, and update the record there if it is the job's."""
     output, request_id = open_clip(args), words.request_id(args)
     if args.path.endswith("/"):
-        raise Refused(f"PATH is the file for the clip, and {args.path!r} is a folder.", code=2)
+        raise Refused(f"PATH must be a file, but {args.path!r} is a folder.", code=2)
     found, take = _on_record(find_if_any(args), request_id)
     if found and take and is_in_place(take, output):
-        return [f"The clip of {request_id} is at {output} already.", words.next_attempt(found)]
+        return [f"The clip of {request_id} is already at {output}.", words.next_attempt(found)]
     _check_path(output, found, take, args)
     hook = hook_for(args, found)
     with output.staged(f"fetch.{uuid.uuid4().hex[:12]}") as part:
@@ -38,7 +38,7 @@ def fetch(args: argparse.Namespace) -> list[str]:
             found, told = _put_on_record(found, take, video, hook, output_url=url, cost=cost)
         else:
             _put(video, output, args)
-            told = "" if found else "No record is there, so no task knows of it."
+            told = "" if found else "There is no record at that path, so no task knows of it."
     return [
         f"Fetched: the clip of {request_id}, {video.size} bytes, is at {output}.",
         told,
@@ -47,7 +47,7 @@ def fetch(args: argparse.Namespace) -> list[str]:
 
 
 def _on_record(found: Found | None, request_id: str) -> tuple[Found | None, JobRecord | None]:
-    """Return the job of an id where it is on record at the path, and what is on record of its task instance."""
+    """Return what is on record of the job's task instance, and the job's take if it is on record at the path."""
     takes = found.standing.takes if found else ()
     take = next((take for take in takes if is_same_id(take.request_id, request_id)), None)
     if found and take and take.identity != found.take.identity:
@@ -58,7 +58,7 @@ def _on_record(found: Found | None, request_id: str) -> tuple[Found | None, JobR
 def _check_path(
     output: StoredFile, found: Found | None, take: JobRecord | None, args: argparse.Namespace
 ) -> None:
-    """Refuse a path that is another job's, or taken."""
+    """Refuse a path that belongs to another job, or already has a file."""
     current = (found.standing.current or found.standing.own) if found else None
     is_bought = current and (current.is_in_flight or current.state is RecordState.DELIVERED)
     if current and is_bought and (take is None or take.key != current.key):
@@ -67,11 +67,11 @@ def _check_path(
             f"{output} is the path of {words.job(current)} of {current.identity}, {current.state}.",
             "Nothing was fetched, and nothing changed.",
             "Give another path.",
-            f"If it is that very job: {words.command('adopt', output, args.request_id)}" if adopts else "",
+            f"If this is that job: {words.command('adopt', output, args.request_id)}" if adopts else "",
         )
     seen = output.look()
     if seen and seen.is_folder:
-        raise Refused(f"{output} is a folder: give a file for the clip in it.")
+        raise Refused(f"{output} is a folder: give a file in it.")
     if seen and not args.overwrite:
         raise _is_taken(output)
 
@@ -87,7 +87,7 @@ def _is_taken(output: StoredFile) -> Refused:
 def _download(
     hook: LumaRayHook, request_id: str, take: JobRecord | None, part: Path
 ) -> tuple[VideoFile, str, Decimal | None]:
-    """Fetch the clip from the first address that has it; return it, the address, and what the job cost."""
+    """Fetch the clip from the first URL that has it; return it, the URL, and what the job cost."""
     told: list[str] = []
     for url, cost in _addresses(hook, request_id, take, told):
         try:
@@ -95,18 +95,18 @@ def _download(
         except LumaRayDeliveryFailed as error:
             told.append(error.cause)
     raise Refused(
-        f"The clip of {request_id} is not to be had: {' '.join(dict.fromkeys(told))}",
+        f"The clip of {request_id} is not available: {' '.join(dict.fromkeys(told))}",
         f"On record: {words.state(take)}." if take else "",
-        "A job that is not ready is fetched later; Segmind keeps a clip for seven days.",
+        "If the job is not ready, try again later; Segmind keeps a clip for seven days.",
     )
 
 
 def _addresses(
     hook: LumaRayHook, request_id: str, take: JobRecord | None, told: list[str]
 ) -> Iterator[tuple[str, Decimal | None]]:
-    """Yield where the clip may be, by the result, else by the history, else by the record.
+    """Yield URLs that may have the clip, from the result, the history and the record, each with the job's cost.
 
-    :param told: gets what is to be said where there is none
+    :param told: collects the reasons why there is no URL
     """
     try:
         result = hook.get_result(request_id)
@@ -139,7 +139,7 @@ def _put_on_record(
     output_url: str,
     cost: Decimal | None,
 ) -> tuple[Found, str]:
-    """Put the clip into its place as its job's."""
+    """Deliver the clip and record it."""
     ready = found.ledger.advance(
         take,
         leaving=found.standing.current,

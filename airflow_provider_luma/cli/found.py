@@ -1,4 +1,4 @@
-"""Where a job's record is found, and how it is changed: the file beside the video, and Airflow's task state store."""
+"""Finds a job's record, and changes it: the video's sidecar file, and Airflow's task state store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState, 
 from airflow_provider_luma.segmind.ids import id_key
 from airflow_provider_luma.storage import StoredFile, open_file
 
-#: The values of a change that it is all about.
+#: The fields that tell whether a change is on record.
 _DECISIVE = ("state", "request_id", "sha256")
 _NOBODY = Identity(dag_id="", run_id="", task_id="")
 
@@ -28,10 +28,10 @@ class Found:
 
     :param output: the clip
     :param ledger: the record's owner, for this task instance
-    :param standing: all that is on record, in both copies together
-    :param take: the job that a command is about: the task instance's last one
-    :param has_file: whether the record's file is there; else the store's copy is all that can be seen from here
-    :param store: Airflow's task state store; a text: why it cannot be used from here
+    :param standing: everything on record, merged from both copies
+    :param take: the take that a command is about: the task instance's last one
+    :param has_file: whether the sidecar file exists here; if not, only the store's copy is visible
+    :param store: Airflow's task state store, or a string that says why it cannot be used from here
     """
 
     output: StoredFile
@@ -42,7 +42,7 @@ class Found:
     store: DatabaseStore | str
 
     def place(self) -> Place:
-        """Return what lies at the clip's path."""
+        """Return what is at the clip's path."""
         seen = self.output.look()
         if seen is None or seen.is_folder:
             return Place(is_taken=False)
@@ -50,9 +50,9 @@ class Found:
         return Place(is_taken=True, holds=next((t for t in likely if is_in_place(t, self.output)), None))
 
     def others(self) -> dict[str, JobRecord]:
-        """Return the takes of other jobs by the keys of their ids, at this path or beside it.
+        """Return other jobs' takes on this record and the neighbouring ones, by normalized id.
 
-        :raises LumaRayRecordError: a record beside it cannot be read
+        :raises LumaRayRecordError: a neighbouring record cannot be read
         """
         beside = self.ledger.neighbours(self.take.started)
         takes = chain(self.standing.takes, *(record.takes for record in beside))
@@ -62,43 +62,43 @@ class Found:
 
 
 def open_clip(args: argparse.Namespace) -> StoredFile:
-    """Return the clip's file, which the arguments name by its own path or by its record's."""
+    """Return the clip's file; the arguments give its path or its record's."""
     return open_file(args.path.removesuffix(SUFFIX), args.storage_conn_id)
 
 
 def find(args: argparse.Namespace) -> Found:
-    """Return what is on record where the arguments say.
+    """Return what is on record for the arguments.
 
-    :raises Refused: nothing is
+    :raises Refused: there is no record
     :raises LumaRayRecordError: it cannot be read
     """
     found = find_if_any(args)
     if found is None:
         raise Refused(
             f"There is no record at {open_clip(args)}{SUFFIX}.",
-            "Give the clip's path as the task's error has it. Where its file is on another machine, name the task "
-            "instance too, by --dag-id, --run-id, --task-id and, if it is mapped, --map-index.",
+            "Give the clip's path as in the task's error. If the file is on another machine, name the task instance "
+            "too, with --dag-id, --run-id, --task-id and, if it is mapped, --map-index.",
         )
     return found
 
 
 def find_if_any(args: argparse.Namespace) -> Found | None:
-    """Return what is on record where the arguments say; None where they name a path that has no record."""
+    """Return what is on record for the arguments; None if they give only a path, and it has no record."""
     output, named = open_clip(args), _named(args)
     current = Ledger(_NOBODY, output, None).read().current
     if named is None:
         return None if current is None else look_up(current.identity, output, has_file=True)
     found = look_up(named, output, has_file=current is not None)
     if found is None:
-        there = f"the record there is that of {current.identity}" if current else "there is no file"
-        raise Refused(f"Nothing is on record of {named} at {output}: {there}, and {_store_has_none(named)}.")
+        there = f"the record there belongs to {current.identity}" if current else "there is no file"
+        raise Refused(f"There is no record of {named} at {output}: {there}, and {_store_has_none(named)}.")
     return found
 
 
 def look_up(identity: Identity, output: StoredFile, *, has_file: bool) -> Found | None:
-    """Return what is on record of a task instance; None where nothing is.
+    """Return what is on record of a task instance; None if nothing is.
 
-    :param has_file: whether the record's file is there
+    :param has_file: whether the sidecar file exists here
     :raises LumaRayRecordError: it cannot be read
     """
     store = _open_store(identity)
@@ -132,12 +132,12 @@ def _named(args: argparse.Namespace) -> Identity | None:
 
 
 def change(found: Found, **changes: Any) -> tuple[Found, str]:
-    """Put on record what is changed of a job; return what is then there, and which copies have it.
+    """Change a job's record; return the new record, and which copies have the change.
 
     :raises LumaRayRecordError: neither copy can be written
-    :raises Refused: an attempt has changed it meanwhile
+    :raises Refused: an attempt has changed it at the same time
     """
-    take = found.take.changed(claim=found.take.key)  # without a claim its key would change with its id
+    take = found.take.changed(claim=found.take.key)  # pin the key of a record from before claims
     if found.has_file:
         found.ledger.advance(take, **changes)
     elif not isinstance(found.store, str):
@@ -146,7 +146,7 @@ def change(found: Found, **changes: Any) -> tuple[Found, str]:
 
 
 def _change_stored(store: DatabaseStore, standing: Standing, take: JobRecord) -> None:
-    """Change a take in the store's copy, which is all that there is."""
+    """Change a take in the store's copy, the only one visible from here."""
     others = [one for one in standing.takes if one.key != take.key]
     last = standing.own or take
     last = (take if last.key == take.key else last).changed(revision=last.revision + 1)
@@ -154,18 +154,18 @@ def _change_stored(store: DatabaseStore, standing: Standing, take: JobRecord) ->
 
 
 def reread(found: Found, changes: Mapping[str, Any]) -> tuple[Found, str]:
-    """Return what is on record after a change, and which copies have it.
+    """Read the record again after a change; return it, and which copies have the change.
 
-    :raises Refused: an attempt has changed it meanwhile
+    :raises Refused: an attempt has changed it at the same time
     """
     output, key = found.output, found.take.key
     after = look_up(found.take.identity, output, has_file=found.has_file)
     if after is None or not _says(after.standing.takes, key, changes):
         take = next((take for take in after.standing.takes if take.key == key), None) if after else None
         raise Refused(
-            f"An attempt has written the record at {found.ledger.path} at the same time: "
+            f"An attempt wrote the record at {found.ledger.path} at the same time: "
             f"{f'it is {take.state} now' if take else 'it is gone'}.",
-            "Look at it (show), and run the command again if it is still right.",
+            "Check it (show), and run the command again if that is still right.",
         )
     filed = Ledger(found.take.identity, output, None).read().takes
     in_file = bool(filed) and _says(filed, key, changes)
@@ -181,7 +181,7 @@ def reread(found: Found, changes: Mapping[str, Any]) -> tuple[Found, str]:
 
 
 def _says(takes: Iterable[JobRecord], key: str, values: Mapping[str, Any]) -> bool:
-    """Tell whether a take is on record as changed; an earlier one that bought nothing is left out of a record."""
+    """Whether a take is on record as changed; an earlier take that bought nothing may be dropped from the record."""
     take = next((take for take in takes if take.key == key), None)
     if take is None:
         return values.get("state") is RecordState.FAILED

@@ -1,4 +1,4 @@
-"""Runs a command: the parser, the exit code, and whatever goes wrong as one message on stderr."""
+"""Runs a command: the parser, the exit code, and any error as one message on stderr."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import contextmanager, redirect_stdout
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.table import COMMANDS, Command
 
-#: What Airflow is told, unless it is told otherwise: to read connections from the metadata database too, as workers do
-#: not, and to log errors only.
+#: Environment variables for Airflow, unless set already: read connections from the metadata database too, which workers
+#: do not, and log only errors.
 _AIRFLOW = {"_AIRFLOW_PROCESS_CONTEXT": "server", "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
 
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, and return the exit code: 0 done, 1 refused or failed, 2 usage."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_luma",
-        description="Look at the jobs on record and settle what a task cannot. No command buys anything.",
+        description="Inspect the jobs on record and settle what a task cannot. No command buys anything.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
@@ -51,18 +51,18 @@ def run(command: Command, args: argparse.Namespace) -> int:
 
 
 def _told(error: Exception) -> str:
-    """Return an error's text, with its class where it is none of ours and may say little."""
+    """Return an error's text, with its class if it is not one of ours."""
     is_ours = type(error).__module__.startswith("airflow_provider_luma.")
     return str(error) if is_ours else f"{type(error).__name__}: {error}"
 
 
 @contextmanager
 def _as_program() -> Iterator[None]:
-    """Set the process up for a command, and back: stdout is for the command's own lines alone, stderr for warnings."""
+    """Set up the process for a command, then restore it: stdout is only for the command's output, logs go to stderr."""
     added = {name: value for name, value in _AIRFLOW.items() if name not in os.environ}
     os.environ.update(added)
     handlers = [one for one in logging.getLogger().handlers if isinstance(one, logging.StreamHandler)]
-    airflows = [one for one in handlers if one.stream is sys.stdout]  # it logs there, from its import on
+    airflows = [one for one in handlers if one.stream is sys.stdout]  # Airflow logs there once imported
     own = logging.StreamHandler(sys.stderr)
     own.setLevel(logging.WARNING)
     log = logging.getLogger("airflow_provider_luma")

@@ -1,4 +1,4 @@
-"""What a person settles about a job: it was found, it does not exist, or nobody wants it any more."""
+"""What a person can settle about a job: it was found, it does not exist, or it is given up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEPT = timedelta(days=7)
 
 
 def adopt(args: argparse.Namespace) -> list[str]:
-    """Put the id of a lost call's job on record."""
+    """Record the id of a lost call's job."""
     from airflow_provider_luma.cli.vendor import check, hook_for
 
     request_id = words.request_id(args)
@@ -29,32 +29,30 @@ def adopt(args: argparse.Namespace) -> list[str]:
     if take.request_id and not is_same_id(request_id, take.request_id):
         raise Refused(
             f"{_on_record(found)} has another id.",
-            f"To have the video of {request_id} elsewhere: {words.fetch(request_id)}",
+            f"To fetch the video of {request_id} to another path: {words.fetch(request_id)}",
         )
     if take.request_id is None and not _is_open(take):
-        raise Refused(f"{_on_record(found)} is not a call of unknown outcome, so no id can be its own.")
+        raise Refused(f"{_on_record(found)} is not a call of unknown outcome, so it cannot adopt an id.")
     if take.state in (RecordState.SUBMITTED, RecordState.COMPLETED, RecordState.DELIVERED):
-        return [f"{_on_record(found)} has that id already; nothing was changed.", words.next_attempt(found)]
+        return [f"{_on_record(found)} already has that id; nothing was changed.", words.next_attempt(found)]
     request_id = take.request_id or request_id
     row, against = check(hook_for(args, found), found, request_id)
     if against and not args.yes:
-        raise _needs_yes(found, f"Something speaks against it: {against}")
+        raise _needs_yes(found, f"There is a reason not to adopt it: {against}")
     at = row.created.isoformat() if row and row.created else take.submitted_at
     after, told = change(
         found, state=RecordState.SUBMITTED, request_id=request_id, submitted_at=at, error=None
     )
     return [
         f"Adopted: {request_id} is the job that {take.identity} bought at {take.intent_at}.",
-        f"Although {against}."
-        if against
-        else "Segmind's request history has it with the same model and inputs.",
+        f"Although {against}." if against else "Segmind's request history confirms the model and the inputs.",
         told,
         words.next_attempt(after),
     ]
 
 
 def not_bought(args: argparse.Namespace) -> list[str]:
-    """Put on record that a paid call bought nothing."""
+    """Record that a paid call bought nothing."""
     from airflow_provider_luma.cli.vendor import hook_for, lost_job
 
     found = _about(find(args), _is_open)
@@ -63,8 +61,8 @@ def not_bought(args: argparse.Namespace) -> list[str]:
         return [f"{_on_record(found)} bought nothing; nothing was changed.", words.next_attempt(found)]
     if not _is_open(take):
         raise Refused(
-            f"{_on_record(found)} is no call of unknown outcome.",
-            f"To leave it aside and buy anew: {words.command('give-up', found.output)}"
+            f"{_on_record(found)} is not a call of unknown outcome.",
+            f"To give it up and buy again: {words.command('give-up', found.output)}"
             if _is_bought(take)
             else words.next_attempt(found),
         )
@@ -73,10 +71,10 @@ def not_bought(args: argparse.Namespace) -> list[str]:
         raise _needs_yes(
             found,
             f"Segmind's request history has its job: {row.request_id}, {row.state}",
-            f"To have its video: {words.command('adopt', found.output, row.request_id)}",
+            f"To get its video: {words.command('adopt', found.output, row.request_id)}",
         )
     if not isinstance(found.store, str) and found.store.task_runs() and not args.yes:
-        raise _needs_yes(found, f"{take.identity} runs at this moment, and may be making that very call")
+        raise _needs_yes(found, f"{take.identity} is running, and may be making this call right now")
     after, told = change(found, state=RecordState.FAILED, error="A person found that nothing was bought.")
     return [
         f"On record: the paid call of {take.identity} at {take.intent_at} bought nothing.",
@@ -87,11 +85,11 @@ def not_bought(args: argparse.Namespace) -> list[str]:
 
 
 def give_up(args: argparse.Namespace) -> list[str]:
-    """Leave a bought job aside."""
+    """Give up a bought job."""
     found = _about(find(args), _is_bought)
     take = found.take
     if take.state is RecordState.GIVEN_UP:
-        return [f"{_on_record(found)} is left aside already; nothing was changed.", words.next_attempt(found)]
+        return [f"{_on_record(found)} is already given up; nothing was changed.", words.next_attempt(found)]
     if not _is_bought(take):
         raise Refused(
             f"{_on_record(found)} bought nothing, so there is nothing to give up.", words.next_attempt(found)
@@ -99,11 +97,11 @@ def give_up(args: argparse.Namespace) -> list[str]:
     money = f"{words.paid(take)}, which Segmind does not refund"
     is_lost = pendulum.now("UTC") - take.started > _KEPT
     if take.state is not RecordState.DELIVERED and not is_lost and not args.yes:
-        known = "It is bought" if take.request_id else "It is perhaps bought"
+        known = "It was bought" if take.request_id else "It may have been bought"
         raise _needs_yes(
             found,
             f"{known} for {money}, and Segmind keeps its clip for seven days",
-            f"To have its video: {words.fetch(take.request_id)}" if take.request_id else "",
+            f"To get its video: {words.fetch(take.request_id)}" if take.request_id else "",
         )
     after, told = change(found, state=RecordState.GIVEN_UP)
     paid = "paid for" if take.request_id else "perhaps paid for"
@@ -115,11 +113,11 @@ def give_up(args: argparse.Namespace) -> list[str]:
 
 
 def _about(found: Found, *kinds: Callable[[JobRecord], bool]) -> Found:
-    """Return what is found with the take that a command is about, which need not be the task instance's last one.
+    """Select the take that a command is about, not necessarily the task instance's last one.
 
-    With its inputs changed back a task may come to an earlier one again.
+    A task whose inputs are changed back returns to an earlier take.
 
-    :param kinds: the takes in question, by preference; of several the last one
+    :param kinds: which takes qualify, in order of preference; of several the last one
     """
     mine = [take for take in found.standing.takes if take.identity == found.take.identity]
     ordered = [found.take, *sorted(mine, key=lambda take: take.intent_at, reverse=True)]
@@ -128,7 +126,7 @@ def _about(found: Found, *kinds: Callable[[JobRecord], bool]) -> Found:
 
 
 def _is_open(take: JobRecord) -> bool:
-    """Tell whether it is a call of unknown outcome."""
+    """Whether it is a call of unknown outcome."""
     return take.state is RecordState.INTENT and take.request_id is None
 
 
@@ -137,7 +135,7 @@ def _is_bought(take: JobRecord) -> bool:
 
 
 def _on_record(found: Found) -> str:
-    """Return the job that is on record, as the beginning of a sentence."""
+    """Describe the job on record, as the start of a sentence."""
     take = found.take
     named = words.job(take)
     return f"On record at {found.ledger.path}: {named} of {take.identity}, {take.state} ({words.state(take)}). It"
@@ -148,5 +146,5 @@ def _needs_yes(found: Found, against: str, instead: str = "") -> Refused:
         f"{against}.",
         f"{_on_record(found).removesuffix(' It')} Nothing was changed.",
         instead,
-        "If it is right all the same, give --yes.",
+        "To do it anyway, give --yes.",
     )

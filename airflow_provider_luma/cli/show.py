@@ -12,7 +12,7 @@ from airflow_provider_luma.jobs.record import JobRecord, RecordState, assemble
 
 
 def show(args: argparse.Namespace) -> list[str]:
-    """Tell what is on record; change nothing."""
+    """Show what is on record; changes nothing."""
     found = find(args)
     if args.json:
         record = assemble(found.take, found.standing.takes)
@@ -55,17 +55,17 @@ def _take(take: JobRecord) -> str:
 def _video(found: Found) -> str:
     place = found.place()
     if not place.is_taken:
-        return "is not there" if found.has_file else "is not here"
+        return "missing" if found.has_file else "not on this machine"
     if place.holds is None:
-        return "a file is there, but not with the digest of any job on record"
+        return "a file exists, but its digest matches no job on record"
     if place.holds.key != found.take.key:
-        return f"there is that of {words.job(place.holds)}, by its digest"
-    return f"is there, {place.holds.bytes} bytes with the digest on record"
+        return f"the file is that of {words.job(place.holds)}, by its digest"
+    return f"exists, {place.holds.bytes} bytes with the digest on record"
 
 
 def _copies(found: Found) -> str:
     if not found.has_file:
-        return "in Airflow's task state store; no file is here"
+        return "in Airflow's task state store; there is no file on this machine"
     if isinstance(found.store, str):
         return f"in the file; {found.store}"
     if found.store.get(STATE_KEY) is None:

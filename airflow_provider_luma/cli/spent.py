@@ -1,4 +1,4 @@
-"""What was spent on the clips below a folder, by the records beside them."""
+"""What was spent on the clips in a folder and below, according to their records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_luma.segmind.money import usd
 from airflow_provider_luma.storage import StoredFile, open_file
 
 GROUPS = ("dag", "day", "model")
-#: A store's clock and the vendor's are not this far apart.
+#: A store's clock and the vendor's differ by less than this.
 _MARGIN = timedelta(days=1)
 
 
@@ -30,8 +30,8 @@ _MARGIN = timedelta(days=1)
 class _Sum:
     """What one group of clips cost.
 
-    :param usd: US dollars, those of clips without a known cost by the model's price
-    :param estimated: how many clips have no known cost
+    :param usd: US dollars; clips of unknown cost count at their model's price
+    :param estimated: how many clips are of unknown cost
     """
 
     clips: int = 0
@@ -40,10 +40,10 @@ class _Sum:
 
 
 def spent(args: argparse.Namespace) -> list[str]:
-    """Add up the records below a folder; change nothing."""
+    """Add up the records in a folder and below; changes nothing."""
     groups = args.by.split(",") if args.by else []
     if wrong := [group for group in groups if group not in GROUPS]:
-        raise Refused(f"--by {args.by}: {', '.join(wrong)} is none of {', '.join(GROUPS)}.", code=2)
+        raise Refused(f"--by {args.by}: {', '.join(wrong)} is not one of {', '.join(GROUPS)}.", code=2)
     since, until = _day(args.since), _day(args.until)
     takes, unreadable = _takes(open_file(args.folder, args.storage_conn_id), since)
     billed = [take for take in takes if _is_billed(take) and _is_within(take.started.date(), since, until)]
@@ -59,9 +59,9 @@ def spent(args: argparse.Namespace) -> list[str]:
     lines = _aligned([(*groups, "clips", "spent"), *table, foot])
     if total.estimated:
         lines.append(
-            f"Of {total.estimated} clips the cost is not on record; they are counted at their model's price."
+            f"The cost of {total.estimated} clips is not on record; they are counted at their model's price."
         )
-    lines += [f"Left out, for it cannot be read: {name}" for name in unreadable]
+    lines += [f"Left out, cannot be read: {name}" for name in unreadable]
     return lines + (_told(vendor) if vendor else [])
 
 
@@ -69,7 +69,7 @@ def _day(text: str | None) -> date | None:
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:
-        raise Refused(f"{text!r} is no date; write it as 2026-11-01.", code=2) from None
+        raise Refused(f"{text!r} is not a date; write it as 2026-11-01.", code=2) from None
 
 
 def _is_within(day: date, since: date | None, until: date | None) -> bool:
@@ -98,7 +98,7 @@ def _takes(folder: StoredFile, since: date | None) -> tuple[list[JobRecord], lis
 
 
 def _is_billed(take: JobRecord) -> bool:
-    """Tell whether a job was charged as far as is on record: one that is in flight may still fail."""
+    """Whether a job is on record as charged; one in flight is not, as it may still fail."""
     return take.cost is not None or take.state in (RecordState.COMPLETED, RecordState.DELIVERED)
 
 
@@ -127,7 +127,7 @@ def _as_json(row: _Sum) -> dict[str, Any]:
 
 
 def _vendor(conn_id: str, takes: list[JobRecord], since: date | None, until: date | None) -> dict[str, Any]:
-    """Return what the vendor's request history says of the same days, and where it differs."""
+    """Return what the vendor's request history has for the same days, and how it differs."""
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
     first = (

@@ -1,4 +1,4 @@
-"""Airflow's task state store for a process that is no task: read and written in the metadata database."""
+"""Airflow's task state store for a process that is not a task: reads and writes the metadata database."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from airflow_provider_luma.jobs.ledger import STATE_KEY
 from airflow_provider_luma.jobs.record import Identity, JobRecord, merge
 
-#: What a value is where ``[workers] state_store_backend`` keeps it outside the database.
+#: Marks a value that ``[workers] state_store_backend`` keeps outside the database.
 _KEPT_ELSEWHERE = "__airflow_state_ref__"
 
 
 class NoStore(Exception):
-    """Why there is no store to be used from here, as the end of a sentence."""
+    """The store cannot be used from here; the text says why, as the end of a sentence."""
 
 
 class DatabaseStore:
     """The task state store of one task instance, as the ledger uses it.
 
     :param identity: the task instance
-    :raises NoStore: this Airflow has none, or its database is out of reach or does not know the run
+    :raises NoStore: this Airflow has none, or its database cannot be reached or does not know the run
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -36,7 +36,7 @@ class DatabaseStore:
             is_known = self._knows_run()
             value = self.get(STATE_KEY)
         except Exception as error:
-            raise NoStore(f"Airflow's database is out of reach from here: {type(error).__name__}") from None
+            raise NoStore(f"Airflow's database cannot be reached from here: {type(error).__name__}") from None
         if not is_known:
             raise NoStore(
                 f"Airflow's database, as configured here, has no run {identity.run_id!r} of {identity.dag_id!r}"
@@ -45,7 +45,7 @@ class DatabaseStore:
             raise NoStore("Airflow's workers keep its values elsewhere ([workers] state_store_backend)")
 
     def get(self, key: str) -> Any:
-        """Return the value; None where there is none."""
+        """Return the value; None if there is none."""
         from airflow.utils.session import create_session
 
         with create_session() as session:
@@ -53,7 +53,7 @@ class DatabaseStore:
         return None if self._seen is None else json.loads(self._seen)
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        """Keep a value that never expires; what a task has written since the last ``get`` is merged into it."""
+        """Store a value that never expires, merged with what a task has written since the last ``get``."""
         from airflow.utils.session import create_session
 
         with create_session() as session:
@@ -65,7 +65,7 @@ class DatabaseStore:
         self._seen = text
 
     def task_runs(self) -> bool:
-        """Tell whether an attempt of the task instance runs on a worker at this moment."""
+        """Whether an attempt of the task instance is running on a worker."""
         from airflow.models.taskinstance import TaskInstance
         from airflow.utils.session import create_session
         from sqlalchemy import select

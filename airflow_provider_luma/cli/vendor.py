@@ -1,4 +1,4 @@
-"""What Segmind says of a job, for a command; nothing here buys."""
+"""What Segmind says about a job; buys nothing."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from airflow_provider_luma.segmind.ids import id_key
 
 
 def hook_for(args: argparse.Namespace, found: Found | None) -> LumaRayHook:
-    """Return the account that the arguments name, else the one that bought what is on record."""
+    """Return a hook for the connection that the arguments name, else for the one on record."""
     recorded = found.take.luma_ray_conn_id if found else LumaRayHook.default_conn_name
     return LumaRayHook(args.conn or recorded)
 
 
 def check(hook: LumaRayHook, found: Found, request_id: str) -> tuple[HistoryEntry | None, str]:
-    """Return a job's row in the request history, and what speaks against its being that of a lost paid call."""
+    """Return a job's row in the request history, and a reason why it is not the lost paid call's, if any."""
     try:
         row = hook.find_job(request_id)
         others = found.others()
     except LumaRayError as error:
-        return None, f"it cannot be told whether {request_id} is this call's job: {error.cause}"
+        return None, f"it cannot be checked whether {request_id} is this call's job: {error.cause}"
     owner = others.get(id_key(request_id))
     if owner is not None:
         return row, f"{request_id} is on record as the job of {owner.identity}"
@@ -36,7 +36,7 @@ def check(hook: LumaRayHook, found: Found, request_id: str) -> tuple[HistoryEntr
 
 def _mismatch(row: HistoryEntry, take: JobRecord) -> str:
     if row.model != take.model:
-        return f"{row.request_id} is a job of {row.model}, and this call asked for {take.model}"
+        return f"{row.request_id} is a job of {row.model}, but this call asked for {take.model}"
     known = {"model": take.model, "body_sha256": take.body_sha256, "since": take.started, "claimed": ()}
     almost = near_matches([row], **known)  # type: ignore[arg-type]
     if almost:
@@ -45,7 +45,7 @@ def _mismatch(row: HistoryEntry, take: JobRecord) -> str:
 
 
 def lost_job(hook: LumaRayHook, found: Found) -> tuple[HistoryEntry | None, str]:
-    """Return the job in the request history that a lost paid call is known to have bought, and what was seen."""
+    """Return the job that a lost paid call certainly bought, going by the request history, and what was found."""
     take = found.take
     try:
         rows = hook.find_jobs(take.model, take.started)

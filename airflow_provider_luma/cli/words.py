@@ -1,4 +1,4 @@
-"""A job on record, said in words."""
+"""Describes jobs on record for people."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.storage import StoredFile
 
 _STATES = {
-    RecordState.INTENT: "perhaps bought: its paid call was about to be made, and what became of it is not on record",
-    RecordState.SUBMITTED: "bought, and not seen to be ready yet",
-    RecordState.COMPLETED: "bought and ready at Segmind, its video not in its place yet",
+    RecordState.INTENT: "may be bought: its paid call was about to be made, and the outcome is not on record",
+    RecordState.SUBMITTED: "bought, not known to be ready yet",
+    RecordState.COMPLETED: "bought and ready at Segmind, not delivered yet",
     RecordState.DELIVERED: "bought and delivered",
     RecordState.FAILED: "failed, and not billed",
     RecordState.GIVEN_UP: "given up by a person",
@@ -26,23 +26,23 @@ _STATES = {
 
 
 def command(name: str, output: StoredFile, *further: str) -> str:
-    """Return a command about a clip, to be copied into a shell."""
+    """Return a command line for a clip, quoted for the shell."""
     return shlex.join(("python", "-m", "airflow_provider_luma", name, str(output), *further))
 
 
 def request_id(args: argparse.Namespace) -> str:
-    """Return the id that the arguments name.
+    """Return the request id in the arguments.
 
-    :raises Refused: it cannot be one
+    :raises Refused: it cannot be a request id
     """
     parsed = parse_id(args.request_id)
     if parsed is None:
-        raise Refused(f"{args.request_id!r} is no request id.", code=2)
+        raise Refused(f"{args.request_id!r} is not a request id.", code=2)
     return parsed
 
 
 def fetch(request_id: str) -> str:
-    """Return the command that fetches a clip; the path is the reader's to choose."""
+    """Return the command line that fetches a clip; the reader fills in the path."""
     return f"python -m airflow_provider_luma fetch {shlex.quote(request_id)} PATH"
 
 
@@ -57,7 +57,7 @@ def job(take: JobRecord) -> str:
 
 
 def dollars(amount: Decimal) -> str:
-    """Return an amount with at least two decimals."""
+    """Format an amount with at least two decimals."""
     return f"{amount:.2f} USD" if amount == round(amount, 2) else f"{amount} USD"
 
 
@@ -68,7 +68,7 @@ def price(model: str) -> str:
 
 
 def paid(take: JobRecord) -> str:
-    """Return what a job cost, or is known to cost."""
+    """Return what a job cost, or will probably cost."""
     if take.cost is not None:
         return dollars(take.cost)
     known = model_info(take.model).price
@@ -80,7 +80,7 @@ def next_attempt(found: Found) -> str:
     take, identity = found.take, found.take.identity
     who = f"The next attempt of {identity}, its inputs unchanged,"
     if not found.has_file and take.state is RecordState.DELIVERED:
-        return f"{who} returns its video, or fetches it again where it is gone; it buys nothing."
+        return f"{who} returns its video, or fetches it again if it is gone; it buys nothing."
     place = found.place()
     try:
         decision = decide(
@@ -102,12 +102,12 @@ def next_attempt(found: Found) -> str:
         Action.LOOK_UP: f"looks for {job(wanted)} in Segmind's request history; it buys nothing, unless "
         "on_unknown_submit='resubmit' tells it to",
         Action.REATTACH: f"re-attaches to {job(wanted)} and fetches its video; it buys nothing",
-        Action.RETURN: "returns the video that lies there; it buys nothing",
-        Action.REUSE: "takes the video that lies there; it buys nothing",
+        Action.RETURN: "returns the existing video; it buys nothing",
+        Action.REUSE: "reuses the existing video; it buys nothing",
     }[decision.action]
     other = place.is_taken and (place.holds is None or place.holds.identity != identity)
     unless = (
-        " (With if_exists='reuse' or 'keep' it takes the file that lies there, with 'fail' it stops.)"
+        " (With if_exists='reuse' or 'keep' it takes the existing file, with 'fail' it stops.)"
         if other and decision.action is Action.BUY
         else ""
     )

@@ -94,7 +94,7 @@ def test_the_stores_copy_alone(task: Task, simulator: Simulator, cli: Cli, comma
     )
     assert task.home.read("clip.mp4.job.json") is None
     shown = cli("show", task.clip, *NAMED)
-    assert "in Airflow's task state store; no file is here" in shown.out
+    assert "in Airflow's task state store; there is no file on this machine" in shown.out
 
     task.home.write("clip.mp4.job.json", on_worker)
     task.attempt(clears=1)
@@ -108,7 +108,7 @@ def test_a_delivered_clip_on_another_machine(
     request_id = task.attempt()["request_id"]
     done = cli("show", str(tmp_path / "elsewhere" / "clip.mp4"), *NAMED)
     assert f"goes to     {task.clip}" in done.out
-    assert "returns its video, or fetches it again where it is gone; it buys nothing." in done.out
+    assert "returns its video, or fetches it again if it is gone; it buys nothing." in done.out
     copy = str(tmp_path / "elsewhere" / "clip.mp4")
     done = cli("fetch", request_id, copy, *NAMED)
     assert done.code == 0, done.err
@@ -148,7 +148,7 @@ def test_a_task_that_runs_may_be_buying(
     database.running = True
     refused = cli("not-bought", task.clip)
     assert refused.code == 1
-    assert "runs at this moment, and may be making that very call" in refused.err
+    assert "is running, and may be making this call right now" in refused.err
     assert task.record["state"] == "intent"
     assert cli("not-bought", task.clip, "--yes").code == 0
 

@@ -111,7 +111,10 @@ def test_a_delivered_clip_is_given_up_at_a_word(
     task.attempt()
     done = cli("give-up", task.clip)
     assert done.code == 0
-    assert "buys a clip for about 1.60 USD. (With if_exists='reuse' or 'keep' it takes the file" in done.out
+    assert (
+        "buys a clip for about 1.60 USD. (With if_exists='reuse' or 'keep' it takes the existing file"
+        in done.out
+    )
     task.attempt(clears=1)
     assert simulator.charges == 2
 
@@ -124,7 +127,7 @@ def test_a_lost_call_that_blocks_a_path_is_given_up(
     with pytest.raises(Exception, match="is in use") as caught:
         task.attempt(run_id="run_2")
     (command,) = shlex.split(advised(str(caught.value), "give-up").partition("give-up")[2])
-    assert "is perhaps bought for about 1.60 USD" in cli("give-up", command).err
+    assert "It may have been bought for about 1.60 USD" in cli("give-up", command).err
     assert cli("give-up", command, "--yes").code == 0
     task.attempt(run_id="run_2")
     assert (submits(simulator), simulator.charges) == (2, 2)
@@ -178,7 +181,7 @@ def test_an_unreachable_history_needs_yes(
         refused = cli("adopt", task.clip, job.request_id, *conn)
         assert refused.code == 1
         assert (
-            f"Something speaks against it: it cannot be told whether {job.request_id} is this call's job"
+            f"There is a reason not to adopt it: it cannot be checked whether {job.request_id} is this call's job"
             in refused.err
         )
     done = cli("adopt", task.clip, job.request_id, "--yes", "--conn", "not_there")
@@ -206,7 +209,7 @@ def test_what_has_an_id_is_neither_adopted_nor_not_bought(
     assert f"give-up {task.clip}" in refused.err
     same = cli("adopt", task.clip, request_id)
     assert same.code == 0
-    assert "has that id already; nothing was changed" in same.out
+    assert "already has that id; nothing was changed" in same.out
     assert task.record == before
 
 

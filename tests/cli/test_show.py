@@ -35,12 +35,12 @@ def test_a_delivered_clip(home: Home, simulator: Simulator, frame: Path, cli: Cl
         assert told["cost"] == "1.60 USD; balance after it 18.40 USD"
         assert told["submitted"] == record["submitted_at"]
         assert told["delivered"] == record["delivered_at"]
-        assert told["video"] == f"is there, {record['bytes']} bytes with the digest on record"
+        assert told["video"] == f"exists, {record['bytes']} bytes with the digest on record"
         assert told["takes"] == "no earlier one"
-        assert told["on record"].startswith("in the file; Airflow's database is out of reach from here")
+        assert told["on record"].startswith("in the file; Airflow's database cannot be reached from here")
         assert done.out.splitlines()[-1] == (
-            "The next attempt of clips.generate[3] in run run_1, its inputs unchanged, returns the video that lies "
-            "there; it buys nothing."
+            "The next attempt of clips.generate[3] in run run_1, its inputs unchanged, returns the existing "
+            "video; it buys nothing."
         )
     assert json.loads(cli("show", task.clip, "--json").out) == record
     assert simulator.charges == 1
@@ -51,17 +51,17 @@ def test_a_clip_that_is_gone_or_another(home: Home, simulator: Simulator, frame:
     task.attempt()
     home.write(task.name, b"something else")
     done = cli("show", task.clip)
-    assert rows(done.out)["video"] == "a file is there, but not with the digest of any job on record"
+    assert rows(done.out)["video"] == "a file exists, but its digest matches no job on record"
     assert "re-attaches to job" in done.out
     home.delete(task.name)
-    assert rows(cli("show", task.clip).out)["video"] == "is not there"
+    assert rows(cli("show", task.clip).out)["video"] == "missing"
 
 
 def test_a_call_of_unknown_outcome(tmp_path: Path, simulator: Simulator, frame: Path, cli: Cli) -> None:
     task = Task(folder(tmp_path / "clips"), frame)
     task.lose(simulator)
     done = cli("show", task.clip)
-    assert rows(done.out)["state"].startswith("intent: perhaps bought")
+    assert rows(done.out)["state"].startswith("intent: may be bought")
     assert rows(done.out)["request id"] == "not known"
     assert rows(done.out)["cost"] == "about 1.60 USD"
     assert "looks for the job of the paid call of" in done.out
@@ -73,7 +73,7 @@ def test_a_job_under_way_and_a_failed_one(
     task = Task(folder(tmp_path / "clips"), frame)
     task.buy(simulator)
     done = cli("show", task.clip)
-    assert rows(done.out)["state"] == "submitted: bought, and not seen to be ready yet"
+    assert rows(done.out)["state"] == "submitted: bought, not known to be ready yet"
     assert (
         f"re-attaches to job {task.record['request_id']} and fetches its video; it buys nothing." in done.out
     )
@@ -113,7 +113,7 @@ def test_nothing_is_on_record(home: Home, cli: Cli) -> None:
     named = ("--dag-id", "clips", "--run-id", "run_1", "--task-id", "generate")
     done = cli("show", clip, *named)
     assert done.code == 1
-    assert "Nothing is on record of clips.generate in run run_1" in done.err
+    assert "There is no record of clips.generate in run run_1" in done.err
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b'{"schema_version": 99}'])

@@ -80,13 +80,16 @@ def test_days_are_bounds(clips: Path, cli: Cli, days: int, clips_then: int) -> N
 def test_a_record_that_cannot_be_read_is_named(clips: Path, cli: Cli) -> None:
     (clips / "b.mp4.job.json").write_text("{")
     out = cli("spent", str(clips)).out
-    assert "Left out, for it cannot be read: b.mp4.job.json" in out
+    assert "Left out, cannot be read: b.mp4.job.json" in out
     assert "3  4.80 USD" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(("--by", "week"), "week is none of dag, day, model"), (("--since", "monday"), "'monday' is no date")],
+    [
+        (("--by", "week"), "week is not one of dag, day, model"),
+        (("--since", "monday"), "'monday' is not a date"),
+    ],
 )
 def test_a_wrong_argument_is_told(clips: Path, cli: Cli, arguments: tuple[str, ...], sentence: str) -> None:
     done = cli("spent", str(clips), *arguments)
