@@ -1,4 +1,4 @@
-"""Polling one job, from the blocking wait and from the trigger alike, or all that wait in a triggerer by one call."""
+"""Polls one job, for the blocking wait and the trigger alike, or with one call all the jobs waiting in a triggerer."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorSt
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
-#: A wait that is older when it begins was taken up again, perhaps with many others by a restarted triggerer: the job
-#: may be long done, so it is polled within so many seconds, at a moment of its own.
+#: Seconds. A wait whose job is older than this when it begins is a resumed one, perhaps one of many in a restarted
+#: triggerer: the job may be long done, so it is polled within this time, at a random moment.
 _SPREAD = 5.0
-#: Where the history answers for many jobs, a job's own status calls are so much rarer than its polls would be: one that
-#: the history does not show to have ended is seen a poll later than without it.
+#: While the history answers for many jobs, a job's own status calls are this much rarer than its polls would be: if the
+#: history fails to show a job's end, it is noticed one poll later than without the history.
 _RARER = 2.0
 
-#: From how many jobs on a page of a hundred rows is worth more than their status calls.
+#: From this many jobs on, a page of a hundred rows is cheaper than their status calls.
 _SEVERAL = 3
-#: Seconds between two pages at least, and what share of the polls' part of the request limit they use up.
+#: Seconds between pages at least, since two seconds' delay is soon enough (as in ``segmind/polling.py``); and the share
+#: of the polls' part of the rate limit that pages may use, which leaves most of it to status calls.
 _SHORTEST_PAGE_INTERVAL = 2.0
 _PAGE_SHARE = 1 / 3
-#: Seconds for which a page may keep the others waiting; with frames inline it may have tens of megabytes.
+#: Seconds that a page may hold up the other jobs; with inline frames it can have tens of megabytes.
 _SLOWEST_PAGE = 10.0
-#: Seconds until a history that was of no use is tried again.
+#: Seconds until a history that was of no use is tried again: an outage is over by then, and if it is not, a page in
+#: five minutes is cheap.
 _RETRY_HISTORY = 300.0
-#: How many ends in a row the status calls may see before the history does. One or two are chance.
+#: How many jobs in a row the status calls may see end before the history does. One or two are chance.
 _MOST_MISSED = 3
-#: How many pages in a row may fail: a poll is one try, and a gateway's bad moment is no reason for minutes without.
+#: How many pages in a row may fail: each is tried once, and one gateway error is no reason to stop for minutes.
 _MOST_FAILED = 2
-#: How many pages one after the other, which a triggerer of ten thousand jobs takes.
+#: How many pages in a row: enough for a triggerer with ten thousand jobs.
 _MOST_PAGES = 100
-#: How many of the jobs that were told of their end are remembered: as many as may wait in a triggerer.
+#: How many finished jobs are remembered: as many as may wait in a triggerer.
 _REMEMBERED = 10_000
 
 _VERDICTS = {VendorStatus.COMPLETED: Verdict.READY, VendorStatus.FAILED: Verdict.FAILED}
@@ -53,13 +55,13 @@ log = logging.getLogger(__name__)
 class JobPoller:
     """Polls one job.
 
-    Pauses are measured by a clock that only grows, so that no other clock's jump makes one longer.
+    Pauses are measured by a monotonic clock, so that a jump of the wall clock cannot lengthen one.
 
     :param request_id: the job
     :param model: its model's slug
-    :param waited: tells the seconds since the submission
+    :param waited: returns the seconds since the submission
     :param timeout: seconds from the submission to the deadline
-    :param poll_interval: seconds between polls, kept exactly; None: adapted to the model's typical time
+    :param poll_interval: seconds between polls, kept exactly; None: adapted to the model's typical duration
     :param clock: a monotonic clock, in seconds
     """
 
@@ -85,9 +87,9 @@ class JobPoller:
         self._asked_at, self._asked_age = self._polled_at, self._polled_age
 
     def delay(self, spacing: float = 0.0) -> float:
-        """Return the seconds until the next poll; none is later than the deadline.
+        """Return the seconds until the next poll, which is never later than the deadline.
 
-        :param spacing: seconds between two polls that the request limit asks for at this moment
+        :param spacing: seconds between two polls that the rate limit currently requires
         """
         due = max(self._pause(spacing), self._no_room) - (self._clock() - self._polled_at)
         return max(min(due, self._timeout - self._age()), 0.0)
@@ -101,14 +103,14 @@ class JobPoller:
         return due - self._polled_age
 
     def poll(self, hook: LumaRayHook) -> tuple[JobStatus, Verdict]:
-        """Ask how the job stands, and return that and what to do.
+        """Poll the job's status; return it, and what it means for the wait.
 
         :raises LumaRayAuthenticationError: the key does not work
         """
         return self._judged(hook, hook.get_status)
 
     def poll_result(self, hook: LumaRayHook) -> tuple[JobStatus, Verdict]:
-        """Ask as ``poll`` does, by the call for the result, which is kept."""
+        """Poll like ``poll``, but with the result call; keeps the result."""
 
         def ask(request_id: str) -> JobStatus:
             self.result = hook.get_result(request_id)
@@ -120,7 +122,7 @@ class JobPoller:
         no_room = 0.0
         try:
             status = ask(self._request_id)
-            # The history is asked where the call no longer (or not yet) knows the job.
+            # The status call may no longer (or not yet) know the job when the history does.
             if status.state is VendorStatus.NOT_FOUND:
                 row = hook.find_job(self._request_id, Rank.POLL)
                 status = status if row is None else row.status()
@@ -134,7 +136,7 @@ class JobPoller:
         return status, judge(status.state, self._age(), self._timeout)
 
     def is_overdue(self, spacing: float, *, is_shown: bool) -> bool:
-        """Tell whether to make the status call, although the history answers for many jobs: it may not for this one.
+        """Whether to make the status call although the history answers for many jobs: it may not for this one.
 
         :param spacing: as for ``delay``
         :param is_shown: whether the history's last page shows the job
@@ -146,14 +148,14 @@ class JobPoller:
         return self._clock() - self._asked_at >= pause
 
     def passed(self) -> None:
-        """Take the history's page for the poll that was due."""
+        """Count the history's page as the poll that was due."""
         self._has_polled = True
         self._mark()
 
     def _mark(self, no_room: float = 0.0) -> None:
-        """Count the pause from now on.
+        """Start the next pause now.
 
-        :param no_room: seconds for which the request limit leaves no room
+        :param no_room: seconds for which the rate limit has no room
         """
         self._polled_at, self._polled_age = self._clock(), self._age()
         self._no_room = no_room
@@ -164,12 +166,12 @@ class JobPoller:
 
 
 class HistoryPoller:
-    """Polls for all jobs of an account that wait in one process, by pages of the request history.
+    """Polls for all of an account's jobs that wait in one process, with pages of the request history.
 
-    The first page has the newest hundred requests; further ones are asked for while several of the jobs lie behind it.
-    Only what a page says of a job by its id is evidence: COMPLETED or FAILED. A missing or pending row proves nothing.
-    Of a history that is not known to be right, one such row is checked by a status call. A job that was told of its end
-    and waits on was told in vain, so it is told no more. A history that is of no use is left alone for some minutes.
+    The first page has the newest hundred requests; further pages are read while several of the jobs are older than it.
+    Only a row with a job's id that says COMPLETED or FAILED counts; a missing or pending row proves nothing. The
+    history is trusted once a status call has confirmed one such row. A job that keeps waiting after it was told of its
+    end is not told again, and polls for itself. A history that turns out useless is left alone for some minutes.
 
     :param clock: a monotonic clock, in seconds
     """
@@ -191,7 +193,7 @@ class HistoryPoller:
 
     @contextmanager
     def waiting(self, request_id: str, tell: Callable[[Verdict], None]) -> Iterator[None]:
-        """Let a job be told of its end, from whichever thread polls."""
+        """Register a job to be told of its end, from whichever thread polls."""
         key = id_key(request_id)
         with self._lock:
             self._jobs.setdefault(key, (request_id, []))[1].append(tell)
@@ -205,27 +207,27 @@ class HistoryPoller:
 
     @property
     def is_of_use(self) -> bool:
-        """Whether a page stands for the polls of several jobs."""
+        """Whether pages can replace the polls of several jobs."""
         return len(self._jobs) >= _SEVERAL and self._clock() >= self._off_until
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for a page, and nobody asks for one."""
+        """Whether it is time for a page, and nobody is fetching one."""
         return self._clock() >= self._due and not self._polling.locked()
 
     def shows(self, request_id: str) -> bool:
-        """Tell whether the last pages stand for a job's polls."""
+        """Whether the last pages can replace a job's polls."""
         key = id_key(request_id)
         return (key in self._shown or key in self._seen) and key not in self._told
 
     def poll(self, hook: LumaRayHook) -> bool:
-        """Ask for a page where one is due, tell the jobs that it shows to have ended, and return ``is_of_use``."""
+        """Fetch a page if one is due, and tell the jobs that it shows to have ended; return ``is_of_use``."""
         if self.is_of_use and self._polling.acquire(blocking=False):
             try:
                 if self._clock() >= self._due:
                     self._poll(hook)
             except LumaRayRateLimited:
-                pass  # nor would there be room for a status call
+                pass  # a status call would have no room either
             except LumaRayError as error:
                 self._failed += 1
                 if self._failed >= _MOST_FAILED or not isinstance(error, LumaRayUnavailable):
@@ -252,7 +254,7 @@ class HistoryPoller:
             request_id = next(iter(jobs.values()))[0]
             seen = hook.get_status(request_id).state
             if seen in (VendorStatus.QUEUED, VendorStatus.PROCESSING):
-                self._leave(f"it says that {request_id} has ended, which is {seen}")
+                self._leave(f"it says that {request_id} has ended, but that job is {seen}")
             self._is_checked = seen in _VERDICTS
         if self._is_checked:
             for key, (_, told) in jobs.items():
@@ -276,11 +278,11 @@ class HistoryPoller:
         """Note that a job's status call saw its end before the history did."""
         self._missed += 1
         if self._missed >= _MOST_MISSED and self.is_of_use:
-            self._leave("it shows late what has ended")
+            self._leave("it lags behind them")
 
     def _leave(self, why: str) -> None:
         log.warning(
-            "The request history cannot stand for the status calls: %s. Trying again in %.0f minutes.",
+            "The request history cannot replace the status calls: %s. Trying again in %.0f minutes.",
             why.rstrip("."),
             _RETRY_HISTORY / 60,
         )

@@ -1,4 +1,4 @@
-"""When to ask next and when to stop: pure decisions, fed by the blocking wait and by the trigger alike."""
+"""When to poll next and when to stop: pure decisions, for the blocking wait and the trigger alike."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from enum import Enum
 
 from airflow_provider_luma.segmind.replies import VendorStatus
 
-#: How long the vendor keeps status and result, in seconds since the submission.
+#: Seconds from the submission for which the vendor keeps status and result, by its documentation.
 RECORD_LIFETIME = 3600.0
 
-#: The pause between two polls as a share of the time waited: a job's end is seen half of it late in the mean, under 8 %
-#: of its time, in 41 polls for 15 minutes.
+#: The pause between polls as a share of the time waited. On average a job's end is seen half a pause late: under 8 % of
+#: its duration, at a cost of 41 polls in 15 minutes.
 _PAUSE = 0.155
-#: The same about the typical time, when most jobs end: 3 % late. It begins before the last third, for a pause of 15 %
-#: that begins at 0.6 would reach far into it.
+#: The same around the typical duration, when most jobs end: 3 % late. The range begins before the last third, since a
+#: pause of 15 % that began at 0.6 would reach far into it.
 _PAUSE_ABOUT_TYPICAL = 0.058
 _ABOUT_TYPICAL = (0.6, 4 / 3)
-#: In seconds. The first poll is for a job that fails at once; no pause is shorter than the other, for two seconds late
-#: is soon enough.
+#: Seconds. The first poll catches a job that fails at once; later pauses are at least ``_SHORTEST_PAUSE``, as two
+#: seconds late is soon enough.
 _FIRST_PAUSE = 2.5
 _SHORTEST_PAUSE = 3.8
-#: A poll that cannot be one of many falls here or soon after, in typical times: more than half of the jobs are done.
+#: When polls are few, one falls here or soon after, in typical durations: more than half of the jobs are done by then.
 _LIKELY_DONE = 1.04
-#: A pause is longer or shorter by up to this share, so that jobs submitted together soon poll apart.
+#: A pause is lengthened or shortened by up to this share, so that jobs submitted together soon poll apart.
 _JITTER = 0.2
 
 
 def next_poll(waited: float, typical: float, *, spacing: float = 0.0, jitter: float = 0.5) -> float:
     """Return when to poll next, in seconds since the submission.
 
-    The pause is a share of the time waited, a smaller one about the typical time. Where the account's request limit is
-    short it is ``spacing``, which may fall short of itself once, not to skip the time at which a job is likely done.
+    The pause is a share of the time waited, a smaller one around the typical duration. If the rate limit is short, the
+    pause is at least ``spacing``, except for one that would skip the time when a job is likely done.
 
     :param waited: seconds since the submission
     :param typical: seconds that such a job usually takes
-    :param spacing: seconds between two polls below which the request limit would not do
-    :param jitter: between 0 and 1: the shortest pause or the longest
+    :param spacing: seconds between polls that the rate limit requires
+    :param jitter: from 0 for the shortest pause to 1 for the longest
     """
     begin, end = (share * typical for share in _ABOUT_TYPICAL)
     share = _PAUSE_ABOUT_TYPICAL if begin <= waited <= end else _PAUSE
@@ -54,7 +54,7 @@ class Verdict(Enum):
     FAILED = "failed"
     #: The deadline has passed and the job may still be running.
     LATE = "late"
-    #: Neither the status call nor the history knows the job, and it is too old for that to pass.
+    #: Neither the status call nor the history knows the job, and it is too old to appear yet.
     GONE = "gone"
 
 

@@ -1,4 +1,4 @@
-"""What all triggers of a connection share in one triggerer: hook, threads, polls of many jobs, looks at the balance."""
+"""What a connection's triggers share in one triggerer: hook, threads, history polls and balance checks."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
     from airflow_provider_luma.segmind.replies import Credits
 
-#: How many polls of a connection may be under way at once; each is over within the connection's timeout.
+#: How many polls of a connection may run at once: as many as the hook's session keeps connections open. A poll usually
+#: takes less than a second and ends within the connection's timeout, so the rate limit runs out before the threads do.
 _POLL_THREADS = 16
-#: Seconds after which an edited connection is seen by triggers that run.
+#: Seconds until running triggers notice that a connection was edited. Reading it is a call to the database or a secrets
+#: backend, too much for every poll of thousands of jobs.
 _HOOK_LIFETIME = 60.0
 T = TypeVar("T")
 
@@ -33,12 +35,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Look:
-    """A look at the balance.
+    """One balance check.
 
     :param at: when it began, on a monotonic clock
     :param credits: the balance; None: it could not be read
-    :param needs_worker: whether that is for the key or the connection, which the next look does not mend
-    :param retry_after: seconds until there may be room in the request limit, where there was none
+    :param needs_worker: whether the key or the connection is the reason, which checking again does not fix
+    :param retry_after: seconds until the rate limit may have room, if it had none
     """
 
     at: float
@@ -48,9 +50,9 @@ class Look:
 
 
 class Account:
-    """Segmind's account behind a connection, as the triggers of a process use it.
+    """The Segmind account behind a connection, shared by the triggers of a process.
 
-    Threads are of its own, so that a vendor or a secrets backend that is slow takes none from the triggers of others.
+    It has threads of its own, so that a slow vendor or secrets backend takes none from other providers' triggers.
 
     :param luma_ray_conn_id: the connection to Segmind
     """
@@ -68,7 +70,7 @@ class Account:
         self._trouble: type[LumaRayError] | None = None
 
     def hook(self) -> LumaRayHook:
-        """Return a hook whose connection was read in the last minute, or before its backend failed; it blocks.
+        """Return a hook whose connection was read within the last minute, or before its backend failed. Blocks.
 
         :raises LumaRayError: the connection cannot be read or used
         """
@@ -87,23 +89,23 @@ class Account:
 
         hook = LumaRayHook(self._conn_id)
         settings = hook.settings
-        # Apart from that of tasks in the same process (dag.test): it counts their calls as others'.
+        # Not shared with tasks in the same process (dag.test): ``note`` and ``make_way`` already count their calls.
         name = f"triggers of {self._conn_id}"
         hook.limiter = limiter_of(name, settings.api_url, settings.requests_per_minute)
         return hook
 
     def call(self, function: Callable[[LumaRayHook], T]) -> asyncio.Future[T]:
-        """Call a function with the hook in a thread."""
+        """Run a function with the hook in a thread."""
         return _awaitable(self._threads.submit(copy_context().run, lambda: function(self.hook())))
 
     async def make_way(self, limiter: RateLimiter) -> None:
-        """Wait until the request limit has room for the call that a woken worker makes, and count it."""
+        """Wait until the rate limit has room for the call that a woken worker will make, and count it."""
         async with self._way:
             while delay := limiter.take(Rank.URGENT):
                 await asyncio.sleep(delay)
 
     async def looks(self, interval: float) -> AsyncIterator[Look]:
-        """Yield looks at the balance, in which all that watch it share: as many as the most impatient one takes."""
+        """Yield balance checks, shared by all who watch the balance; the shortest interval sets the rate."""
         seen = time.monotonic() - interval
         while True:
             look = await _awaitable(self._look_thread.submit(copy_context().run, self._look, seen))
@@ -112,7 +114,7 @@ class Account:
             await asyncio.sleep(max(seen + min(interval, look.retry_after) - time.monotonic(), 0.0))
 
     def _look(self, seen: float) -> Look:
-        """Return a look that is later than another one: somebody else's, or one of now."""
+        """Return a check newer than ``seen``: somebody else's if there is one, else a new one."""
         if self._last is None or self._last.at <= seen:
             self._last = self._new_look(time.monotonic())
         return self._last
@@ -133,25 +135,25 @@ class Account:
             return Look(at, None)
         except LumaRayError as error:
             self._tell(error)
-            self._hook_until = 0.0  # the key may have been corrected by the next look
+            self._hook_until = 0.0  # read the connection again next time: the key may have been corrected
             return Look(at, None, needs_worker=True)
         self._trouble = None
         return Look(at, credits)
 
     def _tell(self, error: LumaRayError) -> None:
-        if self._trouble is not type(error):  # a trouble that lasts is told once
+        if self._trouble is not type(error):  # a lasting problem is logged once
             log.warning("The balance of %r cannot be read: %s", self._conn_id, error)
         self._trouble = type(error)
 
 
 @cache
 def account_of(luma_ray_conn_id: str) -> Account:
-    """Return the one that all triggers of a connection in this process share."""
+    """Return the account that all triggers of a connection in this process share."""
     return Account(luma_ray_conn_id)
 
 
 def _awaitable(work: Future[T]) -> asyncio.Future[T]:
-    """Let a coroutine await a thread's work; one that is no longer awaited does not begin, and fails unheard."""
+    """Let a coroutine await a thread's work; cancelled work does not start, and its errors are dropped."""
     future = asyncio.wrap_future(work)
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future

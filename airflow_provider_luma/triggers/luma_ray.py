@@ -1,4 +1,4 @@
-"""Waiting without a worker: triggers ask, and wake whoever decides; they buy and fetch nothing."""
+"""Waits without a worker: the triggers poll and wake the task, which decides. They buy and fetch nothing."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
     from airflow_provider_luma.hooks.limiter import RateLimiter
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
-#: Seconds after the deferral before which no event is yielded. The process that deferred may linger for up to 5 s, and
-#: Airflow fails a task that is queued again before the executor has reported that end; this is twice as long.
+#: Seconds after the deferral in which no event is fired. The worker process may linger for up to 5 s, and Airflow fails
+#: a task that is queued again before the executor has reported the end of that process; this is twice as long.
 _QUIET_TIME = 10.0
-#: A trigger that starts so many seconds after its deferral is a restarted triggerer's, and need not be quiet again.
+#: Seconds. A trigger that starts longer than this after its deferral belongs to a restarted triggerer and need not be
+#: quiet again. Triggerers pick up new triggers within seconds; a minute also allows for clocks that differ.
 _RESTARTED = 60.0
-#: Seconds for which a trigger that cannot ask tries again before it wakes the worker: one that can ask defers again
-#: while the job runs, so this is how often it starts in vain. An edited connection is seen by then.
+#: Seconds for which a trigger that cannot poll keeps trying before it wakes the worker. A worker that can poll defers
+#: again while the job runs, so it starts in vain once in this time. By then an edited connection has been noticed.
 _TROUBLE_TIME = 60.0
-#: Seconds between these tries: a secrets backend that was down for a moment is up again.
+#: Seconds between these tries: enough for a secrets backend to come back from a hiccup.
 _RETRY = 10.0
-#: Seconds for which the answer to a poll is waited for beyond the deadline.
+#: Seconds of grace for a poll's answer at the deadline: a poll that is answered at all is usually answered within one.
 _LAST_ANSWER = 3.0
-#: Seconds between two lines of progress in a trigger's log.
+#: Seconds between progress lines in a trigger's log: a line a minute is read, one for each poll is not.
 _PROGRESS_INTERVAL = 60.0
 
 T = TypeVar("T")
@@ -44,14 +45,14 @@ log = logging.getLogger(__name__)
 
 
 class LumaRayJobTrigger(BaseTrigger):
-    """Fire when a job needs its worker again: ready, failed, late, gone, or not to be asked about.
+    """Fire when a job needs its worker again: it is ready, failed, late or gone, or cannot be polled.
 
-    The event names the job and the reason; the worker looks again for itself. The trigger holds neither key nor URL,
-    and any number of copies of it may run at once.
+    The event has the job's id and the reason; the worker polls for itself. The trigger holds neither key nor URL, and
+    any number of copies may run at once.
 
     :param luma_ray_conn_id: the connection to Segmind
     :param request_id: the job
-    :param model: its model, for the typical time
+    :param model: its model, which determines the typical duration
     :param submitted_at: when it was submitted (ISO 8601, UTC)
     :param timeout: seconds from the submission to the deadline
     :param poll_interval: seconds between status calls; None: adapted to the model
@@ -96,7 +97,7 @@ class LumaRayJobTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the worker is needed; connection look-up and HTTP happen in threads of their own."""
+        """Poll until the worker is needed; connection look-ups and HTTP calls run in threads of their own."""
         clock = asyncio.get_running_loop().time
         is_new = self._is_new()
         quiet_until = clock() + (_QUIET_TIME if is_new else 0.0)
@@ -111,7 +112,7 @@ class LumaRayJobTrigger(BaseTrigger):
             try:
                 return (await self._outcome(is_new=is_new)).value
             except Exception as error:
-                log.warning("%s: cannot be asked about: %s", self.request_id, error)
+                log.warning("%s: cannot be polled: %s", self.request_id, error)
                 left = min(tried_until - clock(), self.timeout - self._waited())
                 if left <= 0:
                     return "error"
@@ -119,14 +120,14 @@ class LumaRayJobTrigger(BaseTrigger):
             is_new = False
 
     def _is_new(self) -> bool:
-        """Tell whether the task was deferred just now, for which another machine's clock may be some seconds off."""
+        """Whether the task was deferred just now; the other machine's clock may be some seconds off."""
         deferred_at = datetime.fromisoformat(self.deferred_at) if self.deferred_at else datetime.now(UTC)
         return datetime.now(UTC) - deferred_at <= timedelta(seconds=_RESTARTED)
 
     async def _outcome(self, *, is_new: bool) -> Verdict:
         """Wait until there is something to decide.
 
-        :param is_new: whether a worker has just submitted the job, or asked about it
+        :param is_new: whether a worker has just submitted or polled the job
         """
         account = account_of(self.luma_ray_conn_id)
         limiter = await self._before_deadline(account.call(lambda hook: hook.limiter))
@@ -175,9 +176,9 @@ class LumaRayJobTrigger(BaseTrigger):
         return told.result()
 
     async def _before_deadline(self, work: asyncio.Future[T], *others: asyncio.Future[Any]) -> T | None:
-        """Wait for a thread, but no longer than the job may take: vendor and secrets backend may be silent.
+        """Wait for a thread, but not beyond the job's deadline: the vendor or the secrets backend may hang.
 
-        :return: None where it is late, or another future came first
+        :return: None if it is late, or another future came first
         """
         try:
             left = max(self.timeout - self._waited(), 0.0) + _LAST_ANSWER
@@ -187,9 +188,9 @@ class LumaRayJobTrigger(BaseTrigger):
             work.cancel()
 
     async def on_kill(self) -> None:
-        """Say what a killed wait means; the vendor has no cancel (Airflow 3.3 and later call this)."""
+        """Log what killing the wait means: the vendor has no cancel. Airflow calls this from 3.3 on."""
         log.warning(
-            "%s: the wait was ended, the job goes on; it stays on record, and the task's next attempt re-attaches.",
+            "%s: the wait was killed, the job keeps running. It stays on record; the task's next attempt re-attaches.",
             self.request_id,
         )
 
@@ -199,7 +200,7 @@ class LumaRayJobTrigger(BaseTrigger):
 
     def _poll(self, hook: LumaRayHook, poller: JobPoller, history: HistoryPoller) -> Verdict:
         is_shared = self.poll_interval is None and history.poll(hook)
-        state, verdict = "not known to have ended", Verdict.WAIT
+        state, verdict = "not known to have finished", Verdict.WAIT
         if is_shared and not self._is_overdue(poller, history, hook.limiter):
             poller.passed()
         else:
@@ -222,13 +223,13 @@ class LumaRayJobTrigger(BaseTrigger):
 
 
 class LumaRayCreditSensorTrigger(BaseTrigger):
-    """Fire when the balance is at a threshold or beyond it, or cannot be asked for; the sensor looks again for itself.
+    """Fire when the balance is at a threshold or beyond it, or cannot be read; the sensor checks again for itself.
 
     :param luma_ray_conn_id: the connection to Segmind
     :param threshold: US dollars
     :param direction: above or below
-    :param include_free_credits: whether given credits count
-    :param poke_interval: seconds between looks
+    :param include_free_credits: whether free credits count
+    :param poke_interval: seconds between checks
     """
 
     def __init__(
@@ -261,7 +262,7 @@ class LumaRayCreditSensorTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until the sensor is needed; the first look was the sensor's own."""
+        """Check until the sensor is needed; the sensor itself made the first check."""
         threshold = CreditThreshold(Decimal(self.threshold), self.direction, self.include_free_credits)
         await asyncio.sleep(self.poke_interval)
         async for look in account_of(self.luma_ray_conn_id).looks(self.poke_interval):
@@ -276,20 +277,21 @@ class LumaRayCreditSensorTrigger(BaseTrigger):
 class LumaRayCreditTrigger(BaseEventTrigger):
     """Fire whenever the balance crosses a threshold; for an ``AssetWatcher``.
 
-    It fires on the crossing, not on every look: while the balance stays beyond the threshold nothing more happens. On
-    Airflow 3.3 and later the asset's state store remembers the last side, so that neither a restart fires again nor a
-    crossing during one is missed. Earlier, and where several assets are watched by equal triggers (which Airflow makes
-    one), the first look after a start only tells the side. All that watch one connection in a triggerer share their
-    looks. A key or connection that does not work is logged, and looked at anew at the next look: a watcher that ended
-    would be restarted by Airflow at once, again and again.
+    It fires on the crossing, not on every check: nothing more happens while the balance stays beyond the threshold. On
+    Airflow 3.3 and later the asset's state store remembers the last side, so a restart neither fires again nor misses a
+    crossing. On earlier versions, and if several assets have equal triggers (which Airflow merges into one), the first
+    check after a start only determines the side. All watchers of a connection in a triggerer share their checks. A key
+    or connection that does not work is logged and read again for the next check: if a watcher ended, Airflow would
+    restart it at once, again and again.
 
     The event: ``{"balance": "<US dollars>", "threshold": ..., "direction": ...}``.
 
     :param threshold: US dollars
-    :param direction: ``below`` (the default) for money that runs low, ``above`` for a top-up
-    :param include_free_credits: whether given credits count. Default True, as both can presumably be spent
+    :param direction: ``below`` (the default) for a balance that runs low, ``above`` for a top-up
+    :param include_free_credits: whether free credits count. Default True, as both can presumably be spent
     :param luma_ray_conn_id: the connection to Segmind
-    :param poll_interval: seconds (or a timedelta) between looks. Default 300: a balance moves by clips, not by seconds
+    :param poll_interval: seconds (or a timedelta) between checks. Default 300: a balance changes by clips, not by the
+        second
     """
 
     def __init__(
@@ -341,17 +343,17 @@ class LumaRayCreditTrigger(BaseEventTrigger):
             await memory.keep(is_reached)
 
     def _key(self) -> str:
-        """Name what is remembered: an asset may be watched for several accounts and thresholds."""
+        """Return the key of what is remembered; one asset may be watched for several accounts and thresholds."""
         threshold = self._threshold
         which = "total" if threshold.include_free_credits else "paid"
         return f"luma_ray_credits:{threshold.direction}:{threshold.amount}:{which}:{self.luma_ray_conn_id}"
 
 
 class _Memory:
-    """On which side of the threshold the balance was last, in the asset's state store.
+    """Remembers which side of the threshold the balance was last on, in the asset's state store.
 
-    Airflow makes one trigger of equal ones, whose store cannot tell which asset's state is meant: there is no memory
-    then. What the store does not take this time it is given at the next look.
+    Airflow merges equal triggers into one, and its store then cannot tell which asset is meant, so nothing is
+    remembered. A failed write is tried again at the next check.
     """
 
     def __init__(self, store: Any, key: str) -> None:
@@ -365,11 +367,15 @@ class _Memory:
         try:
             kept = await self._store.aget(self._key)
         except ValueError:
-            log.info("Several assets are watched by equal triggers, so the last side is not remembered.")
+            log.info(
+                "Several assets have equal triggers, so the last side of the threshold is not remembered."
+            )
             self._store = None
             return None
         except Exception as error:
-            log.warning("The side of the balance cannot be recalled; the first look tells it: %s", error)
+            log.warning(
+                "The last side of the threshold cannot be read; the first check determines it: %s", error
+            )
             return None
         self._kept = kept if isinstance(kept, bool) else None
         return self._kept
@@ -380,7 +386,7 @@ class _Memory:
         try:
             await self._store.aset(self._key, is_reached)
         except Exception as error:
-            log.warning("The side of the balance cannot be kept this time: %s", error)
+            log.warning("The side of the threshold cannot be stored; the next check tries again: %s", error)
         else:
             self._kept = is_reached
 

@@ -99,7 +99,7 @@ def test_a_history_of_no_use_is_left_alone_told_once_and_tried_again_later(
     assert not crowd.poll()
     assert crowd.told == {}
     assert not crowd.poll()
-    assert caplog.text.count("The request history cannot stand for the status calls") == 1
+    assert caplog.text.count("The request history cannot replace the status calls") == 1
     simulator.clear_faults()
     simulator.advance(60)
     assert crowd.poll(after=300)

@@ -426,7 +426,7 @@ def test_a_kill_is_told_and_cancels_nothing(
     request_id = submitted(frame)
     requests = len(simulator.requests)
     asyncio.run(job_trigger(request_id).on_kill())
-    assert f"{request_id}: the wait was ended, the job goes on" in caplog.text
+    assert f"{request_id}: the wait was killed, the job keeps running" in caplog.text
     assert len(simulator.requests) == requests
 
 
