@@ -9,7 +9,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo test quick faults short-faults chaos lint build bench clean
+.PHONY: help demo ui test quick faults short-faults chaos lint build bench clean
 .DELETE_ON_ERROR:
 
 help: ## what there is
@@ -18,11 +18,14 @@ help: ## what there is
 demo: $(READY) ## a video, made by the example DAG on the built-in simulator (SEGMIND_API_KEY=...: by Segmind, for money)
 	@$(BIN)/python scripts/demo.py
 
+ui: $(READY) ## Airflow's UI with clips in it, finished, failed and in flight, by the examples on the simulator; until Ctrl-C
+	@$(BIN)/python -m scripts.ui
+
 WORKERS ?= 2
 test: $(READY) ## the tests (ARGS=... for pytest, WORKERS=... processes)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-QUICK := tests/claims/test_drift.py tests/decorators tests/hooks tests/jobs tests/operators tests/segmind tests/sensors \
+QUICK := tests/claims/test_drift.py tests/decorators tests/hooks tests/jobs tests/links tests/operators tests/segmind tests/sensors \
   tests/triggers tests/test_imports.py tests/test_media.py tests/test_outlets.py tests/test_storage.py
 quick: $(READY) ## what a change needs every minute: the tests that start no Airflow and no store
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(QUICK) $(ARGS)

@@ -42,6 +42,7 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "luma_ray", "class-name": "airflow_provider_luma.decorators.luma_ray.luma_ray_task"}
         ],
+        "extra-links": ["airflow_provider_luma.links.luma_ray.LumaRayClipLink"],
         "plugins": [
             {"name": "luma_ray", "plugin-class": "airflow_provider_luma.plugins.luma_ray.LumaRayPlugin"}
         ],

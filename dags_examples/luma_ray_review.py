@@ -1,7 +1,8 @@
 """A clip is published when a person has approved it; without an answer within half a day it is not.
 
 Needs the connection ``luma_ray_default``. Each run buys one video, for about 1.60 USD. The person answers under
-"Required Actions" in Airflow's UI.
+"Required Actions" in Airflow's UI. The start frame and the clip are shown there if ``[luma_ray] preview_roots`` names
+their folders.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import ObjectStoragePath, Param, dag, task
 
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
+
+#: Where the clip is shown, relative to Airflow's own address.
+CLIP = "luma/clip/{{ dag.dag_id }}/{{ run_id | urlencode }}/generate/-1"
 
 
 @dag(
@@ -56,7 +60,7 @@ def luma_ray_review() -> None:
     approve = ApprovalOperator(
         task_id="approve",
         subject="Publish this clip?",
-        body="{{ ti.xcom_pull(task_ids='generate', key='video_path') }}: {{ params.prompt }}",
+        body=f"[![The start frame]({CLIP}/poster)]({CLIP})\n\n**[Watch the clip]({CLIP})**: {{{{ params.prompt }}}}",
         defaults="Reject",
         response_timeout=timedelta(hours=12),
     )

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
+from airflow_provider_luma.links.luma_ray import LumaRayClipLink, clip_url
 from airflow_provider_luma.operators.checks import (
     ApiVersion,
     FrameTransfer,
@@ -113,6 +114,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
     )
     template_fields_renderers = {"extra_parameters": "json"}  # noqa: RUF012 - as in BaseOperator
     ui_color = "#e8e0f7"
+    operator_extra_links = (LumaRayClipLink(),)
     start_frame: str | None
     output_path: str
 
@@ -324,6 +326,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
         def tell(take: JobRecord) -> None:
             context["ti"].xcom_push(key="request_id", value=take.request_id)
+            # Airflow itself stores a link only when the attempt ends.
+            context["ti"].xcom_push(key=LumaRayClipLink().xcom_key, value=clip_url(context["ti"]))
 
         return Job(spec, hook, ledger, self._stopped, tell), hook
 

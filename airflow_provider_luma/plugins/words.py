@@ -31,7 +31,7 @@ def label(state: RecordState, error: str | None) -> str:
 
 
 def needs_person(state: RecordState, error: str | None) -> bool:
-    """Whether nobody but a person can tell what became of the paid call: its record says why."""
+    """Whether it is unknown what became of the paid call; its record says why. Mostly a person has to tell."""
     return state is RecordState.INTENT and error is not None
 
 
@@ -39,8 +39,8 @@ def standing(take: JobRecord) -> str:
     """Return how far a take got, in a sentence or two."""
     if needs_person(take.state, take.error):
         return (
-            f"What became of the paid call of {clock(take.intent_at)} is unknown: it may have bought a clip. "
-            "Nothing is bought until a person settles it."
+            f"What became of the paid call of {clock(take.intent_at)} is unknown: it may have bought a clip. The task "
+            "looks for its job; if it finds none, it fails, and buys nothing until a person settles it."
         )
     return {
         RecordState.INTENT: f"The paid call is under way since {clock(take.intent_at)}.",

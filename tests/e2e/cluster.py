@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -36,6 +37,7 @@ class Cluster:
     :param amount: how many DAGs they hold
     :param parallelism: how many tasks run at once
     :param settings: further environment variables
+    :param user: the name and password of its administrator; None: whoever comes is one
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Cluster:
         amount: int = 10,
         parallelism: int = 6,
         settings: Mapping[str, str] | None = None,
+        user: tuple[str, str] | None = None,
     ) -> None:
         self.home = home
+        self._user = user
         self._amount = amount
         self.fernet_key = urlsafe_b64encode(secrets.token_bytes(32)).decode()
         self.database = home / "airflow.db"
@@ -55,6 +59,12 @@ class Cluster:
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._env = _environment(home, dags, port, self.fernet_key, parallelism) | dict(settings or {})
+        if user:
+            self._env |= {
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{user[0]}:admin",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+            }
         self._output = home / "components"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._warden: subprocess.Popen[str]
@@ -63,6 +73,8 @@ class Cluster:
 
     def __enter__(self) -> Self:
         self._output.mkdir(parents=True)
+        if self._user:
+            (self.home / "passwords.json").write_text(json.dumps(dict([self._user])))
         self._warden = subprocess.Popen(
             [sys.executable, processes.__file__], stdin=subprocess.PIPE, start_new_session=True, text=True
         )
@@ -132,9 +144,18 @@ class Cluster:
         """Store a connection to the vendor."""
         self.store_connection(conn_id, conn_type="luma_ray", host=host, password=key)
 
+    def reconnect(self, conn_id: str, host: str, key: str) -> None:
+        """Let a connection lead to another vendor."""
+        changed = {"connection_id": conn_id, "conn_type": "luma_ray", "host": host, "password": key}
+        self._call("PATCH", f"connections/{conn_id}", json=changed)
+
     def store_connection(self, conn_id: str, **fields: str) -> None:
         """Store a connection in Airflow's database, encrypted, as its connection page does."""
         self._call("POST", "connections", json={"connection_id": conn_id, **fields})
+
+    def make_pool(self, name: str, slots: int) -> None:
+        """Make a pool that counts deferred tasks."""
+        self._call("POST", "pools", json={"name": name, "slots": slots, "include_deferred": True})
 
     def trigger(self, dag_id: str, run_id: str, **conf: Any) -> None:
         """Start a DAG run."""
@@ -233,7 +254,11 @@ class Cluster:
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         if "Authorization" not in self._http.headers:
-            token = self._http.get(f"{self.url}/auth/token", timeout=30)
+            if self._user:
+                login = dict(zip(("username", "password"), self._user, strict=True))
+                token = self._http.post(f"{self.url}/auth/token", json=login, timeout=30)
+            else:
+                token = self._http.get(f"{self.url}/auth/token", timeout=30)
             token.raise_for_status()
             self._http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
         for _ in range(5):

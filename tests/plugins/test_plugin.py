@@ -72,7 +72,7 @@ def test_the_tabs_address_is_below_the_web_apps_and_relative() -> None:
     ("changes", "says"),
     [
         ({"state": "intent"}, "The paid call is under way since 2026-11-25 14:02:02 UTC."),
-        ({"state": "intent", "error": "no reply"}, "Nothing is bought until a person settles it."),
+        ({"state": "intent", "error": "no reply"}, "buys nothing until a person settles it."),
         ({"state": "submitted"}, "In flight since 2026-11-25 14:02:02 UTC, on record; a retry re-attaches"),
         ({"state": "completed"}, "A retry fetches it and pays nothing."),
         ({"state": "delivered"}, "Delivered at 2026-11-25 14:04:09 UTC."),
