@@ -1,4 +1,4 @@
-"""A folder of frames becomes the arguments of mapped tasks, within a budget."""
+"""Turns a folder of frames into the arguments of mapped tasks, within a budget."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 _IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .avif".split())
 
-#: A frame and its clip, by their paths in their folders.
+#: A frame and its clip, as paths relative to their folders.
 _Clip = tuple[str, str]
 
-#: A store's clock and the scheduler's are not this far apart.
+#: A store's clock and the scheduler's differ by less than this; a larger margin only means that more records are read.
 _CLOCKS_APART = timedelta(hours=1)
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def plan_batch(
     storage_conn_id: str | None = None,
     require_all: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return the arguments of the clips to make in this run, as many as the money covers; call it inside a ``@task``.
+    """Return the arguments of the clips to make in this run, as many as the money covers. Call it inside a ``@task``.
 
         @task
         def plan() -> list[dict]:
@@ -51,25 +51,24 @@ def plan_batch(
 
         LumaRayImageToVideoOperator.partial(task_id="generate", prompt="...").expand_kwargs(plan())
 
-    A clip is named after its frame (``shoes/red.png`` becomes ``shoes/red.png.mp4``). In the order of their names, the
-    frames are planned that have no clip yet, and, at the index that they had, those whose clips this run bought itself:
-    a cleared run returns them.
-    A clip that is there is never bought again, whatever has become of its frame or the prompt: move it away to get
-    another. A job that another run has in flight is left to that run, and the log names it.
+    A clip is named after its frame (``shoes/red.png`` becomes ``shoes/red.png.mp4``). The plan has the frames without a
+    clip, sorted by name, and also those whose clips this run has bought itself, at the same map index as before, so
+    that clearing the run returns them. An existing clip is never bought again, even if its frame or the prompt has
+    changed: move it away to get another. A job that another run has in flight is left to that run and logged.
 
-    The first frames that the budget and the balance cover are planned, at most as many as Airflow maps
-    (``[core] max_map_length``); the log says what is left for the next run. The cap holds by counting: what this run
-    bought before counts, so clearing it renews nothing, and each planned clip can be bought once
-    (``if_exists="keep"``), whatever is edited, cleared or retried. A job that FAILED is not billed, and counts as not
+    The plan has only as many frames as the budget and the balance cover, and at most as many as Airflow maps
+    (``[core] max_map_length``); the log says what is left for the next run. The cap also counts what this run bought
+    before, so clearing it does not renew the budget, and each planned clip can be bought only once
+    (``if_exists="keep"``), whatever is edited, cleared or retried. A job that FAILED is not billed and counts as not
     bought; a clip that a person gave up (``give-up``) may be bought again.
 
-    :param frames: the folder of the frames, with its sub-folders: a local path, or ``s3://...`` and the like
+    :param frames: the folder of the frames, with its subfolders: a local path, or ``s3://...`` and the like
     :param videos: the folder of the clips
     :param max_credits: the most that this run may spend, in US dollars
-    :param model: the model's slug; one whose price is in the catalogue
+    :param model: the model's slug; its price must be in the catalogue
     :param luma_ray_conn_id: the connection to Segmind
-    :param storage_conn_id: the connection for folders that name none themselves
-    :param require_all: refuse the plan where the money does not cover all. Default False: buy what fits
+    :param storage_conn_id: the connection for folders whose URI does not name one
+    :param require_all: fail if the money does not cover all frames. Default False: buy what it covers
     :raises LumaRayConfigurationError: an argument is wrong, or with ``require_all`` the budget does not cover all
     :raises LumaRayInsufficientCredits: with ``require_all``, the balance does not cover all
     """
@@ -82,7 +81,7 @@ def plan_batch(
 
     budget, price = money(max_credits), model_info(model).price
     if budget is None or budget < 0:
-        raise _wrong(f"max_credits={max_credits!r}", "US dollars as a number that is not negative")
+        raise _wrong(f"max_credits={max_credits!r}", "US dollars, as a number of 0 or more")
     if price is None:
         raise _wrong(f"model={model!r}", f"one whose price is known: {', '.join(CATALOGUE)}")
     source, target = open_file(frames, storage_conn_id), open_file(videos, storage_conn_id)
@@ -108,7 +107,7 @@ def plan_batch(
     new = found.missing[: max(min(affordable, most), 0)]
     left = len(found.missing) - len(new)
     log.info(
-        "%d clips are planned: %d to be bought at up to %s each, %d of this run's own (%s spent).",
+        "%d clips planned: %d to buy at up to %s each, %d that this run bought before (%s spent).",
         len(new) + len(found.own),
         len(new),
         usd(price),
@@ -129,7 +128,7 @@ def plan_batch(
         log.warning("%s%s.", shortage, pace)
     for video, owner in found.elsewhere:
         log.warning(
-            "%s is left to %s, which has its job in flight: clear that run, or give the job up.", video, owner
+            "%s is left to %s, which has its job in flight: clear that run, or give up the job.", video, owner
         )
     return [
         {
@@ -145,7 +144,7 @@ def plan_batch(
 
 
 def _in_order(own: list[tuple[int, _Clip]], new: list[_Clip]) -> list[_Clip]:
-    """Return the clips in the order of their frames, but those of this run where it had them before."""
+    """Return the clips sorted by frame, except that this run's own stay at their map indices."""
     amount = len(own) + len(new)
     places = {index: clip for index, clip in own if 0 <= index < amount}
     others = iter(sorted([clip for _, clip in own if clip not in places.values()] + new))
@@ -154,12 +153,12 @@ def _in_order(own: list[tuple[int, _Clip]], new: list[_Clip]) -> list[_Clip]:
 
 @dataclass
 class _Survey:
-    """What there is to do about a folder of frames.
+    """The state of a folder of frames.
 
-    :param own: the frames, with their clips, for which this run has bought a job, and the index that each had
-    :param missing: those without a clip or a job
-    :param elsewhere: the clips whose jobs other runs have in flight, with their owners
-    :param spent: what this run's jobs cost, by their ids; None while that is not known
+    :param own: map indices, and frames with clips, for which this run has bought a job
+    :param missing: frames with neither clip nor job
+    :param elsewhere: clips whose jobs other runs have in flight, with their owners
+    :param spent: what this run's jobs cost, by job id; None: not known yet
     """
 
     own: list[tuple[int, _Clip]] = field(default_factory=list)
@@ -177,12 +176,12 @@ def _survey(
 ) -> _Survey:
     """Sort the frames by what is to be done about them.
 
-    Of the records only those are read that may matter: of clips that are not there, and those that were written since
-    this run began, which may be its own.
+    It reads only the records that can matter: those of missing clips, and those written since this run began, which may
+    be its own.
 
-    :param frames: what lies in the folder of the frames, with its times
-    :param videos: the same of the clips
-    :param since: when the run was due; None: it is not known
+    :param frames: the files in the folder of the frames, with their modification times
+    :param videos: the same for the folder of the clips
+    :param since: when the run was due; None: not known
     """
     from airflow_provider_luma.jobs.ledger import SUFFIX, Ledger
     from airflow_provider_luma.jobs.record import RecordState
@@ -218,7 +217,7 @@ def _survey(
             job = take.request_id or take.key
             found.spent[job] = take.cost if take.cost is not None else found.spent.get(job)
         if video not in named:
-            continue  # its frame was taken away
+            continue  # its frame was removed
         clip = (named[video], video)
         if mine and mine[-1].state is not RecordState.GIVEN_UP:
             found.own.append((mine[-1].identity.map_index, clip))
@@ -237,7 +236,7 @@ def _fits(amount: Decimal, price: Decimal) -> int:
 
 
 def _listed(folder: StoredFile, name: str, given: str) -> Mapping[str, datetime | None]:
-    """Return the files in a folder and below it, by their paths from there, with their times."""
+    """Return the files in a folder and below, by relative path, with their modification times."""
     try:
         return folder.listed_below()
     except OSError as error:

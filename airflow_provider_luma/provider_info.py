@@ -1,4 +1,4 @@
-"""What Airflow reads when it discovers the provider; the standard library only."""
+"""The metadata that Airflow reads when it discovers the provider; imports only the standard library."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login", "port", "schema"],
     "relabeling": {"password": "API key", "host": "Base URL"},
     "placeholders": {
-        "password": "the key from Segmind's console",
-        "host": "empty for https://api.segmind.com; the simulator's URL to rehearse",
+        "password": "the API key from Segmind's console",
+        "host": "empty: https://api.segmind.com; or the simulator's URL",
     },
 }
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's metadata, as ``airflow/provider_info.schema.json`` describes it."""
+    """Return the provider's metadata, in the format of ``airflow/provider_info.schema.json``."""
     integration = "Luma Ray (Segmind)"
 
     def modules(kind: str) -> list[dict[str, Any]]:
@@ -26,7 +26,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-luma",
         "name": integration,
-        "description": "Luma Ray image-to-video on Segmind: every clip bought once, none lost.",
+        "description": "Luma Ray image-to-video on Segmind: no clip is paid for twice, and none is lost.",
         "integrations": [
             {
                 "integration-name": integration,
@@ -51,9 +51,9 @@ def get_provider_info() -> dict[str, Any]:
                 "description": "How clips are shown in Airflow's UI.",
                 "options": {
                     "preview_roots": {
-                        "description": "The folders whose clips and start frames the UI may show to whoever may read "
-                        "their DAG, separated by commas: absolute local paths, or URIs in S3, GCS or Azure with the "
-                        "connection in them. The API server reads them; links in them are not followed. Empty: "
+                        "description": "Folders whose clips and start frames the UI shows to users who may read the "
+                        "DAG, separated by commas: absolute local paths, or URIs in S3, GCS or Azure that include the "
+                        "connection id. The API server reads them; symbolic links in them are not followed. Empty: "
                         "nothing is shown.",
                         "type": "string",
                         "version_added": "0.1.0",
@@ -72,37 +72,37 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": {
                     "timeout": {
                         "label": "HTTP timeout (s)",
-                        "description": "Seconds without a byte after which a call is given up",
+                        "description": "Seconds without a byte until a call times out",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
                     },
                     "requests_per_minute": {
                         "label": "Requests per minute",
-                        "description": "The account's rate limit",
+                        "description": "The account's rate limit at Segmind, polls included",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
                     },
                     "download_timeout": {
                         "label": "Download timeout (s)",
-                        "description": "How long one attempt may spend on downloading a video",
+                        "description": "How long one attempt may spend downloading a video",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 3600},
                     },
                     "max_video_mb": {
                         "label": "Largest video (MB)",
-                        "description": "A larger download is given up",
+                        "description": "Larger downloads are refused",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 2048},
                     },
                     "allow_private_outputs": {
                         "label": "Fetch videos from private addresses",
-                        "description": "Only where a proxy fetches them, or the vendor is inside your network",
+                        "description": "Only if a proxy fetches them, or the API is inside your network",
                         "schema": {"type": ["boolean", "null"], "default": False},
                     },
                     "upload_url": {
                         "label": "Upload URL",
-                        "description": "Where images are uploaded, if not at the base URL",
+                        "description": "The server for uploads, if not the base URL",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                     "history_url": {
                         "label": "History URL",
-                        "description": "Where the request history is, if not at the base URL",
+                        "description": "The server with the request history, if not the base URL",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                 },

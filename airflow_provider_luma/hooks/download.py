@@ -1,4 +1,4 @@
-"""Downloading an output file: without the key, not from private addresses, resumed only where the file is the same."""
+"""Downloads an output file: without the key, not from private addresses, resumed only if the file is unchanged."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ from airflow_provider_luma.hooks.transport import (
 )
 from airflow_provider_luma.media import VideoFile, VideoSink, ends_whole
 
+#: At most so much is read at once: a chunk is one write, one digest update and one check of the time.
 CHUNK_BYTES = 1024 * 1024
+#: A CDN needs one or two; more is a loop.
 _MAX_REDIRECTS = 5
-#: A file may change twice within the second that ``Last-Modified`` counts in; RFC 9110 (8.8.2.2) asks for a minute.
+#: ``Last-Modified`` has whole seconds, and a file may change twice in one; RFC 9110 (8.8.2.2) asks for a minute.
 _STRONG_AFTER = timedelta(seconds=60)
 _STRONG_ETAG = re.compile(r'"[!#-~\x80-\xff]*"')
 
@@ -42,10 +44,11 @@ log = logging.getLogger(__name__)
 
 
 def download(url: str, destination: Path, settings: Settings, rest: Path | None = None) -> VideoFile:
-    """Stream a video to a local file, which is overwritten; on an error its content is of no use.
+    """Stream a video to a local file, which is overwritten; its content is undefined after an error.
 
-    :param rest: where what has arrived is kept when the download is given up; None: nowhere
-    :raises LumaRayDeliveryFailed: not available, or not an MP4; ``status_code`` tells a 404
+    :param rest: a checkpoint file, written when the download is given up and resumed from by the next; None: no
+        checkpoint
+    :raises LumaRayDeliveryFailed: not available, or not an MP4; ``status_code`` is the HTTP status, if any
     :raises OSError: the disk is full or the like
     """
     kept = take_rest(rest, destination, url) if rest else None
@@ -84,25 +87,25 @@ class _Fetcher:
         self._settings = settings
         self.sink = VideoSink(file, settings.max_video_mb, *((kept.size, kept.sha256) if kept else ()))
         self._until = time.monotonic() + settings.download_timeout
-        #: Proves that the file is still the same, to the server and by its answer; None: it cannot be resumed.
+        #: Lets the server and us check that the file is unchanged; None: the download cannot be resumed.
         self._validator: str | None = None
         self._total: int | None = None
         if kept and self.sink.size:
             self._validator, self._total = kept.validator, kept.total
-            log.info("Going on from byte %d, where an earlier attempt stopped.", kept.size)
+            log.info("Resuming at byte %d, where an earlier attempt stopped.", kept.size)
 
     @property
     def offset(self) -> int:
-        """The byte from which the next request fetches."""
+        """The byte at which the next request starts."""
         return 0 if self._validator is None else self.sink.size
 
     def rest(self) -> Rest:
-        """Return what a later call needs to go on from here."""
+        """Return the checkpoint from which a later call can resume."""
         assert self._validator is not None
         return Rest(self._url, self._validator, self._total, self.sink.size, self.sink.sha256)
 
     def fetch(self) -> str | None:
-        """Fetch the rest of the video; return what broke it, or None when it is whole."""
+        """Fetch the rest of the video; return what interrupted it, or None when it is complete."""
         headers = {"Accept-Encoding": "identity"}
         if self._validator is not None and self.offset:
             headers |= {"Range": f"bytes={self.offset}-", "If-Range": self._validator}
@@ -115,14 +118,14 @@ class _Fetcher:
                 elif problem := self._resume(response):
                     self._start_over()
                     return problem
-                # What has arrived, however little: a line that breaks often gets on, and one that trickles is noticed.
+                # read1 returns whatever has arrived: an unstable line makes progress, and a slow one is noticed.
                 while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
                     self._write(chunk)
                     self._check_time()
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             return error_summary(error)
         if self._total not in (None, self.sink.size):
-            return f"{self.sink.size} of {self._total} bytes came"
+            return f"{self.sink.size} of {self._total} bytes arrived"
         if not ends_whole(self._file):
             self._start_over()
             return "the file ends in the middle of an MP4 box"
@@ -132,7 +135,7 @@ class _Fetcher:
         try:
             self.sink.write(chunk)
         except LumaRayDeliveryFailed:
-            self._start_over()  # nothing to go on with
+            self._start_over()  # nothing to resume from
             raise
 
     def _check_time(self) -> None:
@@ -140,7 +143,7 @@ class _Fetcher:
             of = f" of {self._total}" if self._total else ""
             raise LumaRayDeliveryFailed(
                 f"The download was given up after {self._settings.download_timeout:.0f} s: {self.sink.size}{of} bytes "
-                "came.",
+                "arrived.",
                 remedy="If the line is that slow, raise download_timeout in the connection's extra.",
             )
 
@@ -154,17 +157,17 @@ class _Fetcher:
         self._check_room(self._total or 0)
 
     def _check_room(self, needed: int) -> None:
-        """Refuse a video that is too large, or larger than what the disk has left."""
+        """Refuse a video that is too large, or larger than the free disk space."""
         self.sink.check_size(needed)
         free = shutil.disk_usage(Path(self._file.name).parent).free
         if needed > free:
-            raise OSError(errno.ENOSPC, f"the video has {needed} bytes, and {free} bytes are free there")
+            raise OSError(errno.ENOSPC, f"the video needs {needed} bytes, but only {free} are free there")
 
     def _resume(self, response: requests.Response) -> str | None:
-        """Return why a partial reply does not continue the file; None where it does."""
+        """Return why a partial reply does not continue the file; None if it does."""
         span, _, total = response.headers.get("Content-Range", "").partition("/")
         if not self.offset or not span.startswith(f"bytes {self.offset}-"):
-            return "the server sent another range than asked for"
+            return "the server sent a different range than requested"
         size = _number(total)
         if self._is_another(response.headers) or (size and self._total and size != self._total):
             return "the file has changed in the meantime"
@@ -172,7 +175,7 @@ class _Fetcher:
         return None
 
     def _is_another(self, headers: Mapping[str, str]) -> bool:
-        # Some servers ignore If-Range. A reply to it has to repeat an ETag, and may leave out Last-Modified.
+        # Some servers ignore If-Range. A reply to it must repeat an ETag, but may omit Last-Modified.
         etag, modified = headers.get("ETag"), headers.get("Last-Modified")
         if headers.get("Content-Encoding"):
             return True
@@ -214,14 +217,18 @@ class _Fetcher:
             )
         except requests.RequestException:
             raise
-        except OSError as error:  # a bundle of certificates that is not there; the disk has no part in it
+        except (
+            OSError
+        ) as error:  # such as a missing CA bundle: not about the disk, as it would be to the caller
             raise LumaRayDeliveryFailed(
-                f"The video's host cannot be asked: {error_summary(error)}."
+                f"The video's host cannot be reached: {error_summary(error)}."
             ) from None
 
     def _check_address(self, url: str) -> None:
         try:
-            parts = urllib3.util.parse_url(url)  # as requests does; other parsers see other hosts in odd URLs
+            parts = urllib3.util.parse_url(
+                url
+            )  # as requests does; other parsers may see another host in an odd URL
         except urllib3.exceptions.LocationParseError:
             parts = urllib3.util.Url()
         host = (parts.host or "").strip("[]")
@@ -229,8 +236,8 @@ class _Fetcher:
             raise LumaRayDeliveryFailed("The output URL is not an http(s) URL.")
         if not self._settings.allow_private_outputs and not vendor_can_reach(host, self._settings):
             raise LumaRayDeliveryFailed(
-                f"The output URL points to {host}, an address of this network; it was not fetched.",
-                remedy="Where a proxy fetches it, set allow_private_outputs to true in the connection's extra.",
+                f"The output URL points to {host}, a private address; it was not fetched.",
+                remedy="If a proxy fetches it, set allow_private_outputs to true in the connection's extra.",
             )
 
 
@@ -248,12 +255,12 @@ def _number(text: str) -> int | None:
 
 
 def vendor_can_reach(host: str, settings: Settings) -> bool:
-    """Tell whether a host is the same to the vendor as to this worker: a public one, or one beside the API's own."""
+    """Whether the vendor sees the same host as this worker: it is public, or private like the API's own."""
     return not is_private(host) or is_private(urlsplit(settings.api_url).hostname or "")
 
 
 def is_private(host: str) -> bool:
-    """Tell whether a host is, or resolves to, an address that is not public."""
+    """Whether a host is, or resolves to, a private address."""
     try:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):

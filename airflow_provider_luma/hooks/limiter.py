@@ -1,6 +1,6 @@
-"""The account's rate limit, kept by everything in one process that uses the same connection.
+"""The account's rate limit, shared by everything in a process that uses the same connection.
 
-Other processes' requests are known by the vendor's 429s; a triggerer counts those around the jobs that wait in it.
+Other processes' requests show only as 429s, except that a triggerer counts those around the jobs that wait in it.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ from functools import cache
 
 from airflow_provider_luma.exceptions import SHORTEST_RATE_LIMIT
 
-#: The vendor's minute, and a second because the network may delay one request more than the next.
+#: Seconds: the vendor's minute, plus one because the network may delay one request more than the next.
 _WINDOW = 61.0
 #: The share of the limit that polls may use; the rest is reserved for submits, results and the like.
 _POLL_SHARE = 0.8
-#: And of that, looks at the balance may use what the polls of bought jobs aim to leave.
+#: A balance check passes only while less than this share of the limit is used, so that it takes no slot from the polls
+#: of bought jobs, which aim for as much.
 _BALANCE_SHARE = 0.5
-#: A 429 shows that other processes use the account too. Polls then get rarer by this factor, each time, up to the most,
-#: which lets a hundred blocking tasks poll within the usual limit. With every minute without one it is halved.
+#: A 429 shows that other processes use the account too. Each one makes polls rarer by this factor, up to the maximum,
+#: which lets a hundred blocking tasks poll within the usual limit. Each minute without one halves it.
 _STRAIN = 2.0
 _MOST_STRAIN = 64.0
-#: The largest share by which a 429's pause is lengthened at first, so that processes refused together come back apart;
-#: it grows with the strain, up to the most.
+#: A 429's pause is lengthened by up to this share at first, so that processes refused together do not return together;
+#: the share grows with the strain, up to the maximum.
 _JITTER = 0.05
 _MOST_JITTER = 1.0
-#: The share at which the polls of all waiting jobs aim, so that there is room when many of them end together.
+#: The share of the limit that the polls of all waiting jobs aim for, which leaves room when many jobs end together.
 _POLL_AIM = 0.5
 
 
 class Rank(Enum):
-    """Who goes first where the limit is short."""
+    """A call's priority under the rate limit."""
 
-    #: What a task cannot go on without: a submit, an upload, a result.
+    #: What a task cannot continue without: a submit, an upload, a result.
     URGENT = auto()
-    #: A look at a job that is bought; its caller looks again anyway.
+    #: A poll of a bought job; its caller polls again anyway.
     POLL = auto()
-    #: A look at the balance; its caller looks again anyway, and nothing is bought that waits for it.
+    #: A balance check; its caller checks again anyway, and no bought job waits for it.
     BALANCE = auto()
 
 
@@ -67,9 +68,9 @@ class RateLimiter:
         self._strained_at = 0.0
 
     def take(self, rank: Rank) -> float:
-        """Take a place and return 0; where none is free, return the seconds until it is worth asking again.
+        """Take a slot and return 0, or return the seconds until it is worth trying again.
 
-        Polls that find no room are given successive turns, so that they do not all come back at once. The balance comes
+        Polls that find no slot are given successive turns, so that they do not all return at once. Balance checks come
         after the last of them.
         """
         with self._lock:
@@ -99,9 +100,9 @@ class RateLimiter:
         return self._taken[excess] + _WINDOW - now if excess >= 0 else 0.0
 
     def close(self, seconds: float) -> bool:
-        """Let no request pass for some seconds after a 429: for a moment at least, for a window and its jitter at most.
+        """Block all requests for some seconds after a 429: at least a second, at most a window plus jitter.
 
-        :return: whether it was open
+        :return: whether the limiter was open
         """
         with self._lock:
             now = self._clock()
@@ -119,7 +120,7 @@ class RateLimiter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count a job as one of those that share the polls."""
+        """Count a job among those that share the polls."""
         with self._lock:
             self._waiting += 1
         try:
@@ -129,9 +130,9 @@ class RateLimiter:
                 self._waiting -= 1
 
     def spacing(self, jobs: int | None = None) -> float:
-        """Return the seconds between two polls of one job at which the polls of all jobs fit into the limit.
+        """Return the seconds between two polls of one job at which the polls of all jobs fit the limit.
 
-        :param jobs: how many those are; None: all that wait
+        :param jobs: how many jobs; None: all that wait
         """
         sharers = self._waiting if jobs is None else jobs
         return sharers * self._strain_at(self._clock()) * _WINDOW / (self._places[Rank.URGENT] * _POLL_AIM)
@@ -139,5 +140,5 @@ class RateLimiter:
 
 @cache
 def limiter_of(luma_ray_conn_id: str, api_url: str, per_minute: float) -> RateLimiter:
-    """Return the one limiter of a connection in this process."""
+    """Return the limiter that everything in this process shares for a connection."""
     return RateLimiter(per_minute)

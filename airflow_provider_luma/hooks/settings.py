@@ -1,4 +1,4 @@
-"""The settings of an Airflow connection of type ``luma_ray``, checked. Pure."""
+"""Validates the settings of an Airflow connection of type ``luma_ray``. Pure."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from airflow_provider_luma.segmind.redaction import redact
 API_URL = "https://api.segmind.com"
 UPLOAD_URL = "https://workflows-api.segmind.com"
 HISTORY_URL = "https://api.spotprod.segmind.com"
+#: Seconds: as long as gateways usually wait for their back end (nginx's default), so a later answer would be a 504.
 DEFAULT_TIMEOUT = 60.0
-#: The vendor's pay-as-you-go figure.
+#: The vendor's limit for pay-as-you-go accounts, by its documentation.
 DEFAULT_REQUESTS_PER_MINUTE = 60.0
-#: In seconds: 100 MB over a line of 1 Mbit/s take a quarter of it.
+#: Seconds: four times what 100 MB take at 1 Mbit/s.
 DEFAULT_DOWNLOAD_TIMEOUT = 3600.0
-#: Ten seconds of 4k at 400 Mbit/s are a quarter of it.
+#: Four times what ten seconds of 4k take at 400 Mbit/s.
 DEFAULT_MAX_VIDEO_MB = 2048.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A checked connection.
+    """A validated connection.
 
     :param api_key: the key, for the three hosts below only
     :param api_url: base URL of inference and credits
     :param upload_url: base URL of the storage
     :param history_url: base URL of the request history
-    :param timeout: seconds without a byte after which a call is given up
+    :param timeout: seconds without a byte until a call times out
     :param requests_per_minute: the account's rate limit
     :param download_timeout: seconds that one attempt may spend on downloading a video
-    :param max_video_mb: megabytes beyond which a download is given up
-    :param allow_private_outputs: whether a video may be fetched from an address that is not public, as where only a
-        proxy resolves the host
+    :param max_video_mb: megabytes above which a download is refused
+    :param allow_private_outputs: whether a video may be fetched from a private address, for networks where only a proxy
+        resolves public hosts
     """
 
     api_key: str = field(repr=False)
@@ -49,7 +50,7 @@ class Settings:
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port of a URL, the port filled in where the scheme implies it."""
+    """Return a URL's scheme, host and port; the port defaults to the scheme's."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     return scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(scheme)
@@ -58,12 +59,12 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.?|[0-9a-f:.]+")
 _HOST_AND_PORT = re.compile(r"(localhost|[0-9]+(\.[0-9]+){3})(:[0-9]+)?/?")
-#: What the calls add to a base URL.
+#: The path that calls append to a base URL.
 _API_PATH = re.compile(r"/v[12](/.*)?$")
 
 
 def read_settings(password: str | None, host: str | None, extra_json: str) -> Settings | str:
-    """Return the checked settings, or one sentence on what is wrong, which never holds the key."""
+    """Return the validated settings, or a clause that says what is wrong and never holds the key."""
     try:
         extra = json.loads(extra_json)
     except ValueError:
@@ -74,12 +75,10 @@ def read_settings(password: str | None, host: str | None, extra_json: str) -> Se
     if not key:
         return "its password is empty; put the Segmind API key there"
     if not key.isascii() or not key.isprintable() or " " in key:
-        return "its password holds a space, a line break or another character that no API key has"
+        return "its password contains a space, a line break or another character that no API key has"
     urls: dict[str, str] = {"api_url": API_URL, "upload_url": UPLOAD_URL, "history_url": HISTORY_URL}
-    if host and host.rstrip("/").lower() not in (
-        API_URL,
-        f"{API_URL}:443",
-    ):  # written out, it means what none means
+    # The default host, written out, means the same as an empty one: uploads and history keep their own hosts.
+    if host and host.rstrip("/").lower() not in (API_URL, f"{API_URL}:443"):
         urls = dict.fromkeys(urls, host)
     urls |= {name: str(extra[name]) for name in ("upload_url", "history_url") if extra.get(name)}
     for name, url in urls.items():
@@ -100,7 +99,7 @@ def read_settings(password: str | None, host: str | None, extra_json: str) -> Se
         if parts.username is not None or parts.query or parts.fragment:
             return f"its {what} has a user, a query or a fragment; give the URL alone"
         if _API_PATH.search(parts.path):
-            return f"its {what} names a path of the API; end it before {_API_PATH.search(parts.path)[0]!r}"  # type: ignore[index]
+            return f"its {what} includes a path of the API; end it before {_API_PATH.search(parts.path)[0]!r}"  # type: ignore[index]
         urls[name] = url.rstrip("/")
     numbers = {
         "timeout": DEFAULT_TIMEOUT,

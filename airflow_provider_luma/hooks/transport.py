@@ -1,4 +1,4 @@
-"""HTTP with one account: what is retried, how much of a reply is read, and what the replies tell about the clock."""
+"""HTTP calls to the API: retries, rate limiting, bounded replies, and learning the vendor's clock."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ from airflow_provider_luma.hooks.settings import Settings
 from airflow_provider_luma.segmind.redaction import redact
 from airflow_provider_luma.segmind.replies import Reply, rate_limited
 
+#: Seconds: enough for a lost first packet, which Linux sends again after 1, 3 and 7 s.
 CONNECT_TIMEOUT = 10.0
-#: How many threads may use one session without closing each other's connections.
+#: How many threads may share a session without closing each other's connections: a triggerer's poll threads.
 _CONNECTIONS = 16
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
-#: A page of a hundred requests with their frames inline in base64 may have tens of megabytes.
+#: A page of a hundred requests with inline base64 frames can have tens of megabytes.
 _MAX_REPLY_BYTES = 64 * 1024 * 1024
 
-#: What requests and urllib3 raise; some of it (a bad certificate bundle, a host that cannot be encoded) as it comes.
+#: What requests and urllib3 raise, and what they let through (a bad certificate bundle, a host that cannot be encoded).
 NETWORK_ERRORS = (OSError, ValueError, urllib3.exceptions.HTTPError)
 _URL = re.compile(r"with url: \S+|https?://\S+")
 
@@ -44,13 +45,13 @@ log = logging.getLogger(__name__)
 
 class _Session(requests.Session):
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Decide anew about the key at each redirect, where requests would keep the header."""
+        """Decide at each redirect whether the key may be sent; requests would keep the header."""
         assert isinstance(self.auth, KeyAuth)
         self.auth(prepared_request)
 
 
 def open_session(settings: Settings, *key_urls: str) -> requests.Session:
-    """Return a session that sends the key to the given URLs' origins and nowhere else."""
+    """Return a session that sends the key only to the given URLs' origins."""
     session = _Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
@@ -60,7 +61,7 @@ def open_session(settings: Settings, *key_urls: str) -> requests.Session:
 
 
 class _Body(io.BytesIO):
-    """A request body that knows whether any of it was taken for sending."""
+    """A request body that knows whether sending has begun."""
 
     taken = False
 
@@ -72,10 +73,10 @@ class _Body(io.BytesIO):
 class Transport:
     """Makes the calls to the API's own hosts.
 
-    A GET is retried with backoff; a POST only while no byte of its body has been sent. Every call first takes its place
-    in the account's rate limit. Neither a reply nor an exception that leaves this class holds the key.
+    A GET is retried with backoff; a POST only while no byte of its body has been sent. Every call first takes a slot of
+    the account's rate limit. No reply or exception that leaves this class holds the key.
 
-    :param settings: the checked connection
+    :param settings: the validated connection
     :param limiter: the account's rate limit
     """
 
@@ -95,10 +96,10 @@ class Transport:
     def get(self, url: str, query: Mapping[str, str] | None = None, *, rank: Rank = Rank.URGENT) -> Reply:
         """Make a free call and return its reply, whatever its status.
 
-        :param rank: the caller of one that is not urgent asks again anyway: it gets one try, and a rate limit is
-            reported and not waited for
+        :param rank: its priority. Below ``URGENT``, whose callers ask again anyway, it is tried once, and a rate limit
+            is raised instead of waited for
         :raises LumaRayUnavailable: no reply after several tries
-        :raises LumaRayRateLimited: the rate limit leaves no room for a call that is not urgent
+        :raises LumaRayRateLimited: the rate limit has no room for a call that is not urgent
         """
         attempt = 0
         while True:
@@ -135,9 +136,9 @@ class Transport:
     def post(
         self, url: str, payload: Mapping[str, Any], *, paid: bool, read_timeout: float | None = None
     ) -> Iterator[requests.Response]:
-        """Make a call once, on a new connection, for a stale one could swallow it; give its open response.
+        """Make a call once and yield its open response. The connection is new, as a stale one could swallow the call.
 
-        The response's own headers and body may repeat the key: ``head`` and ``read`` give them without it.
+        The response's own headers and body may echo the key: ``head`` and ``read`` return them without it.
 
         :param paid: whether the call buys something
         :param read_timeout: seconds without a byte; None: the connection's ``timeout``
@@ -168,7 +169,7 @@ class Transport:
             if delay is not None:
                 time.sleep(delay)
             elif body.taken and paid:
-                raise LumaRaySubmitUnknown(f"The submit was sent, but no answer came: {problem}.")
+                raise LumaRaySubmitUnknown(f"The submit was sent, but got no answer: {problem}.")
             else:
                 raise LumaRayUnavailable(f"No answer from {urlsplit(url).hostname}: {problem}.")
 
@@ -190,7 +191,7 @@ class Transport:
 
     @sealed
     def read(self, response: requests.Response, *, paid: bool) -> Reply:
-        """Read a reply that is not a video, within the connection's timeout and a bound on its size.
+        """Read a reply that is not a video, bounded in time and size.
 
         :raises LumaRaySubmitUnknown: the answer to a paid call broke off
         :raises LumaRayUnavailable: the answer to another call broke off
@@ -218,12 +219,12 @@ class Transport:
         )
 
     def head(self, response: requests.Response) -> Reply:
-        """Return a reply without its body."""
+        """Return a reply without reading its body."""
         return self.reply(response, b"")
 
     @sealed
     def reply(self, response: requests.Response, body: bytes) -> Reply:
-        """Return a reply whose body was read; refusals may echo the key, and from here on nothing holds it."""
+        """Return a reply with its body, scrubbed of the key, which refusals may echo."""
         clean = self._key_filter
         headers = CaseInsensitiveDict(
             {name: clean.clean_text(value) for name, value in response.headers.items()}
@@ -231,11 +232,11 @@ class Transport:
         return Reply(response.status_code, headers, clean.clean(body), self.clock.now())
 
     def summary(self, error: Exception) -> str:
-        """Describe a network error without the key, which a server may have echoed on the line."""
+        """Describe a network error without the key, which a server may have echoed."""
         return error_summary(error, self._key_filter)
 
     def reserve(self) -> None:
-        """Wait until the rate limit lets a call pass, and keep its place for the next paid one."""
+        """Wait for a slot of the rate limit, and keep it for the next paid call."""
         if not self._reserved:
             self._take_place()
             self._reserved = True
@@ -251,7 +252,7 @@ class Transport:
                     now=now,
                 )
             if not told and delay > 1:
-                log.info("The rate limit leaves no room; waiting, %.0f s at first.", delay)
+                log.info("The rate limit is used up; waiting, %.0f s at first.", delay)
                 told = True
             time.sleep(delay)
 
@@ -265,6 +266,6 @@ class Transport:
 
 
 def error_summary(error: Exception, key_filter: KeyFilter | None = None) -> str:
-    """Describe a network error without the URL at which it happened."""
+    """Describe a network error without its URL."""
     text = f"{type(error).__name__}: {_URL.sub('', str(error))}"
     return redact(key_filter.clean_text(text) if key_filter else text)

@@ -46,7 +46,7 @@ def refused(hook: LumaRayHook) -> str:
         pytest.param({"password": "   "}, KEYS, id="a blank key"),
         pytest.param({"password": f"{API_KEY}\n"}, "line break", id="a line break after the key"),
         pytest.param({"password": f"{API_KEY}\r\nX-Evil: 1"}, "line break", id="a header in the key"),
-        pytest.param({"password": "SG_0123 456789abcdef"}, "holds a space", id="a space in the key"),
+        pytest.param({"password": "SG_0123 456789abcdef"}, "contains a space", id="a space in the key"),
         pytest.param({"password": "SG_0123\t456789abcdef"}, "no API key has", id="a tab in the key"),
         pytest.param({"password": "SG_0123\x00456789abcdef"}, "no API key has", id="a NUL in the key"),
         pytest.param({"password": "SG_0123456789abcd\u00ebf"}, "no API key has", id="a key with an umlaut"),
