@@ -36,14 +36,15 @@ def check_dag(request: Request, user: BaseUser, dag_id: str) -> None:
 
 
 class Readable:
-    """The DAGs that a user may read, each asked about once for a request."""
+    """Tells which DAGs a user may read; asks about each once."""
 
     def __init__(self, request: Request, user: User) -> None:
         self._request = request
         self._user = user
         self._known: dict[str, bool] = {}
 
-    def __contains__(self, dag_id: str) -> bool:
+    def __call__(self, dag_id: str) -> bool:
+        """Tell whether the user may read a DAG."""
         if dag_id not in self._known:
             try:
                 check_dag(self._request, self._user, dag_id)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,16 +19,27 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_luma.jobs.record import Identity
-from airflow_provider_luma.plugins import words
-from airflow_provider_luma.plugins.access import check_access
+from airflow_provider_luma.jobs.record import IN_FLIGHT, Identity
+from airflow_provider_luma.plugins import lists, words
+from airflow_provider_luma.plugins.access import Readable, User, check_access
 from airflow_provider_luma.plugins.clip import Clip, find_clip
 from airflow_provider_luma.plugins.folders import OPTION, SECTION, configured
-from airflow_provider_luma.plugins.index import Index
+from airflow_provider_luma.plugins.index import Entry, Index
 from airflow_provider_luma.plugins.media import send_file
 
 _HERE = Path(__file__).parent
-_STATIC = {"app.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8"}
+_CSS, _JS = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
+_STATIC = {
+    "app.css": _CSS,
+    "app.js": _JS,
+    "icon.svg": "image/svg+xml",
+    "icon-dark.svg": "image/svg+xml",
+    "plots.js": _JS,
+    "uplot.css": _CSS,
+    "uplot.js": _JS,
+}
+#: Of what waits for a person or is in flight, the gallery lists so many; the filter has the rest.
+_SHOWN_AT_TOP = 20
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "media-src 'self'; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'self'",
@@ -31,6 +47,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
 }
+_NUMBER = re.compile(r"[0-9]{1,9}")
 #: Airflow leaves the placeholder as it is for a task that is not mapped.
 _UNMAPPED = ("{MAP_INDEX}", "-1")
 
@@ -41,7 +58,7 @@ def _index() -> Index:
 
 
 def _identity(dag_id: str, run_id: str, task_id: str, map_index: str) -> Identity:
-    if map_index not in _UNMAPPED and not re.fullmatch(r"[0-9]{1,9}", map_index):
+    if map_index not in _UNMAPPED and not _NUMBER.fullmatch(map_index):
         raise HTTPException(404, "Not found")
     index = -1 if map_index in _UNMAPPED else int(map_index)
     return Identity(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=index)
@@ -63,6 +80,8 @@ def make_app() -> FastAPI:
     app.get(_CLIP, response_class=HTMLResponse)(clip_page)
     app.get(f"{_CLIP}/video")(clip_video)
     app.get(f"{_CLIP}/poster")(clip_poster)
+    app.get("/run/{dag_id}/{run_id}", response_class=HTMLResponse)(run_page)
+    app.get("/gallery", response_class=HTMLResponse)(gallery_page)
     app.get("/static/{name}")(static)
     return app
 
@@ -98,6 +117,82 @@ def clip_poster(request: Request, clip: Found) -> Response:
         raise HTTPException(404, "Not found")
     opened, media_type = found
     return send_file(request, opened, media_type, hashlib.sha256(opened.mark.encode()).hexdigest())
+
+
+def run_page(dag_id: str, run_id: str) -> Response:
+    """Show the clips of a run."""
+    index = _index()
+    takes = index.snapshot().of_run(dag_id, run_id)
+    entries = lists.contact_sheet(takes)
+    counts = Counter(words.label(entry.state, entry.error) for entry in entries)
+    return _page(
+        "run.html",
+        depth=3,
+        run_id=run_id,
+        entries=entries,
+        counts=sorted(counts.items()),
+        total=lists.total(takes),
+        is_live=any(entry.state in IN_FLIGHT for entry in entries),
+        is_configured=bool(index.folders),
+        shown=_may_have_poster,
+    )
+
+
+def gallery_page(
+    request: Request,
+    user: User,
+    dag: str = "",
+    state: str = "",
+    since: str = "",
+    until: str = "",
+    page: str = "",
+) -> Response:
+    """Show the newest clips of all DAGs that the user may read, and what they cost."""
+    index = _index()
+    snapshot = index.snapshot()
+    wish = lists.Wish(dag, state, _day(since), _day(until), int(page) if _NUMBER.fullmatch(page) else 1)
+    shown = lists.gallery(snapshot.entries, Readable(request, user), wish)
+    asked = {"dag": dag, "state": state, "since": wish.since or "", "until": wish.until or ""}
+    return _page(
+        "gallery.html",
+        depth=1,
+        gallery=shown,
+        plots={
+            "spending": _plot([(_midnight(day), amount) for day, amount in shown.spending]),
+            "balances": {conn_id: _plot(points) for conn_id, points in shown.balances.items()},
+        },
+        query=lambda number: urlencode(
+            {name: value for name, value in asked.items() if value} | {"page": number}
+        ),
+        states=lists.STATES,
+        shown_at_top=_SHOWN_AT_TOP,
+        is_whole=snapshot.is_whole,
+        is_configured=bool(index.folders),
+        shown=_may_have_poster,
+    )
+
+
+def _may_have_poster(entry: Entry) -> bool:
+    """Whether a list asks for a poster: the picture itself is checked when it is asked for."""
+    source = entry.start_frame
+    return source is not None and any(folder.name_of(source) for folder in _index().folders)
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _plot(points: Iterable[tuple[datetime, Decimal]]) -> list[list[float]]:
+    """Return a plot's seconds and dollars."""
+    known = list(points)
+    return [[moment.timestamp() for moment, _ in known], [float(amount) for _, amount in known]]
 
 
 def static(name: str) -> Response:

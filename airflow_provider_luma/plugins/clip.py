@@ -39,11 +39,6 @@ class Clip:
     earlier: tuple[JobRecord, ...]
 
     @property
-    def path(self) -> str:
-        """The video's path or URI."""
-        return self.place.folder.path_of(self.place.name)
-
-    @property
     def is_playable(self) -> bool:
         """Whether the video is there."""
         opened = self.open_video()

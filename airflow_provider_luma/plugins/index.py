@@ -20,6 +20,7 @@ from threading import Lock
 
 from airflow_provider_luma.jobs.ledger import SUFFIX
 from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState
+from airflow_provider_luma.plugins import words
 from airflow_provider_luma.plugins.folders import Folder
 
 #: A record has a few kilobytes, and more only with many takes.
@@ -48,6 +49,11 @@ class Place:
     folder: Folder
     name: str
 
+    @property
+    def path(self) -> str:
+        """The clip's path or URI."""
+        return self.folder.path_of(self.name)
+
     def record(self) -> JobRecord:
         """Read the record beside the clip.
 
@@ -64,6 +70,7 @@ class Place:
 class Entry:
     """What lists need of one take.
 
+    :param finished: when its clip was seen to be ready
     :param is_current: whether the path is this take's
     """
 
@@ -72,9 +79,12 @@ class Entry:
     key: str
     state: RecordState
     started: datetime
+    finished: datetime | None
     is_current: bool
+    luma_ray_conn_id: str
     model: str
     prompt: str
+    start_frame: str | None
     request_id: str | None
     cost: Decimal | None
     remaining_credits: Decimal | None
@@ -88,10 +98,13 @@ class Entry:
             identity=take.identity,
             key=take.key,
             state=take.state,
-            started=take.started,
+            started=take.started.in_timezone("UTC"),
+            finished=words.moment(take.completed_at),
             is_current=is_current,
+            luma_ray_conn_id=take.luma_ray_conn_id,
             model=take.model,
             prompt=str(take.parameters.get("prompt", ""))[:_SHOWN_PROMPT],
+            start_frame=take.start_frame,
             request_id=take.request_id,
             cost=take.cost,
             remaining_credits=take.remaining_credits,
@@ -116,6 +129,11 @@ class Snapshot:
         for entry in self.entries:
             by_task[entry.identity].append(entry)
         return by_task
+
+    def of_run(self, dag_id: str, run_id: str) -> list[Entry]:
+        """Return the takes of a run, newest first."""
+        run = (dag_id, run_id)
+        return [entry for entry in self.entries if (entry.identity.dag_id, entry.identity.run_id) == run]
 
     def of(self, identity: Identity) -> Entry | None:
         """Return the last take of a task instance."""
@@ -190,10 +208,10 @@ def _read(place: Place) -> tuple[Entry, ...] | None:
             *(Entry.of(take, place, is_current=False) for take in earlier),
         )
     except ValueError as error:
-        log.warning("Not shown in the UI: the record of %s: %s", place.folder.path_of(place.name), error)
+        log.warning("Not shown in the UI: the record of %s: %s", place.path, error)
         return ()
     except Exception as error:
-        log.warning("Not shown in the UI: the record of %s: %r", place.folder.path_of(place.name), error)
+        log.warning("Not shown in the UI: the record of %s: %r", place.path, error)
         return None
 
 

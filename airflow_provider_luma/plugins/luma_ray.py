@@ -17,6 +17,8 @@ PREFIX = "luma"
 #: Airflow 3.1 does not encode them for a query.
 CLIP_HREF = f"{PREFIX}/clip/{{DAG_ID}}/{{RUN_ID}}/{{TASK_ID}}/{{MAP_INDEX}}"
 
+_ICONS = {"icon": f"{PREFIX}/static/icon.svg", "icon_dark_mode": f"{PREFIX}/static/icon-dark.svg"}
+
 
 @cache
 def _app() -> FastAPI:
@@ -35,7 +37,7 @@ class _Apps:
 
 
 class LumaRayPlugin(AirflowPlugin):
-    """The tab "Clip" of a task instance."""
+    """A tab "Clip" of the task instance, a tab "Clips" of the DAG run, and "Clips" in the navigation."""
 
     name = "luma_ray"
     fastapi_apps = _Apps()
@@ -45,5 +47,23 @@ class LumaRayPlugin(AirflowPlugin):
             "href": CLIP_HREF,
             "destination": "task_instance",
             "url_route": "luma-clip",
-        }
+            **_ICONS,
+            # From 3.4 on: no tab on the tasks of other operators. Earlier versions pass it over.
+            "applies_to": {"operator_name": ["LumaRayImageToVideoOperator", "@task.luma_ray"]},
+        },
+        {
+            "name": "Clips",
+            "href": f"{PREFIX}/run/{{DAG_ID}}/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": "luma-clips-of-run",
+            **_ICONS,
+        },
+        {
+            "name": "Clips",
+            "href": f"{PREFIX}/gallery",
+            "destination": "nav",
+            "url_route": "luma-clips",
+            "nav_top_level": True,
+            **_ICONS,
+        },
     ]

@@ -56,9 +56,9 @@ def standing(take: JobRecord) -> str:
     }[take.state]
 
 
-def commands(take: JobRecord, path: str) -> list[tuple[str, str]]:
+def commands(state: RecordState, error: str | None, path: str) -> list[tuple[str, str]]:
     """Return the commands that settle a take that needs a person, each with when to use it."""
-    if not needs_person(take.state, take.error):
+    if not needs_person(state, error):
         return []
     return [
         ("Segmind's dashboard shows its job:", _command("adopt", path, "REQUEST_ID")),
@@ -80,10 +80,10 @@ def times(take: JobRecord) -> list[tuple[str, str, str]]:
     told: list[tuple[str, str, str]] = []
     before: datetime | None = None
     for name, text in known:
-        moment = _moment(text)
-        if moment is not None:
-            told.append((name, moment.isoformat(), f"after {_duration(moment - before)}" if before else ""))
-            before = moment
+        at = moment(text)
+        if at is not None:
+            told.append((name, at.isoformat(), f"after {_duration(at - before)}" if before else ""))
+            before = at
     return told
 
 
@@ -95,11 +95,16 @@ def _duration(taken: timedelta) -> str:
 
 def cost(take: JobRecord) -> str:
     """Return what a take cost, or will."""
-    if take.cost is not None:
-        return dollars(take.cost)
-    if take.state is RecordState.FAILED:
+    return cost_of(take.cost, take.state, take.model)
+
+
+def cost_of(known: Decimal | None, state: RecordState, model: str) -> str:
+    """Return what a take cost, or will, by what is known of it."""
+    if known is not None:
+        return dollars(known)
+    if state is RecordState.FAILED:
         return "nothing"
-    price = model_info(take.model).price
+    price = model_info(model).price
     return "not on record" if price is None else f"about {dollars(price)}"
 
 
@@ -124,17 +129,17 @@ def without_urls(text: str) -> str:
 
 def clock(text: str | None) -> str:
     """Return a time as a person reads it."""
-    moment = _moment(text)
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC") if moment else "an unknown time"
+    known = moment(text)
+    return known.strftime("%Y-%m-%d %H:%M:%S UTC") if known else "an unknown time"
 
 
-def _moment(text: str | None) -> datetime | None:
+def moment(text: str | None) -> datetime | None:
     """Return a record's time in UTC; None if it has none that can be read."""
     try:
-        moment = datetime.fromisoformat(text or "")
+        read = datetime.fromisoformat(text or "")
     except ValueError:
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def size(amount: int | None) -> str:

@@ -19,7 +19,13 @@ from tests.e2e import processes
 
 REPO = Path(__file__).resolve().parents[2]
 #: Reads all DAGs; reads one DAG each; may sign in, and read nothing.
-USERS = {"anna": "viewer", "of_clips": "viewer", "of_others": "viewer", "nobody": "viewer"}
+USERS = {
+    "anna": "viewer",
+    "of_clips": "viewer",
+    "of_others": "viewer",
+    "of_plots": "viewer",
+    "nobody": "viewer",
+}
 
 
 class Server:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_luma.decorators.luma_ray import _LumaRayDecoratedOperator
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 from airflow_provider_luma.plugins import words
 from airflow_provider_luma.plugins.luma_ray import LumaRayPlugin
 from airflow_provider_luma.plugins.media import asked_for
@@ -63,9 +65,16 @@ def test_the_web_app_is_made_once() -> None:
     assert one["url_prefix"] == "/luma"
 
 
-def test_the_tabs_address_is_below_the_web_apps_and_relative() -> None:
-    (view,) = LumaRayPlugin.external_views
-    assert view["href"].startswith("luma/clip/")
+def test_every_view_is_below_the_web_app_and_relative() -> None:
+    views = LumaRayPlugin.external_views
+    assert [view["destination"] for view in views] == ["task_instance", "dag_run", "nav"]
+    assert all(view["href"].startswith("luma/") and view["icon"].startswith("luma/") for view in views)
+    assert len({view["url_route"] for view in views}) == len(views)
+
+
+def test_the_tab_is_for_the_operator_and_its_decorator() -> None:
+    named = LumaRayPlugin.external_views[0]["applies_to"]["operator_name"]
+    assert named == [LumaRayImageToVideoOperator.__name__, _LumaRayDecoratedOperator.custom_operator_name]
 
 
 @pytest.mark.parametrize(
@@ -89,12 +98,12 @@ def test_every_state_is_told_with_what_it_means_for_the_money(changes: dict[str,
 
 def test_a_take_that_needs_a_person_comes_with_the_commands_that_settle_it() -> None:
     take = _take(state="intent", error="no reply")
-    told = [command for _, command in words.commands(take, "/clips/a clip.mp4")]
+    told = [command for _, command in words.commands(take.state, take.error, "/clips/a clip.mp4")]
     assert told == [
         "python -m airflow_provider_luma adopt '/clips/a clip.mp4' REQUEST_ID",
         "python -m airflow_provider_luma not-bought '/clips/a clip.mp4'",
     ]
-    assert words.commands(_take(state="submitted"), "/clips/clip.mp4") == []
+    assert words.commands(RecordState.SUBMITTED, None, "/clips/clip.mp4") == []
 
 
 def test_times_are_told_with_how_long_each_step_took() -> None:
