@@ -21,6 +21,7 @@ Those never retried are also ``AirflowFailException``, so Airflow spends no retr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from datetime import UTC, datetime
 from typing import ClassVar, Self
@@ -162,6 +163,7 @@ class LumaRaySubmitUnknown(LumaRayError, AirflowFailException):
     """A paid request was sent and its outcome could not be determined, so a person decides.
 
     :param hint: an id that may be the job's, or a gateway's own
+    :param candidates: jobs of the same inputs in the history, which may be it or not: "resubmit" buys nothing then
     """
 
     money = "A job may have been bought. Airflow will not retry."
@@ -174,7 +176,9 @@ class LumaRaySubmitUnknown(LumaRayError, AirflowFailException):
         request_id: str | None = None,
         status_code: int | None = None,
         hint: str | None = None,
+        candidates: Sequence[str] = (),
     ) -> None:
+        self.candidates = candidates
         self.hint = None if request_id else hint
         if self.hint:
             cause = f"{cause} The reply carried the id {self.hint}, which is the job's or a gateway's."

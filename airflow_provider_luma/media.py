@@ -219,7 +219,7 @@ def send_frame(
     if transfer in ("auto", "url"):
         url = frame.file.sign()
         if url and reaches(url):
-            return url, True
+            return url, frame.file.signs_uniquely
         if transfer == "url":
             why = (
                 "its store has a private address, which the vendor cannot reach"

@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 from airflow_provider_luma.cli import words
 from airflow_provider_luma.cli.errors import Refused
-from airflow_provider_luma.cli.found import Found, find_if_any, look_up, open_clip, reread
+from airflow_provider_luma.cli.found import Found, find_if_any, open_clip, reread
 from airflow_provider_luma.cli.vendor import hook_for
 from airflow_provider_luma.exceptions import LumaRayDeliveryFailed, LumaRayRateLimited, LumaRayUnavailable
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+from airflow_provider_luma.jobs.advice import command
 from airflow_provider_luma.jobs.delivery import is_in_place, place
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.media import VideoFile
-from airflow_provider_luma.segmind.ids import is_same_id
 from airflow_provider_luma.storage import StoredFile
 
 
@@ -27,7 +26,10 @@ def fetch(args: argparse.Namespace) -> list[str]:
     output, request_id = open_clip(args), words.request_id(args)
     if args.path.endswith("/"):
         raise Refused(f"PATH must be a file, but {args.path!r} is a folder.", code=2)
-    found, take = _on_record(find_if_any(args), request_id)
+    found = find_if_any(args)
+    take = None
+    if found and (its := found.job(request_id)):
+        found, take = its, its.take
     if found and take and is_in_place(take, output):
         return [f"The clip of {request_id} is already at {output}.", words.next_attempt(found)]
     _check_path(output, found, take, args)
@@ -46,15 +48,6 @@ def fetch(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def _on_record(found: Found | None, request_id: str) -> tuple[Found | None, JobRecord | None]:
-    """Return what is on record of the job's task instance, and the job's take if it is on record at the path."""
-    takes = found.standing.takes if found else ()
-    take = next((take for take in takes if is_same_id(take.request_id, request_id)), None)
-    if found and take and take.identity != found.take.identity:
-        found = look_up(take.identity, found.output, has_file=found.has_file)
-    return found and replace(found, take=take or found.take), take
-
-
 def _check_path(
     output: StoredFile, found: Found | None, take: JobRecord | None, args: argparse.Namespace
 ) -> None:
@@ -67,7 +60,7 @@ def _check_path(
             f"{output} is the path of {words.job(current)} of {current.identity}, {current.state}.",
             "Nothing was fetched, and nothing changed.",
             "Give another path.",
-            f"If this is that job: {words.command('adopt', output, args.request_id)}" if adopts else "",
+            f"If this is that job: {command('adopt', output, args.request_id)}" if adopts else "",
         )
     seen = output.look()
     if seen and seen.is_folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -12,9 +12,9 @@ from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.store import DatabaseStore, NoStore
 from airflow_provider_luma.jobs.decision import Place
 from airflow_provider_luma.jobs.delivery import is_in_place
-from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger, Standing
+from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger, Standing, clip_name
 from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState, assemble
-from airflow_provider_luma.segmind.ids import id_key
+from airflow_provider_luma.segmind.ids import id_key, is_same_id
 from airflow_provider_luma.storage import StoredFile, open_file
 
 #: The fields that tell whether a change is on record.
@@ -48,6 +48,15 @@ class Found:
             return Place(is_taken=False)
         likely = (self.take, *reversed(self.standing.takes))
         return Place(is_taken=True, holds=next((t for t in likely if is_in_place(t, self.output)), None))
+
+    def job(self, request_id: str) -> Found | None:
+        """Return what is on record of the task instance that bought a job, about that job; None if it is not there."""
+        take = next((one for one in self.standing.takes if is_same_id(one.request_id, request_id)), None)
+        if take is None:
+            return None
+        is_own = take.identity == self.take.identity
+        found = self if is_own else look_up(take.identity, self.output, has_file=self.has_file)
+        return found and replace(found, take=take)
 
     def others(self) -> dict[str, JobRecord]:
         """Return other jobs' takes on this record and the neighbouring ones, by normalized id.
@@ -102,7 +111,9 @@ def look_up(identity: Identity, output: StoredFile, *, has_file: bool) -> Found 
     :raises LumaRayRecordError: it cannot be read
     """
     store = _open_store(identity)
-    ledger = Ledger(identity, output, None if isinstance(store, str) else store)
+    above = str(output).removesuffix(f"/{clip_name(identity)}")
+    shared = open_file(f"{above}/") if above != str(output) else None
+    ledger = Ledger(identity, output, None if isinstance(store, str) else store, shared=shared)
     standing = ledger.read()
     if standing.own is None:
         return None

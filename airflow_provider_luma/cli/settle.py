@@ -12,6 +12,8 @@ import pendulum
 from airflow_provider_luma.cli import words
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.found import Found, change, find
+from airflow_provider_luma.jobs.advice import command
+from airflow_provider_luma.jobs.ledger import Ledger
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.segmind.ids import is_same_id
 
@@ -24,14 +26,19 @@ def adopt(args: argparse.Namespace) -> list[str]:
     from airflow_provider_luma.cli.vendor import check, hook_for
 
     request_id = words.request_id(args)
-    found = _about(find(args), lambda one: is_same_id(one.request_id, request_id), _is_open)
+    found = _about(
+        find(args),
+        lambda one: is_same_id(one.request_id, request_id),
+        _is_open,
+        lambda one: one.bought_nothing,
+    )
     take = found.take
     if take.request_id and not is_same_id(request_id, take.request_id):
         raise Refused(
             f"{_on_record(found)} has another id.",
             f"To fetch the video of {request_id} to another path: {words.fetch(request_id)}",
         )
-    if take.request_id is None and not _is_open(take):
+    if take.request_id is None and take.state in (RecordState.COMPLETED, RecordState.DELIVERED):
         raise Refused(f"{_on_record(found)} is not a call of unknown outcome, so it cannot adopt an id.")
     if take.state in (RecordState.SUBMITTED, RecordState.COMPLETED, RecordState.DELIVERED):
         return [f"{_on_record(found)} already has that id; nothing was changed.", words.next_attempt(found)]
@@ -54,6 +61,7 @@ def adopt(args: argparse.Namespace) -> list[str]:
 def not_bought(args: argparse.Namespace) -> list[str]:
     """Record that a paid call bought nothing."""
     from airflow_provider_luma.cli.vendor import hook_for, lost_job
+    from airflow_provider_luma.jobs.recovery import is_waiting
 
     found = _about(find(args), _is_open)
     take = found.take
@@ -62,17 +70,27 @@ def not_bought(args: argparse.Namespace) -> list[str]:
     if not _is_open(take):
         raise Refused(
             f"{_on_record(found)} is not a call of unknown outcome.",
-            f"To give it up and buy again: {words.command('give-up', found.output)}"
+            f"To give it up and buy again: {command('give-up', found.output)}"
             if _is_bought(take)
             else words.next_attempt(found),
         )
-    row, seen = lost_job(hook_for(args, found), found)
+    hook = hook_for(args, found)
+    judgement = lost_job(hook, found)
+    row, seen = judgement.row, judgement.finding
     if row is not None and not args.yes:
         raise _needs_yes(
             found,
             f"Segmind's request history has its job: {row.request_id}, {row.state}",
-            f"To get its video: {words.command('adopt', found.output, row.request_id)}",
+            f"To get its video: {command('adopt', found.output, row.request_id)}",
         )
+    if judgement.candidates and not args.yes:
+        raise _needs_yes(
+            found,
+            f"{seen}. The call's time is by its worker's clock, which may have been wrong",
+            f"If one of them is its job: {command('adopt', found.output)} <request id>",
+        )
+    if is_waiting(take, hook.vendor_now()) and not args.yes:
+        raise _needs_yes(found, "It may be waiting for its answer at this moment")
     if not isinstance(found.store, str) and found.store.task_runs() and not args.yes:
         raise _needs_yes(found, f"{take.identity} is running, and may be making this call right now")
     after, told = change(found, state=RecordState.FAILED, error="A person found that nothing was bought.")
@@ -86,13 +104,31 @@ def not_bought(args: argparse.Namespace) -> list[str]:
 
 def give_up(args: argparse.Namespace) -> list[str]:
     """Give up a bought job."""
-    found = _about(find(args), _is_bought)
+    found = find(args)
+    if args.request_id is not None:
+        wanted = words.request_id(args)
+        its = found.job(wanted)
+        if its is None:
+            raise Refused(f"{_on_record(found)} has another id, and {wanted} is not on record there.")
+        found = its
     take = found.take
+    if take.state is RecordState.DELIVERED and found.has_file and _is_behind(found):
+        found.ledger.advance(take)
+        return [
+            f"{_on_record(found)} is delivered, at {take.output_path}; nothing was given up.",
+            "The record's file here did not know that yet, and is up to date now.",
+        ]
     if take.state is RecordState.GIVEN_UP:
         return [f"{_on_record(found)} is already given up; nothing was changed.", words.next_attempt(found)]
     if not _is_bought(take):
         raise Refused(
-            f"{_on_record(found)} bought nothing, so there is nothing to give up.", words.next_attempt(found)
+            f"{_on_record(found)} bought nothing, so there is nothing to give up.",
+            *(
+                f"To give up an earlier job: {command('give-up', found.output, one.request_id)}"
+                for one in found.standing.takes
+                if _is_bought(one) and one.request_id
+            ),
+            words.next_attempt(found),
         )
     money = f"{words.paid(take)}, which Segmind does not refund"
     is_lost = pendulum.now("UTC") - take.started > _KEPT
@@ -110,6 +146,12 @@ def give_up(args: argparse.Namespace) -> list[str]:
         told,
         words.next_attempt(after),
     ]
+
+
+def _is_behind(found: Found) -> bool:
+    """Whether the record's file has not heard of what the store knows: it was delivered on another machine."""
+    filed = Ledger(found.take.identity, found.output, None).read().takes
+    return any(one.key == found.take.key and one.is_in_flight for one in filed)
 
 
 def _about(found: Found, *kinds: Callable[[JobRecord], bool]) -> Found:

@@ -104,7 +104,14 @@ COMMANDS = (
         description="Give up a bought job; the next attempt buys again. What was paid is not refunded, so --yes is "
         "needed while Segmind still has the clip and it is not delivered.",
         function="settle:give_up",
-        arguments=(_PATH, _YES, *_WHERE),
+        arguments=(
+            _PATH,
+            _argument(
+                "request_id", metavar="REQUEST_ID", nargs="?", help="the job, if not the path's last one"
+            ),
+            _YES,
+            *_WHERE,
+        ),
     ),
     Command(
         name="fetch",

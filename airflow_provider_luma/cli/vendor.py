@@ -8,7 +8,7 @@ from airflow_provider_luma.cli.found import Found
 from airflow_provider_luma.exceptions import LumaRayError
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs.record import JobRecord
-from airflow_provider_luma.jobs.recovery import judge
+from airflow_provider_luma.jobs.recovery import Judgement, judge
 from airflow_provider_luma.segmind.history import HistoryEntry, matches, near_matches
 from airflow_provider_luma.segmind.ids import id_key
 
@@ -44,14 +44,13 @@ def _mismatch(row: HistoryEntry, take: JobRecord) -> str:
     return "" if matches([row], **known) else f"{row.request_id} does not match this call"  # type: ignore[arg-type]
 
 
-def lost_job(hook: LumaRayHook, found: Found) -> tuple[HistoryEntry | None, str]:
-    """Return the job that a lost paid call certainly bought, going by the request history, and what was found."""
+def lost_job(hook: LumaRayHook, found: Found) -> Judgement:
+    """Return what the request history says about the job of a lost paid call."""
     take = found.take
     try:
         rows = hook.find_jobs(take.model, take.started)
         neighbours = [] if take.body_is_unique else list(found.ledger.neighbours(take.started))
     except LumaRayError as error:
-        return None, f"Segmind's request history could not be asked: {error.cause}"
+        return Judgement(None, f"Segmind's request history could not be asked: {error.cause}")
     takes = (*found.standing.takes, *(one for record in neighbours for one in record.takes))
-    judgement = judge(rows, take, takes, is_last=True, now=hook.vendor_now())
-    return judgement.row, judgement.finding
+    return judge(rows, take, takes, is_last=True, now=hook.vendor_now())

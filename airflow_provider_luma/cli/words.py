@@ -13,7 +13,6 @@ from airflow_provider_luma.jobs.decision import Action, decide
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.segmind.ids import parse_id
 from airflow_provider_luma.segmind.models import model_info
-from airflow_provider_luma.storage import StoredFile
 
 _STATES = {
     RecordState.INTENT: "may be bought: its paid call was about to be made, and the outcome is not on record",
@@ -23,11 +22,6 @@ _STATES = {
     RecordState.FAILED: "failed, and not billed",
     RecordState.GIVEN_UP: "given up by a person",
 }
-
-
-def command(name: str, output: StoredFile, *further: str) -> str:
-    """Return a command line for a clip, quoted for the shell."""
-    return shlex.join(("python", "-m", "airflow_provider_luma", name, str(output), *further))
 
 
 def request_id(args: argparse.Namespace) -> str:
@@ -107,7 +101,7 @@ def next_attempt(found: Found) -> str:
     }[decision.action]
     other = place.is_taken and (place.holds is None or place.holds.identity != identity)
     unless = (
-        " (With if_exists='reuse' or 'keep' it takes the existing file, with 'fail' it stops.)"
+        " (With if_exists='reuse' or 'keep' it takes the existing file, with 'fail' it stops, unless you move it away.)"
         if other and decision.action is Action.BUY
         else ""
     )

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.bases.decorator import TaskDecorator
 
+    from airflow_provider_luma.jobs.record import JobRecord
+    from airflow_provider_luma.jobs.spec import Inputs
+
 _REQUIRED = ("prompt", "start_frame", "output_path")
 #: What a callable may return. A connection is not an input: retries need the account that paid.
 _INPUTS = tuple(name for name in LumaRayImageToVideoOperator.template_fields if not name.endswith("conn_id"))
@@ -76,12 +79,24 @@ class _LumaRayDecoratedOperator(DecoratedOperator, LumaRayImageToVideoOperator):
             output_path=output_path,
             **kwargs,
         )
+        self._wrong_inputs: LumaRayConfigurationError | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Take the inputs from the callable, then run the operator."""
-        self._take_inputs(context)
+        try:
+            self._take_inputs(context)
+        except LumaRayConfigurationError as error:
+            if getattr(self, "output_path") is SET_DURING_EXECUTION:  # noqa: B009 - its type is a rendered one's
+                raise
+            # The record is where it was, and may have a job that a retry has to finish, whatever its inputs are by now.
+            self._wrong_inputs = error
         outputs: dict[str, Any] = super().execute(context)
         return outputs
+
+    def _inputs(self, on_record: JobRecord | None) -> Inputs:
+        if self._wrong_inputs is not None:
+            raise self._wrong_inputs
+        return super()._inputs(on_record)
 
     def execute_complete(
         self, context: Context, event: Any, output_path: str | None = None

@@ -19,11 +19,16 @@ class VendorClock:
     """
 
     def __init__(self) -> None:
-        self._offset = timedelta(0)
+        self._offset: timedelta | None = None
 
     def now(self) -> datetime:
         """Return the vendor's time in UTC, or the worker's before anything was learned."""
-        return datetime.now(UTC) + self._offset
+        moment = datetime.now(UTC)
+        return self.of(moment) or moment
+
+    def of(self, moment: datetime) -> datetime | None:
+        """Translate a time of the worker's clock to the vendor's; None before anything was learned."""
+        return None if self._offset is None else moment + self._offset
 
     def learn(self, headers: Mapping[str, str], sent_at: datetime) -> None:
         """Learn from a reply of the vendor's that has just arrived.

@@ -142,6 +142,10 @@ class LumaRayHook(BaseHook):
         """Return the time in UTC by the vendor's clock, as of its last reply; before any reply, by the worker's."""
         return self._transport.clock.now()
 
+    def vendor_time(self, moment: datetime) -> datetime | None:
+        """Translate a time of the worker's clock to the vendor's; None before any reply."""
+        return self._transport.clock.of(moment)
+
     def test_connection(self) -> tuple[bool, str]:
         """Check the key with the credits call, which is free; the message has the balance."""
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-import shlex
 from dataclasses import dataclass
 from enum import Enum
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayDeliveryFailed
+from airflow_provider_luma.jobs.advice import command
 from airflow_provider_luma.jobs.ledger import Standing
 from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord, RecordState
 
@@ -93,7 +93,7 @@ def decide(
     take = _to_finish(standing, identity, cleared, fingerprint)
     if take is not None:
         aside = take.fingerprint != fingerprint and fingerprint is not None
-        if other is not None and other.is_in_flight:
+        if other is not None and _holds_path(other, place):
             raise _path_is_busy(take, other, output_path)
         if place.holds is not None and place.holds.key == take.key and take.state is RecordState.DELIVERED:
             if take.output_path == output_path:
@@ -112,7 +112,7 @@ def decide(
             return Decision(
                 Action.REUSE, other
             )  # a mapping that is expanded anew may give a clip another index
-        _refuse_shared_path(other, identity, output_path)
+        _refuse_shared_path(other, place, identity, output_path)
     is_own = place.holds is not None and place.holds.identity == identity
     if place.is_taken and not is_own:
         if if_exists == "reuse":
@@ -134,8 +134,12 @@ def _keep(
 ) -> Decision:
     """Decide under ``if_exists="keep"``: a path is one clip, whatever its inputs, bought at most once per run."""
     here = _location(output_path)
+    # The folder may have been moved, with all that is in it, so the path's own take is of this path all the same.
+    current = standing.current and standing.current.key
     mine = [
-        take for take in standing.takes if take.identity == identity and _location(take.output_path) == here
+        take
+        for take in standing.takes
+        if take.identity == identity and (_location(take.output_path) == here or take.key == current)
     ]
     # A job that a "resubmit" bought counts more than the earlier call of unknown outcome.
     take = max(mine, key=lambda take: (_CERTAINTY.get(take.state, 0), take.started, take.key), default=None)
@@ -156,8 +160,8 @@ def _keep(
                 f"output_path {output_path!r} is that of {other.identity}, which has {_job(other)} for it, so "
                 f"{identity} bought nothing. Clear the plan and its clips: each clip then gets its index back."
             )
-    if standing.other is not None and standing.other.is_in_flight:
-        _refuse_shared_path(standing.other, identity, output_path)
+    if standing.other is not None and _holds_path(standing.other, place):
+        _refuse_shared_path(standing.other, place, identity, output_path)
     if take is not None and take.state is RecordState.FAILED and take.request_id:
         return Decision(Action.CHECK_FAILED, take)
     return Decision(Action.BUY)
@@ -204,15 +208,24 @@ def _path_is_taken(output_path: str) -> LumaRayConfigurationError:
     )
 
 
-def _refuse_shared_path(other: JobRecord, identity: Identity, output_path: str) -> None:
+def _holds_path(other: JobRecord, place: Place) -> bool:
+    """Whether a path is a job's until it is delivered: not if it has moved on, nor if only that write was lost."""
+    is_there = place.holds is not None and place.holds.key == other.key
+    return other.is_in_flight and other.moved_to is None and not is_there
+
+
+def _refuse_shared_path(other: JobRecord, place: Place, identity: Identity, output_path: str) -> None:
     same_run = (other.identity.dag_id, other.identity.run_id) == (identity.dag_id, identity.run_id)
-    if other.is_in_flight:
+    if _holds_path(other, place):
+        give_up = command("give-up", output_path, *filter(None, [other.request_id]))
         raise LumaRayConfigurationError(
             f"output_path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there, so {identity} "
-            "bought nothing. Give each task instance its own path (one ending in '/' does). If the other job will "
-            f"never be finished: python -m airflow_provider_luma give-up {shlex.quote(output_path)}"
+            "bought nothing.",
+            remedy="Give each task instance its own path; one ending in '/' does.\n"
+            f"If the other job will never be finished: {give_up}",
         )
-    if same_run and other.state is RecordState.DELIVERED:
+    is_delivered = other.state is RecordState.DELIVERED or (other.is_in_flight and other.moved_to is None)
+    if same_run and is_delivered:
         raise LumaRayConfigurationError(
             f"output_path {output_path!r} holds the video of {other.identity} in the same run, so {identity} bought "
             "nothing. Give each task instance its own path; one ending in '/' does."

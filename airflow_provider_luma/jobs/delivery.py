@@ -53,14 +53,19 @@ def place(ledger: Ledger, output: StoredFile, take: JobRecord, video: VideoFile,
     if mark is None:
         done = next((one for one in ledger.read().takes if one.key == take.key), take)
         if is_in_place(done, output):
-            log.info("%s: another attempt has already delivered it.", take.request_id)
-            return done
-        if problem is not None:
+            log.info(
+                "%s: already there, by another attempt or an upload whose answer was lost.", take.request_id
+            )
+            if done.state is RecordState.DELIVERED:
+                return done
+            take = done
+        elif problem is not None:
             raise problem
-        raise LumaRayDeliveryFailed(
-            f"Its path {str(output)!r} is not its own: the record there is another's, or could not be written.",
-            request_id=take.request_id,
-        )
+        else:
+            raise LumaRayDeliveryFailed(
+                f"Its path {str(output)!r} is not its own: the record there is another's, or could not be written.",
+                request_id=take.request_id,
+            )
     log.info("%s: %d bytes at %s.", take.request_id, video.size, output)
     return ledger.advance(
         take,

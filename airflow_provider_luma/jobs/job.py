@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -19,20 +20,24 @@ from airflow_provider_luma.exceptions import (
     LumaRayJobFailed,
     LumaRayRecordError,
     LumaRayResultExpired,
+    LumaRaySuperseded,
     LumaRayTimeout,
     LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.hooks.limiter import Rank
+from airflow_provider_luma.jobs.advice import command
 from airflow_provider_luma.jobs.decision import Action, Decision, Place, decide
 from airflow_provider_luma.jobs.delivery import is_in_place, place
-from airflow_provider_luma.jobs.ledger import MAX_ROUNDS, Standing
+from airflow_provider_luma.jobs.ledger import MAX_ROUNDS, Ledger, Standing
 from airflow_provider_luma.jobs.patience import Patience
 from airflow_provider_luma.jobs.polling import JobPoller
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.jobs.recovery import Judgement, judge
 from airflow_provider_luma.jobs.submit import Submission
 from airflow_provider_luma.media import VideoFile, is_mp4_head
-from airflow_provider_luma.segmind.history import matches
+from airflow_provider_luma.segmind.history import HistoryEntry
+from airflow_provider_luma.segmind.ids import is_same_id
 from airflow_provider_luma.segmind.money import usd
 from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict
 from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorStatus
@@ -40,7 +45,6 @@ from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, per
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-    from airflow_provider_luma.jobs.ledger import Ledger
     from airflow_provider_luma.jobs.spec import Inputs, JobSpec
 
 #: HTTP statuses with which a file host says that it does not have the video.
@@ -135,9 +139,8 @@ class Job:
             self.is_new = True
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
-            cause = f"An earlier attempt ended around its paid call of {take.intent_at}."
             submission = Submission(spec, self._hook, self._ledger, self._patience)
-            return submission.resolve(take, cause, leaving=standing.current)
+            return submission.look_up(take, standing.current)
         return self._taken_up(standing, take, is_returned=decision.action is Action.RETURN)
 
     def _inputs(self, own: JobRecord | None) -> Inputs | None:
@@ -220,7 +223,7 @@ class Job:
 
     def _taken_up(self, standing: Standing, take: JobRecord, *, is_returned: bool) -> JobRecord:
         """Re-attach this attempt to a bought take, and give the take the path."""
-        changes: dict[str, object] = {"cleared": self._spec.cleared.or_later(take.cleared)}
+        changes: dict[str, object] = {"cleared": self._spec.cleared.or_later(take.cleared), "moved_to": None}
         if is_returned:
             log.info("%s: already delivered, and still there; nothing is bought.", take.request_id)
         else:
@@ -238,13 +241,36 @@ class Job:
                 f"Another task instance has taken its path {str(self._spec.output)!r} since.",
                 request_id=take.request_id,
             )
+        self._free_earlier_path(taken)
         return taken
 
+    def _free_earlier_path(self, take: JobRecord) -> None:
+        """Tell the record at the path that the task's output_path led to before that this job has moved on."""
+        here = str(self._spec.output)
+        if not take.is_in_flight or os.path.realpath(take.output_path) == os.path.realpath(here):
+            return
+        try:
+            earlier = Ledger(take.identity, open_file(take.output_path), None)
+            left = next(
+                (one for one in earlier.read().takes if one.key == take.key and one.is_in_flight), None
+            )
+            if left is not None:
+                earlier.advance(left, moved_to=here)
+        except Exception as error:
+            log.info(
+                "%s: still on record at its earlier path %s: %s", take.request_id, take.output_path, error
+            )
+
     def recorded(self, request_id: str) -> JobRecord:
-        """Return the take of a job bought before this attempt was deferred; a lost record is rebuilt."""
+        """Return the take of a job bought before this attempt was deferred; a lost record is rebuilt.
+
+        :raises LumaRaySuperseded: the task was cleared while it waited, and its path has a newer job by now
+        :raises LumaRayConfigurationError: a person has given the job up
+        """
         standing = self._ledger.read()
         take = next((take for take in standing.takes if take.request_id == request_id), None)
         if take is not None:
+            self._refuse_obsolete(take, standing)
             self._leaving = None if standing.other and standing.other.is_in_flight else standing.current
             self._use_account_of(take)
             return take
@@ -274,6 +300,24 @@ class Job:
                 request_id=request_id,
             )
         )
+
+    def _refuse_obsolete(self, take: JobRecord, standing: Standing) -> None:
+        """Deliver nothing that the task, or a person, no longer wants."""
+        if take.state is RecordState.GIVEN_UP:
+            raise LumaRayConfigurationError(
+                "A person gave this job up while the task waited for it.",
+                request_id=take.request_id,
+                remedy="To buy another clip, clear the task.",
+            ).with_context(
+                take.request_id, f"The job is on record at {self._ledger.path}. Nothing else was bought."
+            )
+        current = standing.current
+        is_own = current is not None and current.identity == take.identity
+        if current is not None and is_own and current.key != take.key and not current.bought_nothing:
+            raise LumaRaySuperseded(
+                f"The task was cleared while it waited for this job, and its path now belongs to {_named(current)}.",
+                request_id=take.request_id,
+            ).with_context(take.request_id, f"Both jobs are on record at {self._ledger.path}.")
 
     def _use_account_of(self, take: JobRecord) -> None:
         """Use the connection that bought the take, even if the task has another one by now."""
@@ -339,8 +383,16 @@ class Job:
             self._ledger.note(take, state=RecordState.FAILED, error=status.error)
             raise LumaRayJobFailed(f"Segmind reports FAILED: {status.error}.", request_id=take.request_id)
         if verdict is Verdict.GONE:
-            raise self._expired(
-                take, f"neither the status call nor the history knows the job after {waited:.0f} s"
+            row = self._listed(take)
+            if row is None:
+                raise self._expired(
+                    take, f"neither the status call nor the history knows the job after {waited:.0f} s"
+                )
+            if row.state in (VendorStatus.COMPLETED, VendorStatus.FAILED):
+                ended = Verdict.READY if row.state is VendorStatus.COMPLETED else Verdict.FAILED
+                return self._settle(take, row.status(), ended, waited)
+            raise LumaRayUnavailable(
+                f"The history's list has the job ({row.state}), but no other call finds it."
             )
         raise LumaRayTimeout(
             f"Not ready {waited:.0f} s after the submission (timeout={self._spec.timeout}), last seen {status.state}.",
@@ -449,13 +501,23 @@ class Job:
         Within the vendor's hour a 404 proves nothing, so this attempt asks again, and so does the next.
         """
         if not take.request_id:
-            take = self._found_by_body(take, "its file is gone, and v1 returned no id to look it up by")
+            take, judgement = self._found_by_body(take)
+            if judgement.row is None and not judgement.is_absent:
+                raise LumaRayDeliveryFailed(
+                    f"v1 returned no id to look the job up by. {judgement.finding}.",
+                    remedy="If one of them is this task's, fetch its clip:\n"
+                    f"  python -m airflow_provider_luma fetch <request id> {shlex.quote(str(self._spec.output))}",
+                )
+            if judgement.row is None:
+                raise self._expired(take, "its file is gone, and v1 returned no id to look it up by")
         attempt = 0
         while True:
             attempt += 1
             result, self._result = self._result or self._result_of(str(take.request_id)), None
             may_be_known = self._seconds_since(take) <= RECORD_LIFETIME  # by the clock of that reply
             row = None if result.url else self._hook.find_job(str(take.request_id))
+            if not result.url and row is None and not may_be_known:
+                row = self._listed(take)
             url = result.url or (row and row.output_url)
             if url:
                 cost = result.cost or (row and row.cost)
@@ -472,9 +534,9 @@ class Job:
                 raise LumaRayJobFailed("Segmind reports FAILED in place of a result.")
             if result.state is not VendorStatus.NOT_FOUND:
                 break
-            if take.api_version == "v1" and take.body_is_unique and attempt == 1:
+            if take.api_version == "v1" and attempt == 1:
                 # The id from v1 may have been a gateway's.
-                take = self._found_by_body(take, None)
+                take, _ = self._found_by_body(take)
                 if take.output_url:
                     return take, not may_be_known
             if not may_be_known:
@@ -493,29 +555,30 @@ class Job:
     def _result_of(self, request_id: str) -> JobResult:
         return self._patience.past_limit(lambda: self._hook.get_result(request_id))
 
-    def _found_by_body(self, take: JobRecord, problem: str | None) -> JobRecord:
-        """Return the take with the id that the history has for its unique body.
+    def _listed(self, take: JobRecord) -> HistoryEntry | None:
+        """Return the job's row in the history's list: a 404 of the calls for a single job may be a gateway's."""
+        rows = self._hook.find_jobs(take.model, take.started)
+        return next((row for row in rows if is_same_id(take.request_id, row.request_id)), None)
 
-        :param problem: why the video is lost if there is none; None: then return the take unchanged
-        """
-        rows = self._hook.find_jobs(take.model, take.started) if take.body_is_unique else []
-        found = matches(rows, model=take.model, body_sha256=take.body_sha256, since=take.started, claimed=())
-        if len(found) != 1:
-            if problem is None:
-                return take
-            raise self._expired(take, problem)
-        row = found[0]
-        return self._ledger.note(
-            take, request_id=row.request_id, output_url=row.output_url or take.output_url
-        )
+    def _found_by_body(self, take: JobRecord) -> tuple[JobRecord, Judgement]:
+        """Return the take with the id that the history has for its body, if that is certain."""
+        rows = self._hook.find_jobs(take.model, take.started)
+        beside = [] if take.body_is_unique else self._ledger.neighbours(take.started)
+        takes = (*self._ledger.read().takes, *(one for record in beside for one in record.takes))
+        judgement = judge(rows, take, takes, is_last=True, now=self._hook.vendor_now())
+        if (row := judgement.row) is not None:
+            url = row.output_url or take.output_url
+            take = self._ledger.note(take, request_id=row.request_id, output_url=url)
+        return take, judgement
 
     def _expired(self, take: JobRecord, why: str) -> LumaRayResultExpired:
+        of = None if self._ledger.current_key == take.key else take.identity
         return LumaRayResultExpired(
             f"Bought at {take.started}, and no longer available from Segmind: {why}.",
             request_id=take.request_id,
             remedy=(
                 "To buy the clip again, give this one up, then clear the task:\n"
-                f"  python -m airflow_provider_luma give-up {shlex.quote(str(self._spec.output))}"
+                f"  {command('give-up', self._spec.output, *filter(None, [take.request_id]), of=of)}"
             ),
         ).with_context(
             take.request_id, f"The job was bought; on record at {self._ledger.path}. Airflow will not retry."

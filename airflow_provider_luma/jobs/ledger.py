@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from json import JSONDecodeError
 from typing import Any, Protocol
 
 from airflow_provider_luma.exceptions import (
@@ -28,7 +29,7 @@ from airflow_provider_luma.jobs.record import (
     merge,
 )
 from airflow_provider_luma.segmind.ids import is_same_id
-from airflow_provider_luma.storage import StoredFile, Version, is_lasting, permission_hint
+from airflow_provider_luma.storage import StoredFile, Version, is_lasting, permission_hint, safe_name
 
 #: Renaming it would lose the jobs in flight.
 STATE_KEY = "luma_ray_job"
@@ -40,6 +41,41 @@ FRESH_SECONDS = 5.0
 MAX_ROUNDS = 20
 
 log = logging.getLogger(__name__)
+
+
+def clip_name(identity: Identity) -> str:
+    """Return where a task instance's clip goes below the folder that ``output_path`` names."""
+    mapped = f"-{identity.map_index}" if identity.map_index >= 0 else ""
+    task = safe_name(f"{identity.task_id}{mapped}")
+    return f"{safe_name(identity.dag_id)}/{safe_name(identity.run_id)}/{task}.mp4"
+
+
+def naming_job(
+    error: LumaRayConfigurationError, identity: Identity, store: StateStore | None
+) -> LumaRayConfigurationError:
+    """Return an error about an ``output_path`` that names no file, with the job that the task instance has in flight.
+
+    The task state store knows it, if there is one; the sidecar file is at the path as it was.
+    """
+    try:
+        raw = store.get(STATE_KEY) if store else None
+        takes = JobRecord.load(raw).takes if raw is not None else ()
+    except Exception as problem:
+        log.warning("Whether a job is in flight is not known: %s", problem)
+        return error
+    take = next((one for one in reversed(takes) if one.identity == identity and one.is_in_flight), None)
+    if take is None:
+        return error
+    job = (
+        f"job {take.request_id}"
+        if take.request_id
+        else f"a job that may have been bought at {take.intent_at}"
+    )
+    return error.with_context(
+        take.request_id,
+        f"This attempt bought nothing; {job} is on record for {take.output_path}.",
+        f"With output_path={take.output_path!r} again, clear the task: it fetches that job's video.",
+    )
 
 
 class StateStore(Protocol):
@@ -70,6 +106,10 @@ class Standing:
         """The current take, if it is another task instance's."""
         is_own = self.current is None or (self.own and self.own.identity == self.current.identity)
         return None if is_own else self.current
+
+
+class _Damaged(LumaRayRecordError):
+    """The file is there, and is no JSON: a power failure, or somebody's editor."""
 
 
 class Ledger:
@@ -114,12 +154,27 @@ class Ledger:
         """The sidecar file's path."""
         return str(self._file)
 
+    @property
+    def output(self) -> str:
+        """Where the video goes."""
+        return str(self._output)
+
     def read(self) -> Standing:
         """Read both copies and return what they say together.
 
         :raises LumaRayRecordError: a copy exists but cannot be read
         """
-        self._refresh()
+        try:
+            self._refresh()
+        except _Damaged as error:
+            stored = self._read_store()
+            error.remedy = (
+                f"Move that file away: the task state store has job {stored.request_id}, and the next attempt ends it."
+                if stored and stored.request_id
+                else "It is the only copy. Check the account's request history for its job, then move the file away: "
+                "the next attempt buys another clip."
+            )
+            raise
         self._stored = self._read_store()
         takes = {take.key: take for take in self._known_takes}
         if self._stored is not None:  # else a later write would bring back what the file has newer
@@ -170,19 +225,22 @@ class Ledger:
         :raises LumaRaySuperseded: a retry has replaced this attempt
         :raises LumaRayRecordError: a copy cannot be read or written
         """
-        fresh = self._output.is_conditional and self._clock() - self._claimed_at < FRESH_SECONDS
-        while not fresh:
-            asked_at = self._clock()
-            if self._stored is not None:
+        is_safe = self._output.is_conditional
+        since = self._claimed_at
+        while True:
+            is_late = self._clock() - since >= FRESH_SECONDS
+            since = self._clock()
+            if self._stored is not None and (is_late or not is_safe):
                 self._set(self._stored)
+            # Always, since some stores that speak S3 accept a condition and ignore it.
             self._refresh()
             if self._record is None or (self._record.key, self._record.state) != (
                 claim.key,
                 RecordState.INTENT,
             ):
                 return False
-            fresh = self._clock() - asked_at < FRESH_SECONDS
-        return True
+            if self._clock() - since < FRESH_SECONDS:
+                return True
 
     def withdraw(self, claim: JobRecord, why: str) -> None:
         """Record that nothing was bought under a claim, so that nobody searches for its job."""
@@ -214,12 +272,12 @@ class Ledger:
             try:
                 self._store_takes(take)
             except LumaRaySuperseded as error:
-                for problem in problems:
-                    log.error("Not recorded next to the video: %s", problem)
-                raise error.with_context(
-                    take.request_id,
-                    f"The job is on record at {self._file}; its successor continues from there.",
-                ) from None
+                standing = f"The job is on record at {self._file}; its successor continues from there."
+                if problems:
+                    standing = (
+                        f"The job could not be recorded ({problems[0]}); its successor searches for it."
+                    )
+                raise error.with_context(take.request_id, standing) from None
             except LumaRayRecordError as error:
                 problems.append(str(error))
         copies = 1 if self._store is None else 2
@@ -368,9 +426,9 @@ class Ledger:
                 yield record
 
 
-def _lateness(take: JobRecord) -> tuple[int, bool, int]:
+def _lateness(take: JobRecord) -> tuple[tuple[int, int], bool, int]:
     """Return the sort key for a task instance's last take; a replaced attempt writes late, so revisions mislead."""
-    return take.cleared.clear_number or 0, not take.bought_nothing, take.revision
+    return take.cleared.order, not take.bought_nothing, take.revision
 
 
 def _reconciled(stored: JobRecord, beside: JobRecord) -> JobRecord:
@@ -404,6 +462,8 @@ def _read(file: StoredFile) -> tuple[Version | None, JobRecord | None]:
     try:
         version = file.read_version()
         return version, None if version is None else JobRecord.load(version.content)
+    except (JSONDecodeError, UnicodeDecodeError) as error:
+        raise _Damaged(f"The job's record at {file} is damaged: {error}.") from None
     except Exception as error:
         raise _unreadable(str(file), error) from None
 

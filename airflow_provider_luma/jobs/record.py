@@ -120,13 +120,19 @@ class Clears(BaseModel):
             return False
         if self.clear_number is None or earlier.clear_number is None:
             return True
-        return self.clear_number > earlier.clear_number
+        # Airflow does not count every clear in the run: not with reset_dag_runs=false, nor 3.1 in one still running.
+        return self.order > earlier.order
 
     def or_later(self, other: Clears) -> Clears:
         """Return the later of the two, or this one if that is unclear."""
         if self.clear_number is None or other.clear_number is None:
             return self
-        return other if other.clear_number > self.clear_number else self
+        return other if other.order > self.order else self
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Sorts the clears of one task instance: each clear raises one of the numbers, and lowers none."""
+        return self.clear_number or 0, self.max_tries or 0
 
 
 def _whole(value: object) -> int | None:
@@ -172,7 +178,15 @@ class JobRecord(BaseModel):
     )
     api_version: str = Field(description="v1 or v2")
     output_path: str = Field(description="where the video goes")
+    moved_to: str | None = Field(
+        default=None,
+        description="where it goes by now, on the record that its task's edited output_path has left",
+    )
     intent_at: str = Field(description="when the paid call was about to be made")
+    called_at: str | None = Field(
+        default=None,
+        description="the same by the vendor's clock; absent as long as the worker had only its own",
+    )
     start_frame: str | None = Field(
         default=None, description="where the frame came from, without a signature"
     )
@@ -201,7 +215,7 @@ class JobRecord(BaseModel):
     revision: int = Field(default=0, description="counts the writes; the higher of two copies is the newer")
     superseded: tuple[JobRecord, ...] = Field(default=(), description="earlier takes, oldest first")
 
-    @field_validator("intent_at", "submitted_at")
+    @field_validator("intent_at", "called_at", "submitted_at")
     @classmethod
     def _is_time(cls, text: str | None) -> str | None:
         if text is not None:
@@ -227,7 +241,7 @@ class JobRecord(BaseModel):
     @property
     def started(self) -> pendulum.DateTime:
         """When the timeout started to run: at the submission, or at the intent if that is unknown."""
-        return _read_time(self.submitted_at or self.intent_at)
+        return _read_time(self.submitted_at or self.called_at or self.intent_at)
 
     @property
     def takes(self) -> tuple[JobRecord, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,8 +14,10 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
 )
+from airflow_provider_luma.jobs.advice import command
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.segmind.history import HistoryEntry, matches, near_matches
+from airflow_provider_luma.segmind.ids import is_same_id
 from airflow_provider_luma.segmind.replies import VendorStatus
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def find_lost_job(
     cause: str,
     pause: Callable[[float], None],
     *,
+    is_own: bool = False,
     hint: str | None = None,
 ) -> HistoryEntry | None:
     """Return the only job in the history that a paid call can have bought.
@@ -46,13 +48,16 @@ def find_lost_job(
     :param intent: the call's record
     :param cause: what is known of the call, for the error
     :param pause: sleeps some seconds
+    :param is_own: this attempt made the call, so that its clock can be corrected afterwards
     :param hint: an id that may be the job's
     :return: None if another attempt or a person has settled the record in the meantime
     :raises LumaRaySubmitUnknown: there is none, or several, or one that may be another call's
+    :raises LumaRayUnavailable: the call may still be waiting for its answer, which will name the job
     :raises LumaRayRecordError: a record next to the video cannot be read, and its call may have sent the same body
     """
     log.warning("%s Searching Segmind's request history for the job.", cause)
     finding = ""
+    candidates: tuple[str, ...] = ()
     for number, delay in enumerate(LOOK_DELAYS, start=1):
         pause(delay)
         if _is_settled(ledger.read().takes, intent):
@@ -62,6 +67,8 @@ def find_lost_job(
             if row and (row.model, row.body_sha256) == (intent.model, intent.body_sha256):
                 return row
             rows = hook.find_jobs(intent.model, intent.started)
+            if is_own:
+                intent = _dated(hook, ledger, intent)
         except LumaRayAuthenticationError as error:
             finding = f"The history refuses the key ({error.cause})"
             break
@@ -79,23 +86,32 @@ def find_lost_job(
         judgement = judge(rows, intent, takes, is_last=number == len(LOOK_DELAYS), now=hook.vendor_now())
         if judgement.row is not None:
             return judgement.row
-        finding = judgement.finding
+        finding, candidates = judgement.finding, judgement.candidates
         log.info("%s; searching for up to %.0f s.", finding, sum(LOOK_DELAYS))
     if _is_settled(ledger.read().takes, intent):
         return None
-    output = shlex.quote(intent.output_path)
+    if is_waiting(intent, hook.vendor_now()):
+        raise LumaRayUnavailable(f"{cause} {finding}.")
+    of = None if ledger.current_key == intent.key else intent.identity
     raise LumaRaySubmitUnknown(
         f"{cause} {finding}.",
+        candidates=candidates,
         remedy=(
             f"Check the account's request history at {intent.intent_at} (model {intent.model}). Run the matching "
             "command, then clear the task:\n"
-            f"  the job is there:  python -m airflow_provider_luma adopt {output} <request id>\n"
-            f"  it is not:         python -m airflow_provider_luma not-bought {output}"
+            f"  the job is there:  {command('adopt', ledger.output, of=of)} <request id>\n"
+            f"  it is not:         {command('not-bought', ledger.output, of=of)}"
         ),
     ).with_context(
         None,
         f"A job may have been bought at {intent.intent_at}; on record at {ledger.path}. Airflow will not retry.",
     )
+
+
+def _dated(hook: LumaRayHook, ledger: Ledger, intent: JobRecord) -> JobRecord:
+    """Date this attempt's call by the vendor's clock, now that a reply has shown it."""
+    at = None if intent.called_at else hook.vendor_time(intent.started)
+    return intent if at is None else ledger.note(intent, called_at=at.isoformat())
 
 
 def _hinted(hook: LumaRayHook, hint: str) -> HistoryEntry | None:
@@ -113,10 +129,14 @@ class Judgement:
 
     :param row: the job; None if that is not certain
     :param finding: what was found instead
+    :param candidates: jobs of the same inputs that may be it, as nobody knows when the call was made by their clock
+    :param is_absent: no job of the same inputs is there, whenever it was created
     """
 
     row: HistoryEntry | None
     finding: str = ""
+    candidates: tuple[str, ...] = ()
+    is_absent: bool = False
 
 
 def judge(
@@ -140,6 +160,7 @@ def judge(
     :param is_last: whether all rows have had time to appear
     :param now: the vendor's time; None: no call still awaits its answer
     """
+    rows = list(rows)
     others = [take for take in takes if take.key != intent.key]
     claimed = {take.request_id for take in others if take.request_id}
     known = {
@@ -149,19 +170,23 @@ def judge(
         "until": intent.started + _LONGEST_CALL,
         "claimed": claimed,
     }
-    found = matches(rows, **known)  # type: ignore[arg-type]
+    found = matches(rows, **known, is_unique=intent.body_is_unique)  # type: ignore[arg-type]
     if not found:
         almost = near_matches(rows, **known)  # type: ignore[arg-type]
         told = "; ".join(map(str, almost[:3]))
+        same = tuple(near.entry.request_id for near in almost if near.has_same_inputs)
         return Judgement(
-            None, f"The history shows no such job{f', but these come close: {told}' if told else ''}"
+            None,
+            f"The history shows no such job{f', but these come close: {told}' if told else ''}",
+            candidates=() if intent.called_at else same,
+            is_absent=not same,
         )
     ids = ", ".join(row.request_id for row in found)
     if intent.body_is_unique:
         one = found[0] if len(found) == 1 else None
         return Judgement(one, f"The history shows several such jobs ({ids})")
     rivals = sorted(
-        [intent, *(take for take in others if _may_own(take, found, intent))],
+        [intent, *(take for take in others if _may_own(take, rows, found, intent))],
         key=lambda take: (take.intent_at, take.key),
     )
     if len(found) > len(rivals):
@@ -181,17 +206,30 @@ def judge(
     return Judgement(None, finding)
 
 
-def _may_own(take: JobRecord, found: list[HistoryEntry], intent: JobRecord) -> bool:
+def _may_own(take: JobRecord, rows: list[HistoryEntry], found: list[HistoryEntry], intent: JobRecord) -> bool:
     """Whether another paid call with the same inputs, its job's id unknown, may own one of the jobs.
 
-    A call known to have failed can only own a FAILED job.
+    A call known to have failed can only own a FAILED job. An id from v1 that the history does not show may be a
+    gateway's. A time that is not by the vendor's clock rules nothing out.
     """
+    is_known = bool(take.request_id) and (
+        take.api_version != "v1" or any(is_same_id(take.request_id, row.request_id) for row in rows)
+    )
+    is_dated = take.called_at and intent.called_at
     return (
         take.body_sha256 == intent.body_sha256
-        and not take.request_id
+        and not is_known
         and (take.state is not RecordState.FAILED or any(row.state is VendorStatus.FAILED for row in found))
-        and take.started >= intent.started - _LONGEST_CALL
+        and (not is_dated or take.started >= intent.started - _LONGEST_CALL)
     )
+
+
+def is_waiting(intent: JobRecord, now: datetime) -> bool:
+    """Whether a call of another attempt may be waiting for its answer at this moment; only v1 makes one wait long.
+
+    :param now: the vendor's time
+    """
+    return intent.api_version == "v1" and _may_wait(intent, now)
 
 
 def _may_wait(take: JobRecord, now: datetime | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +69,19 @@ class JobSpec:
         )
 
     def intent(
-        self, inputs: Inputs, *, body_sha256: str, body_is_unique: bool, api_version: str, at: str
+        self,
+        inputs: Inputs,
+        *,
+        body_sha256: str,
+        body_is_unique: bool,
+        api_version: str,
+        at: datetime,
+        called_at: datetime | None,
     ) -> JobRecord:
         """Return the record of a paid call that is about to be made.
 
-        :param at: the time, by the vendor's clock if known
+        :param at: the time by the worker's clock
+        :param called_at: the same by the vendor's, if known
         """
         frame = inputs.frame
         return JobRecord(
@@ -91,5 +99,6 @@ class JobSpec:
             body_is_unique=body_is_unique,
             api_version=api_version,
             output_path=str(self.output),
-            intent_at=at,
+            intent_at=(called_at or at).isoformat(),
+            called_at=called_at.isoformat() if called_at else None,
         )

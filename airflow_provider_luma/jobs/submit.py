@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.jobs.patience import Patience
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
-from airflow_provider_luma.jobs.recovery import find_lost_job
+from airflow_provider_luma.jobs.recovery import find_lost_job, is_waiting
 from airflow_provider_luma.media import Frame, send_frame
 from airflow_provider_luma.segmind.history import HistoryEntry, body_digest
 from airflow_provider_luma.segmind.models import model_info
@@ -82,12 +83,14 @@ class Submission:
         self, inputs: Inputs, request: GenerationRequest, is_unique: bool, api_version: str
     ) -> JobRecord | None:
         self._hook.reserve()
+        now = datetime.now(UTC)
         intent = self._spec.intent(
             inputs,
             body_sha256=body_digest(request.body()),
             body_is_unique=is_unique,
             api_version=api_version,
-            at=self._hook.vendor_now().isoformat(),
+            at=now,
+            called_at=self._hook.vendor_time(now),
         )
         claim = self._claim(intent)
         if claim is None:
@@ -95,23 +98,45 @@ class Submission:
             return None
         return self._pay(request, claim)
 
-    def resolve(
-        self, intent: JobRecord, cause: str, *, hint: str | None = None, leaving: JobRecord | None = None
-    ) -> JobRecord | None:
-        """Return the record of the job that a paid call of unknown outcome bought; None: read the record again.
+    def look_up(self, intent: JobRecord, leaving: JobRecord | None) -> JobRecord | None:
+        """Return the record of the job that an earlier attempt's paid call bought; None: read the record again.
 
-        :param hint: an id that may be the job's
         :param leaving: the take that the path belongs to
         :raises LumaRaySubmitUnknown: the job cannot be found, and ``on_unknown_submit`` is not "resubmit"
+        :raises LumaRayUnavailable: the call may still be waiting for its answer
         :raises LumaRayTimeout: the task was told to stop; the next attempt searches again
         """
+        if is_waiting(intent, self._hook.vendor_now()):
+            cause = f"An earlier attempt's v1 call of {intent.intent_at} may still be waiting for its answer."
+            return self._resolve(intent, cause, leaving=leaving)
+        cause = intent.error or f"An attempt ended during its paid call of {intent.intent_at}."
+        return self._resolve(self._ended(intent, cause), cause, leaving=leaving)
+
+    def _ended(self, intent: JobRecord, cause: str) -> JobRecord:
+        """Record that a paid call no longer awaits its answer."""
+        return self._ledger.note(intent, error=cause)
+
+    def _resolve(
+        self,
+        intent: JobRecord,
+        cause: str,
+        *,
+        is_own: bool = False,
+        hint: str | None = None,
+        leaving: JobRecord | None = None,
+    ) -> JobRecord | None:
+        """Find the job of a paid call of unknown outcome, or raise.
+
+        :param is_own: this attempt made the call
+        :param hint: an id that may be the job's
+        """
         try:
-            intent = self._ledger.note(
-                intent, error=cause
-            )  # tells others that this call no longer awaits its answer
-            found = find_lost_job(self._hook, self._ledger, intent, cause, self._patience.pause, hint=hint)
+            found = find_lost_job(
+                self._hook, self._ledger, intent, cause, self._patience.pause, is_own=is_own, hint=hint
+            )
         except LumaRaySubmitUnknown as error:
-            if not self._may_resubmit or intent.luma_ray_conn_id != self._spec.luma_ray_conn_id:
+            is_ours = intent.luma_ray_conn_id == self._spec.luma_ray_conn_id
+            if not self._may_resubmit or not is_ours or error.candidates:
                 raise
             self._may_resubmit = False
             log.warning("%s on_unknown_submit='resubmit': buying again.", error.cause)
@@ -182,7 +207,8 @@ class Submission:
             raise
         except LumaRaySubmitUnknown as error:
             if not error.request_id:
-                return self.resolve(claim, error.cause, hint=error.hint)
+                ended = self._ended(claim, error.cause)
+                return self._resolve(ended, error.cause, is_own=True, hint=error.hint)
             request_id = error.request_id
         log.info("%s: submitted to %s.", request_id, request.model)
         return self._bought(claim, request_id)

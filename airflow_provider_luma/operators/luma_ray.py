@@ -293,14 +293,17 @@ class LumaRayImageToVideoOperator(BaseOperator):
     def _job(self, context: Context) -> tuple[Job, LumaRayHook]:
         from airflow_provider_luma.hooks.luma_ray import LumaRayHook
         from airflow_provider_luma.jobs.job import Job, check_output
-        from airflow_provider_luma.jobs.ledger import Ledger
+        from airflow_provider_luma.jobs.ledger import Ledger, naming_job
         from airflow_provider_luma.jobs.record import Clears, Identity
         from airflow_provider_luma.jobs.spec import JobSpec
         from airflow_provider_luma.storage import open_file
 
         self.output_path = as_text(self.output_path)
-        check_place(self)
         identity, cleared = Identity.of(context), Clears.of(context)
+        try:
+            check_place(self)
+        except LumaRayConfigurationError as error:
+            raise naming_job(error, identity, context.get("task_state_store")) from None
         output = self._output(identity)
         check_output(output, self.output_path)
         folder = open_file(self.output_path, self.storage_conn_id) if self.output_path.endswith("/") else None
@@ -405,13 +408,12 @@ class LumaRayImageToVideoOperator(BaseOperator):
             return Frame(source=source, identity=on_record.frame_identity)
 
     def _output(self, identity: Identity) -> StoredFile:
-        from airflow_provider_luma.storage import open_file, safe_name
+        from airflow_provider_luma.jobs.ledger import clip_name
+        from airflow_provider_luma.storage import open_file
 
         name = self.output_path
         if name.endswith("/"):
-            mapped = f"-{identity.map_index}" if identity.map_index >= 0 else ""
-            task = safe_name(f"{identity.task_id}{mapped}")
-            name += f"{safe_name(identity.dag_id)}/{safe_name(identity.run_id)}/{task}.mp4"
+            name += clip_name(identity)
         return open_file(name, self.storage_conn_id)
 
     def _label(self, context: Context) -> None:

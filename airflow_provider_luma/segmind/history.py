@@ -70,6 +70,7 @@ class NearMatch(NamedTuple):
 
     entry: HistoryEntry
     difference: str
+    has_same_inputs: bool = False
 
     def __str__(self) -> str:
         return f"{self.entry.request_id} ({self.difference})"
@@ -119,6 +120,7 @@ def matches(
     since: datetime,
     claimed: Iterable[str],
     until: datetime | None = None,
+    is_unique: bool = False,
 ) -> list[HistoryEntry]:
     """Return the rows that can be the lost job: same model and inputs, created in time, nobody else's.
 
@@ -128,11 +130,12 @@ def matches(
     :param since: the time of the intent, by the vendor's clock
     :param claimed: ids of other tasks' jobs
     :param until: when the job was created at the latest; None: open
+    :param is_unique: nobody can have sent these inputs before, so an earlier time is a clock's mistake
     """
     return [
         row
         for row in _unclaimed(rows, model, claimed)
-        if row.body_sha256 == body_sha256 and _missed(row, since, until) is None
+        if row.body_sha256 == body_sha256 and _missed(row, None if is_unique else since, until) is None
     ]
 
 
@@ -154,7 +157,7 @@ def near_matches(
         missed = _missed(row, since, until)
         if row.body_sha256 == body_sha256:
             if missed:
-                same_inputs.append(NearMatch(row, f"same inputs, {missed}"))
+                same_inputs.append(NearMatch(row, f"same inputs, {missed}", has_same_inputs=True))
         elif not missed and row.body_sha256 is None:
             unknown_inputs.append(NearMatch(row, "created in time, inputs not shown"))
         elif not missed:
@@ -162,11 +165,11 @@ def near_matches(
     return [*same_inputs, *unknown_inputs, *other_inputs][:_MOST_NEAR_MATCHES]
 
 
-def _missed(row: HistoryEntry, since: datetime, until: datetime | None) -> str | None:
+def _missed(row: HistoryEntry, since: datetime | None, until: datetime | None) -> str | None:
     """Say how a row is outside the time in which the job was created; None if it is inside."""
     if row.created is None:
         return "created at an unknown time"
-    if row.created < since - CLOCK_SKEW:
+    if since is not None and row.created < since - CLOCK_SKEW:
         return f"created too early, at {row.created:%Y-%m-%d %H:%M:%S} UTC"
     if until is not None and row.created > until + CLOCK_SKEW:
         return f"created too late, at {row.created:%Y-%m-%d %H:%M:%S} UTC"

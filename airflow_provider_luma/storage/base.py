@@ -158,6 +158,11 @@ class StoredFile(ABC):
     def sign(self) -> str | None:
         """Return a URL that lets anyone who has it fetch the file for a while; None if that is not possible."""
 
+    @property
+    def signs_uniquely(self) -> bool:
+        """Whether no two of these URLs are the same."""
+        return False
+
 
 def is_lasting(error: Exception) -> bool:
     """Whether a retry would fail the same way: no such bucket, no permission, an impossible name."""

@@ -7,8 +7,10 @@ import fcntl
 import hashlib
 import logging
 import os
+import random
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +22,8 @@ from airflow_provider_luma.storage.base import Seen, StoredFile, Version
 
 #: One per folder, never removed: removing it could leave two writers holding locks on two different files.
 LOCK_NAME = ".luma_ray.lock"
+#: Seconds. A writer holds it for milliseconds, on a slow network disk for a second or two.
+LOCK_SECONDS = 60.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 #: A file's time is by the clock of the machine with the disk; clocks of cooperating machines differ by less than this.
@@ -230,7 +234,7 @@ def _locked(folder: Path) -> Iterator[bool]:
     is_locked = True
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _take(lock, folder)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -239,6 +243,23 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield is_locked
     finally:
         os.close(lock)
+
+
+def _take(lock: int, folder: Path) -> None:
+    """Take the lock; whoever holds it writes one file, so one that is held long is a stopped process's."""
+    waited = 0.0
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waited >= LOCK_SECONDS:
+                raise TimeoutError(
+                    f"another process has held the lock {folder / LOCK_NAME} for {waited:.0f} s; it may be stopped "
+                    "(see 'fuser' or 'lslocks' on its machine)"
+                ) from None
+        pause = min(0.005 + waited / 4, 0.25) * (0.5 + random.random())
+        time.sleep(pause)
+        waited += pause
 
 
 def _open_lock(path: Path) -> int:

@@ -237,7 +237,7 @@ def test_a_failed_job_has_nothing_to_give_up_and_no_id_to_adopt(
     assert "bought nothing, so there is nothing to give up" in refused.err
     refused = cli("adopt", task.clip, "some-id")
     assert refused.code == 1
-    assert "is not a call of unknown outcome" in refused.err
+    assert "Segmind's request history has no job some-id" in refused.err
 
 
 def test_a_job_that_the_history_shows_is_not_not_bought(

@@ -348,6 +348,9 @@ class FakeHook:
     def vendor_now(self) -> datetime:
         return self._world.time()
 
+    def vendor_time(self, moment: datetime) -> datetime:
+        return self.vendor_now()
+
     def get_credits(self, rank: Rank = Rank.URGENT) -> Credits:
         return self._world.step("credits", lambda: Credits(paid=self._world.balance, free=Decimal(0)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,7 @@ def test_a_job_that_neither_status_nor_history_knows_after_the_vendors_hour_is_f
 ) -> None:
     request_id = buy_and_leave(simulator, frame, clip)
     forget(simulator, "status", "result", "history_one")
+    simulator.delay_history(request_id, math.inf)
     simulator.advance(HOUR + 60)
     with pytest.raises(LumaRayResultExpired, match="neither the status call nor the history") as told:
         make_operator(frame, clip).execute(task_context())
@@ -85,6 +87,7 @@ def test_a_result_that_is_not_found(
     clip.unlink()
     simulator.fault("download", "status", status=404)
     forget(simulator, "status", "result", "history_one")
+    simulator.delay_history(request_id, math.inf)
     simulator.advance(age)
     with pytest.raises(error, match="neither its result nor its history entry") as told:
         make_operator(frame, clip).execute(task_context())

@@ -19,7 +19,7 @@ from tests.jobs.takes import SIBLING, take
 from tests.support import make_operator, recorded, task_context
 
 AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
-LOST = take("intent", claim="lost", error="The connection was reset.")
+LOST = take("intent", claim="lost", called_at=AT.isoformat(), error="The connection was reset.")
 
 
 def row(request_id: str, *, seconds: float = 1, **values: Any) -> HistoryEntry:
@@ -39,7 +39,7 @@ def row(request_id: str, *, seconds: float = 1, **values: Any) -> HistoryEntry:
 def other(state: str, seconds: float = 0, **values: Any) -> JobRecord:
     """Return the call of another task instance with the same body."""
     at = (AT + timedelta(seconds=seconds)).isoformat()
-    return take(state, owner=SIBLING, **{"claim": "other", "intent_at": at} | values)
+    return take(state, owner=SIBLING, **{"claim": "other", "intent_at": at, "called_at": at} | values)
 
 
 LOST_TOO = other("intent", seconds=5, error="The connection was reset.")
@@ -81,6 +81,18 @@ FAILED: dict[str, Any] = {"state": VendorStatus.FAILED}
             [other("intent", seconds=-1000)],
             None,
             id="a call of long ago has nothing to do with it",
+        ),
+        pytest.param(
+            [row("a")],
+            [other("intent", seconds=-1000, called_at=None)],
+            None,
+            id="a call whose worker's clock may have been wrong",
+        ),
+        pytest.param(
+            [row("a")],
+            [other("submitted", request_id="gateway", api_version="v1")],
+            None,
+            id="a call of v1 whose id may be a gateway's",
         ),
         pytest.param([row("a")], [other("failed")], "a", id="the other call was refused"),
         pytest.param([row("a", **FAILED)], [], None, id="a job that FAILED may be another's"),

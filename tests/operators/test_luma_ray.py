@@ -432,7 +432,7 @@ def test_a_video_that_the_vendor_no_longer_has_is_an_error_that_names_it(
     *_, money, remedy, command = str(expired.value).splitlines()
     assert money == f"The job was bought; on record at {record_path(clip)}. Airflow will not retry."
     assert remedy == "To buy the clip again, give this one up, then clear the task:"
-    assert command == f"  python -m airflow_provider_luma give-up {shlex.quote(str(clip))}"
+    assert command == f"  python -m airflow_provider_luma give-up {shlex.quote(str(clip))} {request_id}"
     assert simulator.charges == 1
 
 

@@ -254,6 +254,9 @@ class Hook:
     def vendor_now(self) -> datetime:
         return self._world.now()
 
+    def vendor_time(self, moment: datetime) -> datetime:
+        return self.vendor_now()
+
     def get_credits(self, rank: Rank = Rank.URGENT) -> Credits:
         return Credits(Decimal(100), Decimal(0))  # nothing depends on it: no step
 

@@ -1,0 +1,22 @@
+"""The commands that errors advise. Pure."""
+
+from __future__ import annotations
+
+import shlex
+
+from airflow_provider_luma.jobs.record import Identity
+
+
+def command(name: str, path: object, *arguments: str, of: Identity | None = None) -> str:
+    """Return a command line about a clip, quoted for the shell.
+
+    :param path: the clip's path
+    :param arguments: further positional arguments
+    :param of: the task instance, if the path's record is another's at the moment
+    """
+    words = ["python", "-m", "airflow_provider_luma", name, str(path), *arguments]
+    if of is not None:
+        words += ["--dag-id", of.dag_id, "--run-id", of.run_id, "--task-id", of.task_id]
+        if of.map_index >= 0:
+            words += ["--map-index", str(of.map_index)]
+    return shlex.join(words)
