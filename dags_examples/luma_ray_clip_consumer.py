@@ -1,6 +1,6 @@
-"""Started by a new clip of ``luma_ray_image_to_video``: by the asset, not by a clock.
+"""Runs for each new clip of ``luma_ray_image_to_video``: triggered by its asset, not by a schedule.
 
-Airflow starts it once for the clips that came together; each one's event says where it is and what it cost.
+Clips that finish together share one run; each has an event with its path and cost.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A reminder when the money runs low: started by the balance itself, not by a clock.
+"""Reminds somebody to top up: triggered by a low balance, not by a schedule.
 
-The triggerer looks every five minutes; the DAG runs when the balance falls to 10 USD or below, once for each fall.
+The triggerer checks every five minutes; the DAG runs once each time the balance falls to 10 USD or below.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def luma_ray_credit_watcher() -> None:
     def remind(triggering_asset_events: Any = None) -> None:
         for event in triggering_asset_events[low_credits]:
             balance = event.extra["payload"]["balance"]
-            log.warning("Only %s USD are left at Segmind: top up before tonight's batch", balance)
+            log.warning("Only %s USD left at Segmind: top up before tonight's batch", balance)
 
     remind()
 

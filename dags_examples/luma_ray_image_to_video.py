@@ -1,4 +1,4 @@
-"""A product photo becomes a five-second clip, as soon as the account can pay for it.
+"""Turns a product photo into a five-second clip, as soon as the account can pay for it.
 
 Needs the connection ``luma_ray_default``. Each run buys one video, for about 1.60 USD; its retries
 never buy a second one.
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
         "videos": Param(
             f"{Path.home() / 'luma-ray-videos'}/",
             type="string",
-            description="A folder (it ends in /) that every worker sees: a shared disk, or s3://..., gs://..., abfs://...",
+            description="A folder (ending in /) that all workers share: a disk, or s3://..., gs://..., abfs://...",
         ),
     },
 )

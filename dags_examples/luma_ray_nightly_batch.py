@@ -1,11 +1,11 @@
-"""Every night a folder of photos becomes a folder of clips: what is missing is bought, and no more than the budget.
+"""Turns a folder of photos into a folder of clips, every night: buys the missing ones, as far as the budget goes.
 
-**It buys nothing until somebody sets `max_credits`**, in the DAG's params or when a run is triggered. A clip costs
-about 1.60 USD; of the photos that have no clip yet, the first ones that the budget covers get theirs tonight, the next
-ones tomorrow. A clip that lies there is never bought again: move it away to get another.
+**It buys nothing until somebody sets `max_credits`**, in the DAG's params or when triggering a run. A clip costs about
+1.60 USD. Photos without a clip get one, as many as the budget covers tonight, the rest in the following nights. An
+existing clip is never bought again: move it away to get another.
 
-Needs the connection ``luma_ray_default``, for buckets theirs (``aws_default``), and a pool ``luma_ray`` that counts
-deferred tasks, which is how many jobs may be in flight at once:
+Needs the connection ``luma_ray_default``, for buckets their connection (``aws_default``), and a pool ``luma_ray`` that
+counts deferred tasks, whose size limits the jobs in flight:
 ``airflow pools set luma_ray 8 "jobs at Segmind" --include-deferred``.
 """
 
@@ -28,19 +28,19 @@ log = logging.getLogger(__name__)
     schedule="@daily",
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    max_active_runs=1,  # two nights at once would be in each other's way
+    max_active_runs=1,  # two nights at once would plan the same photos
     tags=["luma-ray"],
     doc_md=__doc__,
     params={
         "photos": Param(
             str(Path(__file__).parent / "frames"),
             type="string",
-            description="The folder of the photos: a path, or s3://..., gs://..., abfs://...",
+            description="The folder with the photos: a path, or s3://..., gs://..., abfs://...",
         ),
         "videos": Param(
             str(Path.home() / "luma-ray-videos" / "nightly"),
             type="string",
-            description="The folder of the clips, the same way",
+            description="The folder for the clips: likewise",
         ),
         "prompt": Param(
             "Slow orbit around the product, soft studio light",
@@ -48,7 +48,10 @@ log = logging.getLogger(__name__)
             description="What all clips show",
         ),
         "max_credits": Param(
-            0, type="number", minimum=0, description="US dollars that a night may spend; 0 buys nothing"
+            0,
+            type="number",
+            minimum=0,
+            description="The most that one night may spend, in USD; 0 buys nothing",
         ),
     },
 )
@@ -68,11 +71,11 @@ def luma_ray_nightly_batch() -> None:
         map_index_template="{{ task.start_frame.rpartition('/')[2] }}",
     ).expand_kwargs(plan())
 
-    @task(trigger_rule="all_done_min_one_success")  # a clip that fails does not sink the others
+    @task(trigger_rule="all_done_min_one_success")  # one failed clip does not fail the report
     def report(clips: Any) -> float:
         clips = list(clips or ())
         spent = sum(clip["credits_used"] or 0 for clip in clips)
-        log.info("%d clips are there; %.2f USD were spent on them tonight", len(clips), spent)
+        log.info("%d clips are ready; they cost %.2f USD", len(clips), spent)
         return round(spent, 2)
 
     report(generate.output)

@@ -1,8 +1,8 @@
-"""A clip is published when a person has approved it; without an answer within half a day it is not.
+"""Publishes a clip once a person has approved it; without an answer within 12 hours it counts as rejected.
 
 Needs the connection ``luma_ray_default``. Each run buys one video, for about 1.60 USD. The person answers under
-"Required Actions" in Airflow's UI. The start frame and the clip are shown there if ``[luma_ray] preview_roots`` names
-their folders.
+"Required Actions" in Airflow's UI, which shows the start frame and the clip if ``[luma_ray] preview_roots`` has their
+folders.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow.sdk import ObjectStoragePath, Param, dag, task
 
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 
-#: Where the clip is shown, relative to Airflow's own address.
+#: The clip's page, relative to Airflow's base URL.
 CLIP = "luma/clip/{{ dag.dag_id }}/{{ run_id | urlencode }}/generate/-1"
 
 
@@ -38,12 +38,12 @@ CLIP = "luma/clip/{{ dag.dag_id }}/{{ run_id | urlencode }}/generate/-1"
         "drafts": Param(
             f"{Path.home() / 'luma-ray-videos' / 'drafts'}/",
             type="string",
-            description="A folder (it ends in /), or a bucket such as s3://aws_default@drafts/",
+            description="A folder (ending in /), or a bucket such as s3://aws_default@drafts/",
         ),
         "published": Param(
             f"{Path.home() / 'luma-ray-videos' / 'published'}/",
             type="string",
-            description="Where an approved clip goes, the same way",
+            description="Where approved clips go: likewise",
         ),
     },
 )
@@ -69,7 +69,7 @@ def luma_ray_review() -> None:
     def publish(video_path: str, params: Any = None) -> str:
         draft, folder = ObjectStoragePath(video_path), ObjectStoragePath(params["published"])
         folder.mkdir(parents=True, exist_ok=True)
-        published = folder / f"{draft.parent.name}.mp4"  # the run's id, made safe for files
+        published = folder / f"{draft.parent.name}.mp4"  # the run id, made safe for file names
         draft.copy(published)
         return str(published)
 
