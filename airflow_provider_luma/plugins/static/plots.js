@@ -1,21 +1,39 @@
 // Draws the plots: their data is on the elements, their colours are the style sheet's.
 "use strict";
 
+const DAY = 86400;
+
 function draw(place) {
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const data = JSON.parse(place.dataset.plot);
   const bars = place.dataset.kind === "bars";
-  const money = (_, values) => values.map((value) => value.toFixed(value % 1 ? 2 : 0));
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+  const edge = bars ? DAY / 2 : 0;
+  const span = data[0].at(-1) - data[0][0];
+  const when = new Intl.DateTimeFormat("en-GB", {
+    timeZone: "UTC",
+    ...(bars || span > 2 * DAY ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit" }),
+  });
   place.replaceChildren();
   place.uplot = new uPlot(
     {
       width: place.clientWidth,
       height: 190,
-      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       legend: { show: false },
-      cursor: { drag: { x: false, y: false } },
-      scales: { y: { range: (_, low, high) => [0, (high || 1) * 1.1] } },
-      axes: [axis, { ...axis, size: 48, values: money }],
+      cursor: { show: false },
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+      scales: {
+        x: { range: (_, low, high) => [low - edge, high + edge + (low === high && !edge ? 1 : 0)] },
+        y: { range: (_, low, high) => [0, (high || 1) * 1.1] },
+      },
+      axes: [
+        {
+          ...axis,
+          ...(bars ? { incrs: [1, 2, 7, 14, 28].map((days) => days * DAY) } : {}),
+          values: (_, moments) => moments.map((seconds) => when.format(seconds * 1000)),
+        },
+        { ...axis, size: 48, values: (_, sums) => sums.map((sum) => sum.toFixed(sum % 1 ? 2 : 0)) },
+      ],
       series: [
         {},
         {
@@ -24,11 +42,11 @@ function draw(place) {
           fill: bars ? colour("--accent") : undefined,
           width: bars ? 0 : 2,
           paths: bars ? uPlot.paths.bars({ size: [0.7, 40] }) : uPlot.paths.stepped({ align: 1 }),
-          points: { show: !bars && JSON.parse(place.dataset.plot)[0].length < 2 },
+          points: { show: !bars && data[0].length < 2 },
         },
       ],
     },
-    JSON.parse(place.dataset.plot),
+    data,
     place,
   );
 }
