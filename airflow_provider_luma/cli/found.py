@@ -12,7 +12,7 @@ from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.store import DatabaseStore, NoStore
 from airflow_provider_luma.jobs.decision import Place
 from airflow_provider_luma.jobs.delivery import is_in_place
-from airflow_provider_luma.jobs.ledger import STATE_KEY, SUFFIX, Ledger, Standing, clip_name
+from airflow_provider_luma.jobs.ledger import SUFFIX, Ledger, Standing, clip_name, state_key
 from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState, assemble
 from airflow_provider_luma.segmind.ids import id_key, is_same_id
 from airflow_provider_luma.storage import StoredFile, open_file
@@ -135,11 +135,13 @@ def _store_has_none(identity: Identity) -> str:
 def _named(args: argparse.Namespace) -> Identity | None:
     """Return the task instance that the arguments name."""
     dag_id, run_id, task_id, map_index = args.dag_id, args.run_id, args.task_id, args.map_index
-    if dag_id is None and run_id is None and task_id is None and map_index == -1:
+    if dag_id is None and run_id is None and task_id is None and map_index == -1 and args.key is None:
         return None
     if dag_id is None or run_id is None or task_id is None:
-        raise Refused("--dag-id, --run-id and --task-id go together, and --map-index with them.", code=2)
-    return Identity(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index)
+        raise Refused(
+            "--dag-id, --run-id and --task-id go together, and --map-index and --key with them.", code=2
+        )
+    return Identity(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index, key=args.key)
 
 
 def change(found: Found, **changes: Any) -> tuple[Found, str]:
@@ -161,7 +163,7 @@ def _change_stored(store: DatabaseStore, standing: Standing, take: JobRecord) ->
     others = [one for one in standing.takes if one.key != take.key]
     last = standing.own or take
     last = (take if last.key == take.key else last).changed(revision=last.revision + 1)
-    store.set(STATE_KEY, assemble(last, [take, *others]).dump())
+    store.set(state_key(take.identity), assemble(last, [take, *others]).dump())
 
 
 def reread(found: Found, changes: Mapping[str, Any]) -> tuple[Found, str]:
@@ -180,7 +182,7 @@ def reread(found: Found, changes: Mapping[str, Any]) -> tuple[Found, str]:
         )
     filed = Ledger(found.take.identity, output, None).read().takes
     in_file = bool(filed) and _says(filed, key, changes)
-    stored = None if isinstance(after.store, str) else after.store.get(STATE_KEY)
+    stored = None if isinstance(after.store, str) else after.store.get(state_key(found.take.identity))
     in_store = stored is not None and _says(JobRecord.load(stored).takes, key, changes)
     if in_file and in_store:
         return after, "It is on record in the file and in Airflow's task state store."

@@ -7,7 +7,7 @@ import json
 
 from airflow_provider_luma.cli import words
 from airflow_provider_luma.cli.found import Found, find
-from airflow_provider_luma.jobs.ledger import STATE_KEY
+from airflow_provider_luma.jobs.ledger import state_key
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, assemble
 
 
@@ -68,6 +68,6 @@ def _copies(found: Found) -> str:
         return "in Airflow's task state store; there is no file on this machine"
     if isinstance(found.store, str):
         return f"in the file; {found.store}"
-    if found.store.get(STATE_KEY) is None:
+    if found.store.get(state_key(found.take.identity)) is None:
         return "in the file; Airflow's task state store has nothing of it"
     return "in the file and in Airflow's task state store"

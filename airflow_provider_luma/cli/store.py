@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_luma.jobs.ledger import STATE_KEY
+from airflow_provider_luma.jobs.ledger import state_key
 from airflow_provider_luma.jobs.record import Identity, JobRecord, merge
 
 #: Marks a value that ``[workers] state_store_backend`` keeps outside the database.
@@ -24,6 +24,8 @@ class DatabaseStore:
     """
 
     def __init__(self, identity: Identity) -> None:
+        if not identity.is_of_task:
+            raise NoStore("it was bought outside a task")
         try:
             from airflow.state import TaskScope, get_state_backend
         except ImportError:
@@ -34,7 +36,7 @@ class DatabaseStore:
         try:
             self._backend = get_state_backend()
             is_known = self._knows_run()
-            value = self.get(STATE_KEY)
+            value = self.get(state_key(identity))
         except Exception as error:
             raise NoStore(f"Airflow's database cannot be reached from here: {type(error).__name__}") from None
         if not is_known:

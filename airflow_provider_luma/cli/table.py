@@ -68,6 +68,7 @@ _WHERE = (
     _argument("--run-id", metavar="ID", help="see --dag-id"),
     _argument("--task-id", metavar="ID", help="see --dag-id"),
     _argument("--map-index", metavar="N", type=int, default=-1, help="of a mapped task instance"),
+    _argument("--key", metavar="KEY", help="of a clip that the task bought by the hook, with a key"),
 )
 _CONN = _argument("--conn", metavar="ID", help="the connection to Segmind (default: the record's)")
 _YES = _argument("--yes", action="store_true", help="do it anyway, despite a warning")

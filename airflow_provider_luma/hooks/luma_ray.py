@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -165,6 +166,34 @@ class LumaRayHook(BaseHook):
         :raises LumaRayUnavailable: no usable answer
         """
         return parse_credits(self._transport.get(f"{self.settings.api_url}/v1/get-user-credits", rank=rank))
+
+    def image_to_video(
+        self,
+        *,
+        prompt: str,
+        start_frame: str | PathLike[str] | None,
+        output_path: str | PathLike[str],
+        key: str | None = None,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """Buy a clip once, wait for it, and return the operator's outputs; for a ``@task`` or a script.
+
+        It keeps the operator's record and promise: a retry of the task finishes what it bought, and a clear buys for
+        changed inputs. Outside a task, the same ``key`` with the same ``output_path`` finds the clip again, and is
+        refused for other inputs.
+
+        :param prompt: what to render
+        :param start_frame: as for the operator
+        :param output_path: as for the operator; in a folder, a clip with a key is named after it
+        :param key: distinguishes the clips that one task buys, and must be the same in each try; required outside a
+            task. Default None: the task buys one clip
+        :param arguments: the operator's others, except ``deferrable`` and the connection, which is this hook's
+        :raises LumaRayConfigurationError: an argument is wrong, or this attempt has used the key for another clip
+        :raises LumaRayError: see ``airflow_provider_luma.exceptions``
+        """
+        from airflow_provider_luma.jobs.call import image_to_video
+
+        return image_to_video(self, key, start_frame, output_path, prompt=prompt, **arguments)
 
     def reserve(self) -> None:
         """Reserve a slot in the rate limit for the next paid call, so that it does not wait with its intent written."""

@@ -19,4 +19,6 @@ def command(name: str, path: object, *arguments: str, of: Identity | None = None
         words += ["--dag-id", of.dag_id, "--run-id", of.run_id, "--task-id", of.task_id]
         if of.map_index >= 0:
             words += ["--map-index", str(of.map_index)]
+        if of.key is not None:
+            words += ["--key", of.key]
     return shlex.join(words)

@@ -93,6 +93,11 @@ def decide(
     take = _to_finish(standing, identity, cleared, fingerprint)
     if take is not None:
         aside = take.fingerprint != fingerprint and fingerprint is not None
+        if aside and not identity.is_of_task:
+            raise LumaRayConfigurationError(
+                f"{identity} has {_job(take)}, bought for other inputs, so nothing was bought for these.",
+                remedy="Give these another key; with the earlier inputs, this key returns its clip.",
+            )
         if other is not None and _holds_path(other, place):
             raise _path_is_busy(take, other, output_path)
         if place.holds is not None and place.holds.key == take.key and take.state is RecordState.DELIVERED:
@@ -215,7 +220,8 @@ def _holds_path(other: JobRecord, place: Place) -> bool:
 
 
 def _refuse_shared_path(other: JobRecord, place: Place, identity: Identity, output_path: str) -> None:
-    same_run = (other.identity.dag_id, other.identity.run_id) == (identity.dag_id, identity.run_id)
+    runs = [(one.dag_id, one.run_id) for one in (other.identity, identity)]
+    same_run = identity.is_of_task and runs[0] == runs[1]
     if _holds_path(other, place):
         give_up = command("give-up", output_path, *filter(None, [other.request_id]))
         raise LumaRayConfigurationError(

@@ -44,38 +44,18 @@ log = logging.getLogger(__name__)
 
 
 def clip_name(identity: Identity) -> str:
-    """Return where a task instance's clip goes below the folder that ``output_path`` names."""
-    mapped = f"-{identity.map_index}" if identity.map_index >= 0 else ""
-    task = safe_name(f"{identity.task_id}{mapped}")
-    return f"{safe_name(identity.dag_id)}/{safe_name(identity.run_id)}/{task}.mp4"
+    """Return where an identity's clip goes below the folder that ``output_path`` names."""
+    parts = [] if identity.key is None else [safe_name(identity.key)]
+    if identity.is_of_task:
+        mapped = f"-{identity.map_index}" if identity.map_index >= 0 else ""
+        task = safe_name(f"{identity.task_id}{mapped}")
+        parts = [safe_name(identity.dag_id), safe_name(identity.run_id), task, *parts]
+    return f"{'/'.join(parts)}.mp4"
 
 
-def naming_job(
-    error: LumaRayConfigurationError, identity: Identity, store: StateStore | None
-) -> LumaRayConfigurationError:
-    """Return an error about an ``output_path`` that names no file, with the job that the task instance has in flight.
-
-    The task state store knows it, if there is one; the sidecar file is at the path as it was.
-    """
-    try:
-        raw = store.get(STATE_KEY) if store else None
-        takes = JobRecord.load(raw).takes if raw is not None else ()
-    except Exception as problem:
-        log.warning("Whether a job is in flight is not known: %s", problem)
-        return error
-    take = next((one for one in reversed(takes) if one.identity == identity and one.is_in_flight), None)
-    if take is None:
-        return error
-    job = (
-        f"job {take.request_id}"
-        if take.request_id
-        else f"a job that may have been bought at {take.intent_at}"
-    )
-    return error.with_context(
-        take.request_id,
-        f"This attempt bought nothing; {job} is on record for {take.output_path}.",
-        f"With output_path={take.output_path!r} again, clear the task: it fetches that job's video.",
-    )
+def state_key(identity: Identity) -> str:
+    """Return a job's key in the task state store; the caller's own key may be any string."""
+    return STATE_KEY if identity.key is None else f"{STATE_KEY}_{identity.digest}"
 
 
 class StateStore(Protocol):
@@ -137,6 +117,7 @@ class Ledger:
         self._identity = identity
         self._output = output
         self._store = store
+        self._state_key = state_key(identity)
         self.cleared = cleared
         self._shared = shared
         self._clock = clock
@@ -375,13 +356,13 @@ class Ledger:
         if self._store is None:
             return None
         try:
-            raw = self._store.get(STATE_KEY)
+            raw = self._store.get(self._state_key)
             record = None if raw is None else JobRecord.load(raw)
         except Exception as error:
-            raise _unreadable(f"key {STATE_KEY!r} of the task state store", error) from None
+            raise _unreadable(f"key {self._state_key!r} of the task state store", error) from None
         if record is not None and record.identity != self._identity:
             raise _unreadable(
-                f"key {STATE_KEY!r} of the task state store",
+                f"key {self._state_key!r} of the task state store",
                 ValueError(f"it belongs to {record.identity}"),
             )
         return record
@@ -394,7 +375,7 @@ class Ledger:
         if self._store is None:
             return
         try:
-            self._store.set(STATE_KEY, record.dump(), retention=_never_expire())
+            self._store.set(self._state_key, record.dump(), retention=_never_expire())
         except Exception as error:
             if _says_replaced(error):
                 raise LumaRaySuperseded(

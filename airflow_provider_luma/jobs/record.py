@@ -58,7 +58,10 @@ _FIRST_COUNTS = ("request_id", "claim", "intent_at", "cost", "output_url")
 
 
 class Identity(BaseModel):
-    """One task instance, across all its attempts: the try number is not part of it."""
+    """Whose job it is: a task instance, across all its attempts, since the try number is not part of it.
+
+    :param key: distinguishes the clips that one task buys with the hook; outside a task, it is all there is
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,13 +69,24 @@ class Identity(BaseModel):
     run_id: str
     task_id: str
     map_index: int = -1
+    key: str | None = None
 
     @classmethod
-    def of(cls, context: Context) -> Identity:
+    def of(cls, context: Context, key: str | None = None) -> Identity:
         """Return the identity of a context's task instance."""
         ti = context["ti"]
         map_index = -1 if ti.map_index is None else ti.map_index
-        return cls(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
+        return cls(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index, key=key)
+
+    @classmethod
+    def outside_tasks(cls, key: str) -> Identity:
+        """Return the identity of a caller that is not a task."""
+        return cls(dag_id="", run_id="", task_id="", key=key)
+
+    @property
+    def is_of_task(self) -> bool:
+        """Whether it is a task's, with retries, clears and a run."""
+        return self.dag_id != ""
 
     @property
     def unmapped(self) -> Identity:
@@ -80,13 +94,18 @@ class Identity(BaseModel):
         return self.model_copy(update={"map_index": -1})
 
     def __str__(self) -> str:
+        if not self.is_of_task:
+            return f"key {self.key!r}"
         mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
-        return f"{self.dag_id}.{self.task_id}{mapped} in run {self.run_id}"
+        keyed = f" (key {self.key!r})" if self.key is not None else ""
+        return f"{self.dag_id}.{self.task_id}{mapped}{keyed} in run {self.run_id}"
 
     @property
     def digest(self) -> str:
         """A short name for files; the parts are joined by NUL, so that no two identities collide."""
-        parts = (self.dag_id, self.run_id, self.task_id, str(self.map_index))
+        parts = [self.dag_id, self.run_id, self.task_id, str(self.map_index)]
+        if self.key is not None:
+            parts.append(self.key)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

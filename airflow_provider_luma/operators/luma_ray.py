@@ -12,21 +12,20 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
-from airflow_provider_luma.links.luma_ray import LumaRayClipLink, clip_url
-from airflow_provider_luma.operators.checks import (
+from airflow_provider_luma.exceptions import LumaRayError, LumaRayRecordError
+from airflow_provider_luma.jobs.checks import (
     ApiVersion,
     FrameTransfer,
     IfExists,
     OnUnknownSubmit,
     as_text,
     check_arguments,
-    check_inputs,
     check_place,
+    duration,
     seconds,
 )
+from airflow_provider_luma.links.luma_ray import LumaRayClipLink, clip_url
 from airflow_provider_luma.segmind.models import DEFAULT_MODEL
-from airflow_provider_luma.segmind.money import money
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -34,15 +33,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
     from airflow_provider_luma.jobs.job import Job, Reused
-    from airflow_provider_luma.jobs.record import Identity, JobRecord
+    from airflow_provider_luma.jobs.record import JobRecord
     from airflow_provider_luma.jobs.spec import Inputs
-    from airflow_provider_luma.media import Frame
-    from airflow_provider_luma.segmind.request import GenerationRequest
-    from airflow_provider_luma.storage import StoredFile
-
-
-#: A share of the frame. Rounding alone cuts a few per cent, which nobody notices.
-_NOTABLE_CUT = 0.05
 
 
 class LumaRayImageToVideoOperator(BaseOperator):
@@ -190,7 +182,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         from airflow_provider_luma.segmind.money import usd
         from airflow_provider_luma.storage import open_file
 
-        self.output_path = as_text(self.output_path)
+        self._take_paths_as_texts()
         check_place(self)
         inputs = self._inputs(None)
         price = model_info(self.model).price
@@ -271,16 +263,13 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 request_id=str(take.request_id),
                 model=take.model,
                 submitted_at=take.started.isoformat(),
-                timeout=self._timeout().total_seconds(),
+                timeout=duration(self.timeout).total_seconds(),
                 poll_interval=seconds(self.poll_interval),
                 deferred_at=datetime.now(UTC).isoformat(),
             ),
             method_name="execute_complete",
             kwargs={"output_path": self.output_path},
         )
-
-    def _timeout(self) -> timedelta:
-        return self.timeout if isinstance(self.timeout, timedelta) else timedelta(seconds=self.timeout)
 
     def on_kill(self) -> None:
         """End the wait; the vendor has no cancel, so the job keeps running."""
@@ -292,129 +281,37 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
     def _job(self, context: Context) -> tuple[Job, LumaRayHook]:
         from airflow_provider_luma.hooks.luma_ray import LumaRayHook
-        from airflow_provider_luma.jobs.job import Job, check_output
-        from airflow_provider_luma.jobs.ledger import Ledger, naming_job
+        from airflow_provider_luma.jobs.order import job_of
         from airflow_provider_luma.jobs.record import Clears, Identity
-        from airflow_provider_luma.jobs.spec import JobSpec
-        from airflow_provider_luma.storage import open_file
 
-        self.output_path = as_text(self.output_path)
-        identity, cleared = Identity.of(context), Clears.of(context)
-        try:
-            check_place(self)
-        except LumaRayConfigurationError as error:
-            raise naming_job(error, identity, context.get("task_state_store")) from None
-        output = self._output(identity)
-        check_output(output, self.output_path)
-        folder = open_file(self.output_path, self.storage_conn_id) if self.output_path.endswith("/") else None
-        ledger = Ledger(identity, output, context.get("task_state_store"), cleared, shared=folder)
-        spec = JobSpec(
-            identity=identity,
-            cleared=cleared,
-            luma_ray_conn_id=self.luma_ray_conn_id,
-            output=output,
-            inputs=self._inputs,
-            frame_transfer=self.frame_transfer,
-            # Native rendering turns a template's "20261124" into a number; it must remain the same take.
-            generation_tag=None if self.generation_tag is None else str(self.generation_tag),
-            api_version=self.api_version,
-            if_exists=self.if_exists,
-            on_unknown_submit=self.on_unknown_submit,
-            min_remaining_credits=money(self.min_remaining_credits),
-            timeout=self._timeout(),
-            poll_interval=seconds(self.poll_interval),
-        )
-        hook = LumaRayHook(self.luma_ray_conn_id)
+        self._take_paths_as_texts()
         self._stopped = SimpleQueue()
+        hook = LumaRayHook(self.luma_ray_conn_id)
 
         def tell(take: JobRecord) -> None:
             context["ti"].xcom_push(key="request_id", value=take.request_id)
             # Airflow itself stores a link only when the attempt ends.
             context["ti"].xcom_push(key=LumaRayClipLink().xcom_key, value=clip_url(context["ti"]))
 
-        return Job(spec, hook, ledger, self._stopped, tell), hook
+        job = job_of(
+            self,
+            hook,
+            Identity.of(context),
+            self._inputs,
+            store=context.get("task_state_store"),
+            cleared=Clears.of(context),
+            stopped=self._stopped,
+            bought=tell,
+        )
+        return job, hook
 
     def _inputs(self, on_record: JobRecord | None) -> Inputs:
-        """Check the inputs and read the frame."""
-        from airflow_provider_luma.jobs.spec import Inputs
+        from airflow_provider_luma.jobs.order import inputs_of
 
-        self.start_frame = as_text(self.start_frame)
-        check_inputs(self)
-        frame = self._frame(on_record)
-        return Inputs(self._request(self._ratio(frame, on_record)), frame)
+        return inputs_of(self, on_record)
 
-    def _ratio(self, frame: Frame | None, on_record: JobRecord | None) -> str:
-        """Return the clip's aspect ratio, and warn if it crops much of the frame."""
-        from airflow_provider_luma.segmind.models import ASPECT_RATIOS, model_info
-        from airflow_provider_luma.segmind.ratios import cut_off, nearest
-
-        ratio, shape = self.aspect_ratio, frame.shape if frame else None
-        best = (
-            nearest(shape, model_info(self.model).values.get("aspect_ratio", ASPECT_RATIOS))
-            if shape
-            else None
-        )
-        if ratio == "auto":
-            known = on_record.parameters.get("aspect_ratio") if on_record else None
-            if best is None and not isinstance(known, str):
-                raise LumaRayConfigurationError(
-                    f"aspect_ratio='auto' needs the frame's size, but that of {self.start_frame!r} cannot be read: "
-                    f"give one of {', '.join(ASPECT_RATIOS)}."
-                )
-            return best or str(known)
-        if shape and (share := cut_off(shape, ratio)) > _NOTABLE_CUT:
-            self.log.warning(
-                "aspect_ratio=%r crops %.0f %% of the start frame (%d x %d); %r crops least, and 'auto' chooses it.",
-                ratio,
-                100 * share,
-                *shape,
-                best,
-            )
-        return ratio
-
-    def _request(self, aspect_ratio: str) -> GenerationRequest:
-        from airflow_provider_luma.segmind.request import GenerationRequest
-
-        request = GenerationRequest(
-            model=self.model,
-            prompt=self.prompt,
-            start_frame=None,
-            loop=self.loop,
-            resolution=self.resolution,
-            aspect_ratio=aspect_ratio,
-            concepts=tuple(self.concepts or ()),
-            extra_parameters=self.extra_parameters or {},
-        )
-        for doubt in request.doubts():
-            self.log.warning("%s", doubt)
-        return request
-
-    def _frame(self, on_record: JobRecord | None) -> Frame | None:
-        """Check the start frame; if the file is gone, identify it by the record of the job bought with it."""
-        from airflow_provider_luma.media import Frame, read_frame
-        from airflow_provider_luma.storage import open_file
-
-        if self.start_frame is None:
-            return None
-        try:
-            return read_frame(self.start_frame, self.storage_conn_id)
-        except LumaRayConfigurationError as error:
-            if on_record is None or on_record.frame_identity is None:
-                raise
-            source = str(open_file(self.start_frame, self.storage_conn_id))
-            if on_record.start_frame != source:
-                raise
-            self.log.warning("%s Identified by the record of job %s.", error.cause, on_record.request_id)
-            return Frame(source=source, identity=on_record.frame_identity)
-
-    def _output(self, identity: Identity) -> StoredFile:
-        from airflow_provider_luma.jobs.ledger import clip_name
-        from airflow_provider_luma.storage import open_file
-
-        name = self.output_path
-        if name.endswith("/"):
-            name += clip_name(identity)
-        return open_file(name, self.storage_conn_id)
+    def _take_paths_as_texts(self) -> None:
+        self.start_frame, self.output_path = as_text(self.start_frame), as_text(self.output_path)
 
     def _label(self, context: Context) -> None:
         """Label a mapped task instance with its frame's name in the UI, unless the DAG's author labels it."""
@@ -439,27 +336,12 @@ class LumaRayImageToVideoOperator(BaseOperator):
         :param is_new: this attempt bought the job, so that the balance on record is current
         :param was_there: the video existed before this attempt
         """
+        from airflow_provider_luma.jobs.order import outputs_of
         from airflow_provider_luma.jobs.record import JobRecord
         from airflow_provider_luma.outlets import announce
 
-        if isinstance(video, JobRecord):
-            take: JobRecord | None = video
-            path, cost, remaining = video.output_path, video.cost, video.remaining_credits
-        else:
-            take, path, cost, remaining = video.take, video.path, Decimal(0), None
-        if remaining is None or not is_new:
-            try:
-                remaining = hook.get_credits().total
-            except LumaRayError as error:
-                self.log.warning("The current balance is unknown: %s", error.cause)
-        outputs = {
-            "video_path": path,
-            "remaining_credits": None if remaining is None else float(remaining),
-            "credits_used": None if cost is None else float(cost),
-            "request_id": take.request_id if take else None,
-            "model": take.model if take else self.model,
-        }
-        self._delivered = take
+        outputs = outputs_of(video, hook, self, is_new=is_new)
+        self._delivered = video if isinstance(video, JobRecord) else video.take
         self._label(context)
         announce(context, self.outlets, outputs, was_there=was_there)
         return outputs

@@ -833,19 +833,19 @@ def test_a_record_that_can_be_neither_read_nor_made_is_an_error_in_the_end(
 
 
 def test_an_unknown_model_is_a_warning_and_the_vendor_has_the_last_word(
-    simulator: Simulator, frame: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+    simulator: Simulator, frame: Path, clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(LumaRayModelUnavailable):
         make_operator(frame, clip, model="luma-ray-9").execute(task_context())
-    assert "model 'luma-ray-9' is not in the catalogue" in capsys.readouterr().out
+    assert "model 'luma-ray-9' is not in the catalogue" in caplog.text
 
 
 def test_an_undocumented_value_is_a_warning_that_names_the_documented_ones(
-    simulator: Simulator, frame: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+    simulator: Simulator, frame: Path, clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(LumaRayRefused, match="Invalid value for concepts"):
         make_operator(frame, clip, concepts=["zoom_sideways"]).execute(task_context())
-    assert "concepts=['zoom_sideways'] is not among the documented values" in capsys.readouterr().out
+    assert "concepts=['zoom_sideways'] is not among the documented values" in caplog.text
 
 
 def test_the_balance_of_a_returned_clip_is_that_of_now(simulator: Simulator, frame: Path, clip: Path) -> None:
@@ -907,15 +907,16 @@ def landscape(tmp_path: Path) -> Path:
 
 
 def test_a_crop_is_told_before_the_purchase(
-    simulator: Simulator, landscape: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+    simulator: Simulator, landscape: Path, clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_operator(landscape, clip).execute(task_context())
     told = "aspect_ratio='1:1' crops 44 % of the start frame (160 x 90); '16:9' crops least"
-    assert told in capsys.readouterr().out
+    assert told in caplog.text
+    caplog.clear()
     make_operator(landscape, clip.with_name("wide.mp4"), aspect_ratio="16:9").execute(
         task_context(run_id="b")
     )
-    assert "crops" not in capsys.readouterr().out
+    assert "crops" not in caplog.text
 
 
 def test_the_ratio_can_be_the_frames_own(simulator: Simulator, landscape: Path, clip: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checks the operator's arguments before any money is spent: untemplated ones at parse time, the others rendered."""
+"""Checks the arguments of a clip before any money is spent: untemplated ones at parse time, the others rendered."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.segmind.models import model_info
 from airflow_provider_luma.segmind.money import money
 
+FrameTransfer = Literal["auto", "url", "upload", "base64"]
+ApiVersion = Literal["auto", "v2", "v1"]
+IfExists = Literal["overwrite", "reuse", "fail", "keep"]
+OnUnknownSubmit = Literal["fail", "resubmit"]
+
 
 class Arguments(Protocol):
-    """The operator's arguments, as its attributes."""
+    """The arguments of the operator, or of the hook's ``image_to_video``, as attributes."""
 
     prompt: str
     start_frame: str | None
@@ -24,16 +29,17 @@ class Arguments(Protocol):
     loop: bool
     concepts: Sequence[str] | None
     extra_parameters: Mapping[str, Any] | None
+    frame_transfer: FrameTransfer
+    api_version: ApiVersion
+    if_exists: IfExists
+    on_unknown_submit: OnUnknownSubmit
     min_remaining_credits: float | Decimal | None
+    generation_tag: str | None
     timeout: float | timedelta
     poll_interval: float | timedelta | None
     luma_ray_conn_id: str
+    storage_conn_id: str | None
 
-
-FrameTransfer = Literal["auto", "url", "upload", "base64"]
-ApiVersion = Literal["auto", "v2", "v1"]
-IfExists = Literal["overwrite", "reuse", "fail", "keep"]
-OnUnknownSubmit = Literal["fail", "resubmit"]
 
 _CHOICES = {
     "frame_transfer": get_args(FrameTransfer),
@@ -56,17 +62,22 @@ def seconds(interval: object) -> float | None:
     return float(interval) if isinstance(interval, int | float) and not isinstance(interval, bool) else None
 
 
+def duration(timeout: float | timedelta) -> timedelta:
+    """Convert seconds to a timedelta; return a timedelta unchanged."""
+    return timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
+
+
 def as_text(path: Any) -> Any:
     """Convert a path object to str; return anything else unchanged."""
     return str(path) if hasattr(type(path), "__fspath__") else path
 
 
-def check_arguments(operator: Arguments) -> None:
+def check_arguments(given: Arguments) -> None:
     """Check the untemplated arguments."""
     for name, choices in _CHOICES.items():
-        value = getattr(operator, name)
+        value = getattr(given, name)
         require(value in choices, name, value, f"one of {', '.join(choices)}")
-    path: object = as_text(operator.output_path)
+    path: object = as_text(given.output_path)
     require(
         not (isinstance(path, str) and "try_number" in path),
         "output_path",
@@ -74,11 +85,11 @@ def check_arguments(operator: Arguments) -> None:
         "a path that is the same in each try: a retry finds its bought job by the record next to the video",
     )
     for name, more in (("timeout", "or a timedelta"), ("poll_interval", "a timedelta, or None")):
-        interval = getattr(operator, name)
+        interval = getattr(given, name)
         is_right = (pause := seconds(interval)) is not None and 0 < pause < 1e9
         is_left_out = interval is None and name == "poll_interval"
         require(is_right or is_left_out, name, interval, f"a positive number of seconds, {more}")
-    least = operator.min_remaining_credits
+    least = given.min_remaining_credits
     require(
         least is None or ((floor := money(least)) is not None and floor >= 0),
         "min_remaining_credits",
@@ -87,13 +98,13 @@ def check_arguments(operator: Arguments) -> None:
     )
 
 
-def check_place(operator: Arguments) -> None:
+def check_place(given: Arguments) -> None:
     """Check the rendered arguments that locate the record; without it nothing is known of earlier attempts."""
     for name in ("output_path", "luma_ray_conn_id"):
-        value = getattr(operator, name)
+        value = getattr(given, name)
         require(isinstance(value, str) and value.strip() != "", name, value, "a non-empty string")
 
-    path = operator.output_path
+    path = given.output_path
     require(
         "://" in path or path.startswith(("/", "~")),
         "output_path",
@@ -108,21 +119,21 @@ def check_place(operator: Arguments) -> None:
     )
 
 
-def check_inputs(operator: Arguments) -> None:
+def check_inputs(given: Arguments) -> None:
     """Check the other rendered arguments, and those that a mapped task may have got from an XCom."""
     for name in ("prompt", "model", "resolution", "aspect_ratio"):
-        value = getattr(operator, name)
+        value = getattr(given, name)
         require(isinstance(value, str) and value.strip() != "", name, value, "a non-empty string")
     for name in ("prompt", "start_frame"):
-        value = getattr(operator, name)
+        value = getattr(given, name)
         require(
             value != "None",
             name,
             value,
             "another string; templates render a missing XCom as 'None'",
         )
-    require(isinstance(operator.loop, bool), "loop", operator.loop, "True or False, not a string")
-    concepts: object = operator.concepts
+    require(isinstance(given.loop, bool), "loop", given.loop, "True or False, not a string")
+    concepts: object = given.concepts
     require(
         concepts is None
         or (isinstance(concepts, list | tuple) and all(isinstance(item, str) for item in concepts)),
@@ -130,20 +141,20 @@ def check_inputs(operator: Arguments) -> None:
         concepts,
         "a list of camera moves such as ['push_in']",
     )
-    extra: object = operator.extra_parameters
+    extra: object = given.extra_parameters
     require(
         extra is None or isinstance(extra, Mapping),
         "extra_parameters",
         extra,
         "a dict of further body fields",
     )
-    start_frame: object = operator.start_frame
+    start_frame: object = given.start_frame
     if start_frame is None:
         require(
-            not model_info(operator.model).frame_required,
+            not model_info(given.model).frame_required,
             "start_frame",
             None,
-            f"an image; without one, {operator.model} would animate the vendor's sample picture and charge for it",
+            f"an image; without one, {given.model} would animate the vendor's sample picture and charge for it",
         )
     else:
         require(

@@ -1,0 +1,128 @@
+"""The hook's ``image_to_video``: the operator's record and promise for code outside an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import get_current_context
+
+from airflow_provider_luma.exceptions import LumaRayConfigurationError
+from airflow_provider_luma.jobs.checks import (
+    ApiVersion,
+    FrameTransfer,
+    IfExists,
+    OnUnknownSubmit,
+    as_text,
+    check_arguments,
+    require,
+)
+from airflow_provider_luma.jobs.order import inputs_of, job_of, outputs_of
+from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord
+from airflow_provider_luma.segmind.models import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+
+#: Where an attempt keeps its calls, in the context that Airflow creates for each attempt.
+_CALLS = "luma_ray_calls"
+
+
+@dataclass(kw_only=True)
+class Clip:
+    """The operator's arguments, with its defaults. Two that are equal ask for the same clip at the same place."""
+
+    prompt: str
+    start_frame: str | None
+    output_path: str
+    model: str = DEFAULT_MODEL
+    resolution: str = "720p"
+    aspect_ratio: str = "1:1"
+    loop: bool = False
+    concepts: Sequence[str] | None = None
+    extra_parameters: Mapping[str, Any] | None = None
+    generation_tag: str | None = None
+    luma_ray_conn_id: str
+    storage_conn_id: str | None = None
+    frame_transfer: FrameTransfer = field(default="auto", compare=False)
+    api_version: ApiVersion = field(default="auto", compare=False)
+    if_exists: IfExists = field(default="overwrite", compare=False)
+    on_unknown_submit: OnUnknownSubmit = field(default="fail", compare=False)
+    min_remaining_credits: float | Decimal | None = field(default=None, compare=False)
+    timeout: float | timedelta = field(default=timedelta(minutes=15), compare=False)
+    poll_interval: float | timedelta | None = field(default=None, compare=False)
+
+
+def image_to_video(
+    hook: LumaRayHook,
+    key: str | None,
+    start_frame: str | PathLike[str] | None,
+    output_path: str | PathLike[str],
+    **arguments: Any,
+) -> dict[str, Any]:
+    """See ``LumaRayHook.image_to_video``."""
+    clip = Clip(
+        start_frame=as_text(start_frame),
+        output_path=as_text(output_path),
+        luma_ray_conn_id=hook.luma_ray_conn_id,
+        **arguments,
+    )
+    check_arguments(clip)
+    given: object = key
+    require(
+        given is None or (isinstance(given, str) and given.strip() != ""),
+        "key",
+        key,
+        "a non-empty string, or None",
+    )
+    context = _running_task()
+    if context is None:
+        if key is None:
+            raise LumaRayConfigurationError(
+                "Outside a task, image_to_video needs a key such as key='coffee'; the same key finds the clip again."
+            )
+        job = job_of(clip, hook, Identity.outside_tasks(key), partial(inputs_of, clip))
+    else:
+        _refuse_another_clip(context, key, clip)
+        job = job_of(
+            clip,
+            hook,
+            Identity.of(context, key),
+            partial(inputs_of, clip),
+            store=context.get("task_state_store"),
+            cleared=Clears.of(context),
+            bought=lambda take: context["ti"].xcom_push(key="request_id", value=take.request_id),
+        )
+    video = job.ensure_bought()
+    if isinstance(video, JobRecord):
+        video = job.deliver(job.wait(video))
+    return outputs_of(video, hook, clip, is_new=job.is_new)
+
+
+def _running_task() -> Context | None:
+    try:
+        return get_current_context()
+    except RuntimeError:
+        return None
+
+
+def _refuse_another_clip(context: Context, key: str | None, clip: Clip) -> None:
+    """Refuse a second clip with the same key in one attempt.
+
+    A retry could not tell it from the first one with changed inputs, and would return the first.
+    """
+    shared: dict[str, Any] = context  # type: ignore[assignment]  # a task may keep additional names in it
+    first = shared.setdefault(_CALLS, {}).setdefault(key, clip)
+    if first != clip:
+        called = f"with key={key!r}" if key is not None else "without a key"
+        raise LumaRayConfigurationError(
+            f"This attempt has already called image_to_video {called}, for another clip "
+            f"(output_path={first.output_path!r}): give each clip of a task its own key, such as key='coffee'."
+        )
