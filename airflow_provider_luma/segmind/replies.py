@@ -148,21 +148,19 @@ class JobResult:
         )
 
 
-@dataclass(frozen=True)
-class Credits:
-    """The workspace's balance in US dollars.
+class Credits(dict[str, float]):
+    """The workspace's balance in US dollars; as an XCom, a dict of ``paid``, ``free`` and ``total``.
 
     :param paid: purchased credits
     :param free: free credits
     """
 
-    paid: Decimal
-    free: Decimal
-
-    @property
-    def total(self) -> Decimal:
-        """What can be spent: presumably the sum of both."""
-        return self.paid + self.free
+    def __init__(self, paid: Decimal, free: Decimal) -> None:
+        self.paid = paid
+        self.free = free
+        #: What can be spent: presumably the sum of both.
+        self.total = paid + free
+        super().__init__(paid=float(paid), free=float(free), total=float(self.total))
 
 
 def parse_submit(reply: Reply, model: str) -> str:

@@ -9,6 +9,8 @@ from decimal import Decimal
 from threading import Event
 
 import pytest
+from airflow.sdk.execution_time.comms import XComResult
+from airflow.sdk.execution_time.xcom import XCom
 
 from airflow_provider_luma.exceptions import (
     LumaRayAuthenticationError,
@@ -204,3 +206,13 @@ def test_a_host_with_a_path_is_kept(hook_at: HookAt, monkeypatch: pytest.MonkeyP
 
 def test_making_a_hook_reads_no_connection() -> None:
     assert LumaRayHook("nowhere").luma_ray_conn_id == "nowhere"
+
+
+def test_the_balance_survives_xcom(simulator: Simulator, hook: LumaRayHook) -> None:
+    simulator.set_credits("12.34", "0.5")
+    pushed = XCom.serialize_value(hook.get_credits())
+    assert XCom.deserialize_value(XComResult(key="return_value", value=pushed)) == {
+        "paid": 12.34,
+        "free": 0.5,
+        "total": 12.84,
+    }

@@ -132,8 +132,8 @@ def test_a_second_clip_of_an_attempt_needs_a_key_of_its_own(
         attempt(lambda: call(**arguments), lambda: call(**arguments | change), store=MemoryStore())
     told = "without a key" if key is None else "with key='coffee'"
     assert caught.value.cause == (
-        f"This attempt has called image_to_video {told} before, for another clip (output_path='{clip}'): give each "
-        "clip of a task a key of its own, such as key='coffee'."
+        f"This attempt has already called image_to_video {told}, for another clip (output_path='{clip}'): give each "
+        "clip of a task its own key, such as key='coffee'."
     )
     assert (len(simulator.jobs), simulator.charges) == (1, 1)
 
@@ -179,7 +179,7 @@ def test_a_clip_with_a_key_is_not_the_one_without(simulator: Simulator, frame: P
 
 
 def test_outside_a_task_a_key_is_required(simulator: Simulator, frame: Path, clip: Path) -> None:
-    with pytest.raises(LumaRayConfigurationError, match="Outside a task image_to_video needs a key, such as"):
+    with pytest.raises(LumaRayConfigurationError, match="Outside a task, image_to_video needs a key such as"):
         call(frame, clip)
     for wrong in ("", " ", 7):
         with pytest.raises(LumaRayConfigurationError, match="key="):
@@ -212,7 +212,7 @@ def test_outside_a_task_a_key_is_refused_for_other_inputs(
     with pytest.raises(LumaRayConfigurationError) as caught:
         call(frame, clip, key="coffee", prompt="another")
     assert "key 'coffee' has" in caught.value.cause
-    assert caught.value.remedy.startswith("Give these a key of their own")
+    assert caught.value.remedy.startswith("Give these another key")
     assert len(simulator.jobs) == 1
 
     call(frame, clip, key="coffee")  # as the remedy says
