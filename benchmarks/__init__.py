@@ -1,1 +1,1 @@
-"""What the provider costs, beside its peers: `python -m benchmarks [NAME ...] [--json PATH]`."""
+"""Benchmarks the provider against its peers: `python -m benchmarks [NAME ...] [--json PATH]`."""

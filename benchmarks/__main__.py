@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--json PATH]`, of NAMES; fails where a limit is missed."""
+"""`python -m benchmarks [NAME ...] [--json PATH]`: runs the named benchmarks and fails if a limit is missed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NAMES = (
 
 
 def main() -> int:
-    """Run what was named, all of it by default; return 1 where one of our numbers misses its limit."""
+    """Run the named benchmarks, by default all; return 1 if one of our numbers misses its limit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none: all")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there too")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; default: all")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to this file")
     options = parser.parse_args()
     unknown = set(options.names) - set(NAMES)
     if unknown:
-        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+        parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     reports: list[Report] = []
     with isolated():
         for name in options.names or NAMES:

@@ -1,7 +1,7 @@
-"""Many clips through a real Airflow, against a request limit that the vendor enforces.
+"""Many clips through a real Airflow, with a rate limit that the vendor enforces.
 
-Time is real. Each task is two processes of its own (before the deferral and after it), each with a limiter that knows
-nothing of the others; with the triggerer they share the account's limit.
+Runs in real time. Each task is two processes (before and after the deferral), each with a limiter that knows nothing of
+the others; together with the triggerer they share the account's limit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UNCOUNTED = ("download", "control")
 
 
 def run(clips: int = CLIPS, latency: float = LATENCY, per_minute: int = PER_MINUTE) -> Report:
-    """Map the operator over so many prompts, and let Airflow run them."""
+    """Map the operator over many prompts, and let Airflow run it."""
     with (
         tempfile.TemporaryDirectory() as folder,
         server(clip_seconds=0.2) as elsewhere,
@@ -77,11 +77,11 @@ def run(clips: int = CLIPS, latency: float = LATENCY, per_minute: int = PER_MINU
         [
             Limit("delivered", delivered, clips, least=clips),
             Limit("attempts", attempts, clips, least=clips),
-            Limit("answers that were 429", refused, MOST_REFUSED, unit=" %"),
-            Limit("time to the ideal", seconds / best, MOST_TO_IDEAL, unit="x"),
+            Limit("replies that were 429", refused, MOST_REFUSED, unit=" %"),
+            Limit("time compared with the ideal", seconds / best, MOST_TO_IDEAL, unit="x"),
         ],
         [
-            "The time is from the first submission to the last task's end; all processes share this machine.",
+            "The time runs from the first submission to the last task's end; all processes share this machine.",
             f"Calls: {state['calls']}.",
         ],
     )

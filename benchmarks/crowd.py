@@ -1,4 +1,4 @@
-"""Many operators in one process, as Airflow runs them: workers are threads, and one event loop is the triggerer."""
+"""Many operators in one process, run as by Airflow: threads are the workers, and an event loop is the triggerer."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from benchmarks.surroundings import task_context
 class Ending:
     """How one task instance ended.
 
-    :param error: what failed it; None: it has its video
+    :param error: why it failed; None: it has its video
     :param done_at: when it ended (monotonic seconds)
-    :param worker_seconds: how long it held a worker
+    :param worker_seconds: how long it occupied a worker
     """
 
     error: str | None
@@ -32,7 +32,7 @@ class Ending:
 
 @contextmanager
 def triggerer() -> Iterator[asyncio.AbstractEventLoop]:
-    """Run an event loop in a thread of its own."""
+    """Run an event loop in its own thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -45,7 +45,7 @@ def triggerer() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 async def fire(trigger: Any) -> Any:
-    """Run a trigger as a triggerer gets it from the database, and return its event's payload."""
+    """Run a trigger as the triggerer loads it from the database; return its event's payload."""
     classpath, arguments = json.loads(json.dumps(trigger.serialize()))
     module, _, name = classpath.rpartition(".")
     async for event in getattr(import_module(module), name)(**arguments).run():
@@ -55,7 +55,7 @@ async def fire(trigger: Any) -> Any:
 def run_task(
     loop: asyncio.AbstractEventLoop, number: int, *, output: Path, frame: str, **arguments: Any
 ) -> Ending:
-    """Run one mapped task instance to its end; while it is deferred this thread stands for no worker."""
+    """Run one mapped task instance to its end; while it is deferred, this thread does not count as a worker."""
     from airflow.sdk.exceptions import TaskDeferred
 
     from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator

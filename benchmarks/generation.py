@@ -1,4 +1,4 @@
-"""Wall time and peak memory of one generation, beside the vendor's SDK and the vendor's sample code."""
+"""Wall time and peak memory of one generation, compared with the vendor's SDK and sample code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Figures:
-    """One generation's: seconds of import, of wall time (import included) and of CPU; MB over idle (None: not told)."""
+    """One generation: import, wall (imports included) and CPU seconds, and MB over idle (None: unknown)."""
 
     imports: float
     seconds: float
@@ -32,7 +32,7 @@ class Figures:
 
 
 def run(rounds: int = ROUNDS, latency: float = LATENCY, video_bytes: int = VIDEO_BYTES) -> Report:
-    """Measure each way in a fresh process, in turn, so that a noisy minute strikes all of them."""
+    """Measure each way in a fresh process, in turn, so that noise on the machine affects all of them."""
     found: dict[str, list[Figures]] = {way: [] for way in LABELS}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -40,7 +40,7 @@ def run(rounds: int = ROUNDS, latency: float = LATENCY, video_bytes: int = VIDEO
     ):
         env = {"AIRFLOW_CONN_LUMA_RAY_DEFAULT": connection(url)}
         frame = upload(url)
-        for number in range(-1, rounds):  # the first is not counted: it renders the clip and fills caches
+        for number in range(-1, rounds):  # round -1 does not count: it renders the clip and fills caches
             for way in LABELS:
                 output = Path(folder) / f"{way}-{number}.mp4"
                 figures = Figures(
@@ -74,9 +74,9 @@ def _report(found: dict[str, list[Figures]], latency: float, video_bytes: int) -
             "peak memory over idle, MB (worst)",
         ),
         notes=[
-            "Time and memory count from the task's start, each way's own imports included (they are shown too).",
-            "The adaptive wait is made for jobs of two minutes; the end of this one it sees some two seconds late.",
-            "Ours also keeps the record, hashes the video and flushes it to disk.",
+            "Time and memory count from the task's start and include each way's imports, which are also shown.",
+            "The adaptive wait is made for jobs of two minutes; it notices the end of this one about two seconds late.",
+            "Ours also writes the record, hashes the video and flushes it to disk.",
         ],
     )
     for way, rounds_of_way in found.items():
@@ -94,7 +94,9 @@ def _report(found: dict[str, list[Figures]], latency: float, video_bytes: int) -
             )
         )
         if way == "operator":
-            report.limits.append(Limit("wall time to the best peer", wall[way] / best, 1.05, unit="x"))
+            report.limits.append(
+                Limit("wall time compared with the best peer", wall[way] / best, 1.05, unit="x")
+            )
         if way in ("operator", "adaptive"):
             what = f"peak memory over idle ({LABELS[way]})"
             report.limits.append(Limit(what, max(memory, default=None), 40, unit=" MB"))

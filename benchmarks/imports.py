@@ -1,4 +1,4 @@
-"""What importing the operator costs a DAG file, beside operators of the http and openai providers."""
+"""What importing the operator costs a DAG file, compared with operators of the http and openai providers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODULES = (
 def run(rounds: int = ROUNDS) -> Report:
     """Import each module in fresh processes, in turn, after ``from airflow.sdk import DAG``."""
     found: dict[str, list[dict[str, Any]]] = {module: [] for module in MODULES}
-    for number in range(-1, rounds):  # the first is not counted: it fills the caches
+    for number in range(-1, rounds):  # round -1 does not count: it fills the caches
         for module in MODULES:
             figures = run_fresh("-m", "benchmarks.one_import", module)
             if number >= 0:
@@ -28,7 +28,7 @@ def run(rounds: int = ROUNDS) -> Report:
         f"Import in a DAG file, after `from airflow.sdk import DAG`, {rounds} fresh processes each",
         ("module", "ms (best)", "to ours", "new modules", "heavy ones among them"),
         notes=[
-            "The peers are measured where they are installed: pip install apache-airflow-providers-http "
+            "The peers are measured if they are installed: pip install apache-airflow-providers-http "
             "apache-airflow-providers-openai."
         ],
     )
@@ -48,6 +48,8 @@ def run(rounds: int = ROUNDS) -> Report:
     peers = [seconds for module, seconds in best.items() if module != OURS]
     report.limits += [
         Limit("heavy modules that ours imports", len(found[OURS][0]["heavy"]), 0),
-        Limit("time of ours to the quickest peer", best[OURS] / min(peers) if peers else None, 1, unit="x"),
+        Limit(
+            "our time compared with the fastest peer", best[OURS] / min(peers) if peers else None, 1, unit="x"
+        ),
     ]
     return report

@@ -1,7 +1,7 @@
-"""One generation in a fresh process, measured: `python -m benchmarks.one_generation WAY URL FRAME OUTPUT`.
+"""Measures one generation in a fresh process: `python -m benchmarks.one_generation WAY URL FRAME OUTPUT`.
 
-Every way starts where an Airflow task does, with the DAG file's imports done. What it imports from then on counts, in
-time and in memory, and the time is told apart as well.
+Every way starts where an Airflow task does, after the DAG file's imports. Later imports count, in time and in memory;
+their time is also shown separately.
 """
 
 # mypy: disable-error-code="import-untyped"
@@ -24,7 +24,7 @@ PROMPT = "a slow push in"
 
 
 def operator(url: str, frame: str, output: str, poll_interval: float | None) -> None:
-    """Our operator as a task runs it; the connection to `url` comes from the environment."""
+    """Run our operator as a task does; the connection to `url` comes from the environment."""
     from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 
     task = LumaRayImageToVideoOperator(
@@ -39,7 +39,7 @@ def operator(url: str, frame: str, output: str, poll_interval: float | None) -> 
 
 
 def sdk(url: str, frame: str, output: str) -> None:
-    """The vendor's SDK, and a save of the file that it names."""
+    """Run the vendor's SDK, and download the file from the URL that it returns."""
     import httpx
     from segmind import SegmindClient
 
@@ -49,7 +49,7 @@ def sdk(url: str, frame: str, output: str) -> None:
 
 
 def sample(url: str, frame: str, output: str) -> None:
-    """The vendor's sample code for v1."""
+    """Run the vendor's sample code for v1."""
     import requests
 
     data = {
@@ -70,7 +70,7 @@ class Way:
 
     :param parsed: what its DAG file imports
     :param imports: what it imports when its task runs
-    :param generate: takes the server's URL, the frame's, and where the video goes
+    :param generate: takes the server's URL, the frame's URL and the video's path
     """
 
     parsed: str
@@ -92,7 +92,7 @@ WAYS = {
 
 
 def memory(name: str) -> float | None:
-    """Return one of this process's memory figures in MB; None where the system does not tell."""
+    """Return one of this process's memory figures in MB; None if the system has none."""
     if not STATUS.exists():
         return None
     lines = (line.split() for line in STATUS.read_text().splitlines())
@@ -101,13 +101,13 @@ def memory(name: str) -> float | None:
 
 def main(name: str, *arguments: str) -> None:
     """Parse, import, generate, and print the figures."""
-    from airflow.sdk import DAG  # noqa: F401 - as every DAG file
+    from airflow.sdk import DAG  # noqa: F401 - as in every DAG file
 
     way = WAYS[name]
     import_module(way.parsed)
     idle = memory("VmRSS")
     if idle is not None:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     began, cpu = time.perf_counter(), time.process_time()
     for module in way.imports:
         import_module(module)

@@ -1,4 +1,4 @@
-"""One import in a fresh process: `python -m benchmarks.one_import MODULE` tells its time and what came along."""
+"""Measures one import in a fresh process: `python -m benchmarks.one_import MODULE` prints its time and its modules."""
 
 from __future__ import annotations
 

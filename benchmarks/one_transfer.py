@@ -1,6 +1,6 @@
-"""One video from the vendor to its place in a fresh process: `python -m benchmarks.one_transfer WAY URL OUTPUT`.
+"""Delivers one video in a fresh process: `python -m benchmarks.one_transfer WAY URL OUTPUT`.
 
-Idle is a worker that has imported what the way needs and, for a store, has put a small object there.
+Idle means that the worker has imported what the way needs and, for a store, has written a small object there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import requests
-from airflow.sdk import DAG  # noqa: F401 - as every DAG file
+from airflow.sdk import DAG  # noqa: F401 - as in every DAG file
 
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.storage import open_file
@@ -21,7 +21,7 @@ CHUNK = 1024 * 1024
 
 
 def plain(url: str, output: str) -> None:
-    """What one writes without us: no check, no digest, and nothing that brings the bytes onto the disk."""
+    """Download as one would without us: no check, no digest, no flush to disk."""
     with requests.get(url, stream=True, timeout=60) as response, Path(output).open("wb") as file:
         response.raise_for_status()
         for chunk in response.iter_content(CHUNK):
@@ -29,18 +29,18 @@ def plain(url: str, output: str) -> None:
 
 
 def deliver(url: str, output: str) -> None:
-    """What the operator does with a video that is ready."""
+    """Deliver a finished video as the operator does."""
     target = open_file(output)
     with target.staged("benchmark") as part:
         target.put(LumaRayHook().download_video(url, part).path, lambda: True)
 
 
 def main(way: str, url: str, output: str) -> None:
-    """Get ready, transfer, and print the figures."""
+    """Prepare, transfer, and print the figures."""
     open_file(output).beside(".first").create(b"x")
     idle = memory("VmRSS")
     if idle is not None:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     began = time.perf_counter()
     {"plain": plain, "deliver": deliver}[way](url, output)
     seconds = time.perf_counter() - began

@@ -1,7 +1,7 @@
 """A triggerer's event loop in a fresh process: `python -m benchmarks.one_triggerer JOBS POLL_INTERVAL SECONDS`.
 
-It says that it is ready, takes jobs from its input (a line each: the request id, and when it was submitted), runs
-LumaRayJobTrigger for each until all have fired, or for so many seconds, and prints what that took.
+It prints that it is ready, reads jobs from stdin (one per line: request id and submission time), runs a
+LumaRayJobTrigger for each until all have fired, or for SECONDS, and prints the figures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IMPORTS = (
 
 
 async def _beat(lags: list[float]) -> None:
-    """Note again and again how much later than asked for the event loop goes on."""
+    """Record, again and again, how late the event loop resumes."""
     while True:
         due = time.perf_counter() + _BEAT
         await asyncio.sleep(_BEAT)
@@ -38,7 +38,7 @@ async def _beat(lags: list[float]) -> None:
 
 
 class Answers:
-    """When there was an answer about each job, be it by a status call or by a row of the history."""
+    """When each job was last answered for, by a status call or by a row of the history."""
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -46,11 +46,11 @@ class Answers:
         self._lock = threading.Lock()
 
     def begin(self, request_id: str) -> None:
-        """Count from now on."""
+        """Start counting for a job."""
         self._last[request_id] = time.perf_counter()
 
     def note(self, *request_ids: str) -> None:
-        """Take note of an answer about each of these."""
+        """Record an answer for each of these jobs."""
         now = time.perf_counter()
         with self._lock:
             for request_id in request_ids:
@@ -59,11 +59,11 @@ class Answers:
                     self._last[request_id] = now
 
     def end(self) -> float:
-        """Return the longest time without an answer about a job."""
+        """Return the longest time that a job went without an answer."""
         return max([self.longest, *(time.perf_counter() - last for last in self._last.values())])
 
     def listen(self) -> None:
-        """Listen to all calls of the hook's."""
+        """Record all the hook's status calls and history pages."""
         from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
         get_status, newest_jobs = LumaRayHook.get_status, LumaRayHook.newest_jobs
@@ -85,7 +85,7 @@ class Answers:
 async def serve(
     jobs: int, poll_interval: float | None, most_seconds: float | None
 ) -> dict[str, float | None]:
-    """Wait for so many jobs, and return the figures."""
+    """Wait for that many jobs, and return the figures."""
     from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger
 
     loop = asyncio.get_running_loop()
@@ -95,7 +95,7 @@ async def serve(
     heart = asyncio.create_task(_beat(lags))
     idle = memory("VmRSS")
     if idle is not None:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     print("ready", flush=True)
     answers, tasks = Answers(), []
     answers.listen()

@@ -1,6 +1,6 @@
 """Paid jobs per delivered video when something goes wrong, with Airflow's retries around each client.
 
-The same seeded faults strike the operator, the vendor's SDK and the vendor's sample, each in a task of 1 + 3 attempts.
+The same seeded faults hit the operator, the vendor's SDK and its sample code, each in a task with three retries.
 """
 
 # mypy: disable-error-code="import-untyped"
@@ -27,14 +27,14 @@ FAULTS = 200
 SEED = 3
 ATTEMPTS = 4
 LATENCY = 0.05
-#: A client gives up on a silent server after this; the server hangs up after twice as long.
+#: Seconds until a client gives up on a silent server; the server hangs up after twice as long.
 TIMEOUT = 0.4
 HISTORY_LAG = 0.1
 LOOK_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.4)
-#: A 429 says that the limit is lifted after this.
+#: Seconds after which a 429 says that the limit is lifted.
 RESET = 0.2
 
-#: What may go wrong with each call, as the simulator names it; a status is written as the number.
+#: What can go wrong with each call, in the simulator's words; a number is an HTTP status.
 _REPLIES = ("reset", "timeout", "truncated", "broken_json", "empty", "html", "500", "504")
 KINDS = {
     "submit": (*_REPLIES, "502 not accepted"),
@@ -48,13 +48,13 @@ _SHARES = {"submit": 90, "status": 30, "result": 25, "download": 30, "worker": 2
 
 @dataclass(frozen=True)
 class Trouble:
-    """One fault, once, to one of a task's calls."""
+    """One fault, in one of a task's calls."""
 
     call: str
     kind: str
 
     def strike(self, simulator: Any, call: str) -> None:
-        """Plant it in the simulator, at this call."""
+        """Inject it into this call of the simulator."""
         accepted = True if self.call == "submit" or call == "v1" else None
         if self.kind == "502 not accepted":
             simulator.fault(call, "status", status=502, accepted=False)
@@ -66,11 +66,11 @@ class Trouble:
 
 
 class ProcessDied(BaseException):
-    """Stands for the worker's SIGKILL: nothing of the task's may catch it."""
+    """Stands for the worker's SIGKILL: nothing in the task may catch it."""
 
 
 def troubles(count: int) -> list[Trouble]:
-    """Draw the faults: the same ones every time."""
+    """Draw the faults, always the same ones."""
     source = random.Random(SEED)
     calls = source.choices(list(_SHARES), weights=list(_SHARES.values()), k=count)
     return [Trouble(call, source.choice(KINDS[call])) for call in calls]
@@ -78,7 +78,7 @@ def troubles(count: int) -> list[Trouble]:
 
 @dataclass
 class Tally:
-    """What became of all tasks of one client."""
+    """The outcome of all tasks of one client."""
 
     charges: int = 0
     delivered: int = 0
@@ -101,7 +101,7 @@ class Tally:
 
 
 def run(struck: list[Trouble] | None = None) -> Report:
-    """Run every client through the same faults; by default the seeded ones."""
+    """Run every client with the same faults, by default the seeded ones."""
     struck = troubles(FAULTS) if struck is None else struck
     report = Report(
         f"Money under {len(struck)} faults (seed {SEED}), one to a task, {ATTEMPTS - 1} retries: "
@@ -110,7 +110,7 @@ def run(struck: list[Trouble] | None = None) -> Report:
         ),
         ("task", "paid jobs", "videos", "paid per video", "paid > once", "paid, no video", "unpaid, stopped"),
         notes=[
-            "v1 is one call, so only faults of the submit and of the download's body strike it.",
+            "v1 is a single call, so only faults in the submit and the download's body affect it.",
             "Unpaid, stopped: the operator cannot tell an unaccepted 502 from an accepted one, so a person decides.",
         ],
     )
@@ -140,28 +140,28 @@ def run(struck: list[Trouble] | None = None) -> Report:
 
 
 class Client:
-    """One way to make a video in a task: one attempt, and how its process dies while it waits."""
+    """One way to make a video in a task: an attempt, and its process's death while it waits."""
 
     def __init__(self, url: str, frame: str, output: Path, session: Any) -> None:
         self.url = url
         self.frame = frame
         self.output = output
         self.session = session
-        # Jobs of the same body are told apart in no history, so each task has a prompt of its own, as users' do.
+        # The history cannot distinguish jobs with the same body, so each task has its own prompt, as users' do.
         self.prompt = f"a slow push in, scene {output.parent.name}"
 
     @classmethod
     @contextmanager
     def open(cls, url: str) -> Iterator[Any]:
-        """Make what all tasks share, to save time."""
+        """Set up what all tasks share, to save time."""
         yield None
 
     def struck(self, trouble: Trouble) -> str | None:
-        """Return the simulator's name of the call that a trouble strikes; None where this client makes no such call."""
+        """Return the simulator's name for the call that a fault hits; None if this client makes no such call."""
         return trouble.call if trouble.call != "worker" else None
 
     def attempt(self) -> None:
-        """Make the video, as one attempt of a task does."""
+        """Make the video as one attempt of a task does."""
         raise NotImplementedError
 
     def dying(self) -> Any:
@@ -170,7 +170,7 @@ class Client:
 
 
 class Ours(Client):
-    """The operator: a fresh object for each attempt, the same task instance."""
+    """The operator: a new object per attempt, always the same task instance."""
 
     def attempt(self) -> None:
         from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
@@ -192,7 +192,7 @@ class Ours(Client):
 
 
 class Sdk(Client):
-    """The vendor's SDK, and a save of the file that it names."""
+    """The vendor's SDK, plus a download of the URL that it returns."""
 
     @classmethod
     @contextmanager
@@ -219,7 +219,7 @@ class Sdk(Client):
 
 
 class Sample(Client):
-    """The vendor's sample code for v1, which sets no time-out; a status that is no success fails its task."""
+    """The vendor's sample code for v1, which sets no timeout; an error status fails its task."""
 
     def struck(self, trouble: Trouble) -> str | None:
         cut_short = trouble.call == "download" and not trouble.kind.isdigit()
@@ -260,7 +260,7 @@ def _tally(client: type[Client], struck: list[Trouble]) -> tuple[Tally, float]:
 
 
 def _run_task(client: Client, trouble: Trouble, simulator: Any) -> None:
-    """Run attempts as Airflow would: again after an error, up to three times, but not after AirflowFailException."""
+    """Run attempts as Airflow would: up to three retries after errors, none after AirflowFailException."""
     from airflow.providers.common.compat.sdk import AirflowFailException
 
     call = client.struck(trouble)
@@ -281,7 +281,7 @@ def _run_task(client: Client, trouble: Trouble, simulator: Any) -> None:
 
 
 def _settled(simulator: Any, before: int) -> list[Any]:
-    """Wait until what this task bought has come to its end, and return it."""
+    """Wait until the jobs that this task bought have ended, and return them."""
     while True:
         bought: list[Any] = simulator.jobs[before:]
         if all(job.state in ("COMPLETED", "FAILED") for job in bought):
@@ -290,7 +290,7 @@ def _settled(simulator: Any, before: int) -> list[Any]:
 
 
 def _is_whole(output: Path) -> bool:
-    """Tell whether a file is an MP4 from its first box to the end of its last."""
+    """Whether a file is a complete MP4, from its first box to the end of its last."""
     if not output.exists():
         return False
     content, at = output.read_bytes(), 0
@@ -302,7 +302,7 @@ def _is_whole(output: Path) -> bool:
 
 @contextmanager
 def _quick(url: str) -> Iterator[None]:
-    """Connect the operator, and shorten its waits between tries; how many there are stays as it is."""
+    """Connect the operator, and shorten its waits between tries, but not their number."""
     from airflow_provider_luma.hooks import backoff
     from airflow_provider_luma.jobs import recovery
 

@@ -1,6 +1,6 @@
-"""Status requests for one job, and how late its end is seen, beside the vendor's SDK and a 5 s loop.
+"""Polls per job, and how late its end is noticed, compared with the vendor's SDK and a 5 s loop.
 
-Waiting costs no time here: in the first table time is a number, in the second the simulator's clock is moved on.
+Waiting takes no real time: the first table computes it, and the second advances the simulator's clock.
 """
 
 # mypy: disable-error-code="import-untyped"
@@ -31,27 +31,27 @@ DRAWS = 1000
 SERVED_DRAWS = 10
 DURATIONS = (2, 5, 10, 20, 40, 60, 80, 100, 125, 160, 250, 400, 900)
 MOST_POLLS = {125.0: 25, 900.0: 45}
-#: Of a job's time in the mean; two seconds are soon enough for any job.
+#: The mean, as a share of the job's duration; two seconds are soon enough for any job.
 MOST_LAG = 0.08
 MOST_LAG_ABOUT_TYPICAL = 0.03
-#: By how much the mean of ten draws may be off: nearly four times its standard deviation.
+#: The factor by which the mean of ten draws may exceed the limit: nearly four standard deviations.
 MOST_OFF = 1.6
 
 #: Seconds until the next poll, from the seconds waited; the first poll comes after the pause at 0.
 Schedule = Callable[[float], float]
-#: How many polls a job took, and how many seconds after its end the last one came.
+#: How many polls a job took, and how many seconds after its end the last one was made.
 Wait = tuple[int, float]
 
 
 def ours(waited: float) -> float:
-    """Return our adaptive pause, as both waiting paths use it."""
+    """Return our adaptive pause, which blocking and deferrable tasks share."""
     from airflow_provider_luma.segmind.polling import next_poll
 
     return next_poll(waited, TYPICAL, jitter=random.random()) - waited
 
 
 def watch(duration: float, schedule: Schedule, *, at_once: bool = False) -> Wait:
-    """Look at a job that takes so long until it is seen to be done; with ``at_once``, also right after submitting."""
+    """Poll a job of this duration until it is seen to be done; with ``at_once``, also right after submitting."""
     waited, looks = 0.0, int(at_once)
     while waited < duration:
         waited += schedule(waited)
@@ -61,7 +61,7 @@ def watch(duration: float, schedule: Schedule, *, at_once: bool = False) -> Wait
 
 def run(draws: int = DRAWS, served_draws: int = SERVED_DRAWS) -> list[Report]:
     """Run the pure schedules on many draws, and the real clients over HTTP on some."""
-    random.seed(SEED)  # of the jitter
+    random.seed(SEED)  # for the jitter
     return [computed(draws), served(served_draws)]
 
 
@@ -88,16 +88,16 @@ def computed(draws: int) -> Report:
 
 
 def served(draws: int) -> Report:
-    """Let operator, trigger and SDK wait for real jobs of a simulator whose clock moves on while they pause.
+    """Let operator, trigger and SDK wait for a simulator's jobs; their pauses advance its clock.
 
-    Each wait is the first of its kind: nothing is learned from another.
+    Each wait is independent: nothing is learned from an earlier one.
     """
     report = Report(
-        f"The same over HTTP, {draws} draws each, on a simulator whose clock is moved on",
+        f"The same over HTTP, {draws} draws each, with the simulator's clock advanced",
         _COLUMNS,
         notes=[
-            "Deferred: when the trigger sees the end; its event waits until ten seconds after the deferral.",
-            "A loop of 5 s happens to look at the very end of a job that takes a multiple of it.",
+            "Deferred: when the trigger notices the end; it fires no earlier than ten seconds after the deferral.",
+            "A 5 s loop happens to poll exactly at the end of a job that takes a multiple of 5 s.",
         ],
     )
     times = {f"jobs of {duration} s": [float(duration)] * draws for duration in DURATIONS}
@@ -119,9 +119,9 @@ def _limits(label: str, times: list[float], waits: list[Wait], most: float) -> l
     lag, polls = fmean(late for _, late in waits), fmean(polls for polls, _ in waits)
     shares = [MOST_LAG_ABOUT_TYPICAL if 2 / 3 <= d / TYPICAL <= 4 / 3 else MOST_LAG for d in times]
     allowed = fmean(max(share * d, 2) for share, d in zip(shares, times, strict=True))
-    limits = [Limit(f"{label}: lag, of what is allowed", lag / allowed, most)]
+    limits = [Limit(f"{label}: lag, as a share of what is allowed", lag / allowed, most)]
     if times[0] in MOST_POLLS:
-        limits.append(Limit(f"{label}: polls in the mean", polls, MOST_POLLS[times[0]]))
+        limits.append(Limit(f"{label}: polls (mean)", polls, MOST_POLLS[times[0]]))
     return limits
 
 
@@ -139,7 +139,7 @@ def _lags(times: list[float], waits: list[Wait]) -> list[float]:
 
 
 def _serve(duration: float, folder: Path, client: Callable[[Any, Path], None]) -> Wait:
-    """Let a client wait for one job; what it asked and when is in the simulator's log."""
+    """Let a client wait for one job; the simulator's log has its polls and their times."""
     from airflow_provider_luma.simulator import Simulator
 
     with Simulator(latency=duration, clip_seconds=0.2, work_dir=folder) as simulator:
@@ -190,7 +190,7 @@ def _with_trigger(simulator: Any, folder: Path) -> None:
 
 @contextmanager
 def _moving_clock(simulator: Any) -> Iterator[None]:
-    """Give the operator's wait the simulator's time, and let its pauses move that on."""
+    """Let the operator's wait use the simulator's clock, and its pauses advance it."""
     from airflow_provider_luma.hooks.clock import VendorClock
     from airflow_provider_luma.operators import luma_ray
 

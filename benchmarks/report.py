@@ -1,4 +1,4 @@
-"""How a benchmark tells what it found: a table, its limits, and the same as JSON."""
+"""A benchmark's results: a table and limits, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Limit:
-    """A bound on a measured number of ours; the number is None where it could not be measured here."""
+    """A bound on one of our measured numbers, which is None if it could not be measured here."""
 
     what: str
     measured: float | None
@@ -38,8 +38,8 @@ class Report:
     """One benchmark's result.
 
     :param title: what was measured, and how
-    :param columns: the table's heads; the first column is text
-    :param notes: what a reader must know to read the numbers right
+    :param columns: the table's column heads; the first column is text
+    :param notes: what a reader must know to interpret the numbers
     """
 
     title: str

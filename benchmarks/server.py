@@ -1,6 +1,6 @@
-"""A simulator until stdin closes: `python -m benchmarks.server '{"latency": 5}'`.
+"""Runs a simulator until stdin closes: `python -m benchmarks.server '{"latency": 5}'`.
 
-With `spread`, each job's time is drawn around the latency, with this relative standard deviation.
+With `spread`, each job's duration is drawn around the latency, with this relative standard deviation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SEED = 4
 
 
 def durations(count: int, centre: float, spread: float, kind: str = "lognormal") -> list[float]:
-    """Draw jobs' times with this mean and this relative standard deviation, the same ones every time."""
+    """Draw job durations with this mean and relative standard deviation; always the same ones."""
     source = random.Random(SEED)
     if kind == "normal":
         return [max(source.gauss(centre, spread * centre), 0.1 * centre) for _ in range(count)]

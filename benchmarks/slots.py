@@ -1,6 +1,6 @@
-"""How long one video holds a worker, blocking beside deferrable: the time in execute and execute_complete.
+"""How long one video occupies a worker, blocking and deferrable: the time in execute and execute_complete.
 
-Time is real. Several jobs at once share the simulator, each with a worker to itself, so none waits for another.
+Runs in real time. Several jobs share the simulator, each with its own worker, so none waits for another.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from benchmarks.surroundings import connection, server, upload
 
 JOBS = 4
 LATENCY = 125.0
-#: A worker's seconds for a video: two short phases, be the job as long as it may.
+#: Worker seconds per video: two short phases, however long the job takes.
 MOST_SECONDS = 3
 
 
 def run(jobs: int = JOBS, latency: float = LATENCY, poll_interval: float | None = None) -> Report:
-    """Run both ways at once, each on a connection of its own."""
+    """Run both ways at the same time, each with its own connection."""
     with server(latency=latency, credits="1000", clip_seconds=0.2) as url, triggerer() as loop:
         frame = upload(url)
         variables = {
@@ -69,5 +69,5 @@ def _report(endings: dict[str, list[Ending]], latency: float) -> Report:
             Limit("failed", len(failed), 0),
             Limit("deferrable: worker seconds per video", held["deferrable"], MOST_SECONDS, unit=" s"),
         ],
-        ["A process's start and imports are not counted; the deferrable way has them twice.", *failed[:1]],
+        ["Process start and imports are not counted; the deferrable way has them twice.", *failed[:1]],
     )

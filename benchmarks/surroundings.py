@@ -1,4 +1,4 @@
-"""What benchmarks run in: an Airflow home of their own, fresh processes, a server in another one."""
+"""The environment of the benchmarks: a separate Airflow home, fresh processes, and a server in its own process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FRAME = ROOT / "dags_examples" / "frames" / "coffee.jpg"
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Point Airflow to an empty home, before anything imports it; nothing of the developer's own is read."""
+    """Point Airflow to an empty home before anything imports it, so that no setting of the developer's is read."""
     with tempfile.TemporaryDirectory(prefix="luma_bench_") as home:
         os.environ |= {
             "AIRFLOW_HOME": home,
@@ -35,12 +35,12 @@ def isolated() -> Iterator[None]:
 
 
 def connection(url: str, **extra: Any) -> str:
-    """Return the connection to a simulator, as the variable AIRFLOW_CONN_LUMA_RAY_DEFAULT has it."""
+    """Return the connection to a simulator, as a value for AIRFLOW_CONN_LUMA_RAY_DEFAULT."""
     return json.dumps({"conn_type": "luma_ray", "password": API_KEY, "host": url, "extra": extra})
 
 
 def run_fresh(*arguments: str, env: dict[str, str] | None = None) -> Any:
-    """Run Python in a fresh process and return the JSON object on the last line that it prints."""
+    """Run Python in a fresh process and return the JSON object on its last output line."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -56,7 +56,7 @@ def run_fresh(*arguments: str, env: dict[str, str] | None = None) -> Any:
 
 @contextmanager
 def server(**options: Any) -> Iterator[str]:
-    """Run a simulator in a process of its own, so that its time and memory are nobody else's; give its URL."""
+    """Run a simulator in its own process, so that its time and memory are not measured; yield its URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.server", json.dumps(options)],
         cwd=ROOT,
@@ -77,7 +77,7 @@ def server(**options: Any) -> Iterator[str]:
 
 
 def task_context(map_index: int = -1, run_id: str = "run") -> Any:
-    """Return the context of a task instance, as far as the operator reads it."""
+    """Return a task instance's context, with what the operator reads."""
     ti = SimpleNamespace(
         dag_id="bench",
         run_id=run_id,
@@ -90,7 +90,7 @@ def task_context(map_index: int = -1, run_id: str = "run") -> Any:
 
 
 def upload(url: str) -> str:
-    """Upload the frame to a simulator and return its address."""
+    """Upload the frame to a simulator and return its URL."""
     picture = FRAME.read_bytes()
     body = {"data_urls": [f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"]}
     request = urllib.request.Request(

@@ -1,4 +1,4 @@
-"""That the benchmarks run at all, and tell a missed limit; what they measure is for `make bench`."""
+"""The benchmarks run, and report missed limits; the measuring is for `make bench`."""
 
 from __future__ import annotations
 

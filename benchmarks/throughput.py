@@ -1,11 +1,11 @@
-"""Many jobs under a request limit that the server enforces, beside the vendor's SDK in as many threads.
+"""Many jobs under an enforced rate limit, compared with the vendor's SDK in as many threads.
 
-Time is real, for the limit counts in minutes. The ideal is the time in which the limit lets all jobs be delivered that
-make no call but the two that none can do without (submit and result), each as early as a minute's window and the job's
-own time allow; whoever makes it would have to know beforehand when each job is done. What ours asks besides counts
-against it. In the last table time is a number: many worker processes, each with a limiter of its own, block on a job
-each of one account. Downloads take no key and are not under the limit; nor is the frame, which is an URL elsewhere. A
-frame that is a file costs an upload each, which the ideal makes too.
+Runs in real time, as the limit counts by the minute. The ideal is the shortest time in which all jobs could be
+delivered with only the two indispensable calls each (submit and result), made as early as the limit and the job's
+duration allow; it requires knowing in advance when each job will be done. All our other calls count against it. The
+last table is computed in virtual time: many worker processes of one account, each with its own limiter and one blocking
+job. Downloads need no key and do not count against the limit, nor does the frame, a URL on another server. A frame from
+a file costs one upload, which the ideal includes.
 """
 
 # mypy: disable-error-code="import-untyped"
@@ -44,13 +44,13 @@ LEAST_SHARE = 1 / 1.3
 MOST_REQUESTS = 2.6
 MOST_REQUESTS_WITH_UPLOAD = 3.6
 MOST_CALLS_REFUSED = 8
-#: Calls that take no key, or are the benchmark's own.
+#: Calls without a key, and the benchmark's own.
 _UNCOUNTED = ("download", "control")
 _MINUTE = 60.0
 
 
 def ideal(times: list[float], per_minute: int, *, uploads: bool = False) -> float:
-    """Return the seconds in which jobs of these times could all be delivered, their frames being uploaded or not."""
+    """Return the fewest seconds in which jobs of these durations could be delivered, with or without uploads."""
     calls: list[float] = []
 
     def make(moment: float) -> float:
@@ -71,11 +71,11 @@ def ideal(times: list[float], per_minute: int, *, uploads: bool = False) -> floa
 
 @dataclass(frozen=True)
 class Crowd:
-    """What came of a crowd of jobs.
+    """The outcome of many jobs.
 
     :param endings: how each ended
     :param seconds: until the last one ended
-    :param state: the vendor's books
+    :param state: the simulator's state
     """
 
     endings: list[Ending]
@@ -99,7 +99,7 @@ def crowds(
     per_minute: int = PER_MINUTE,
     poll_interval: float | None = None,
 ) -> Report:
-    """Let ours wait for jobs that all take equally long and for drawn ones, and the SDK for the former, all at once."""
+    """Let ours wait for jobs of equal and of drawn durations, and the SDK for the former, all at the same time."""
     import_module("airflow_provider_luma.operators.luma_ray")  # before hundreds of threads do
     options = {"requests_per_minute": per_minute, "credits": "100000", "clip_seconds": 0.2}
     with (
@@ -139,8 +139,8 @@ def crowds(
         f"{jobs} jobs at once under an enforced {per_minute} requests a minute",
         ("way", "delivered", "bought", "failed", "requests", "s", "ideal s", "share of the ideal throughput"),
         notes=[
-            "Throughput is videos delivered by the time that the last job of the crowd has ended.",
-            "The ideal makes two calls a job and knows beforehand when each is done.",
+            "Throughput is the videos delivered by the time the last job has ended.",
+            "The ideal makes two calls per job and knows in advance when each is done.",
         ],
     )
     for label, crowd in found.items():
@@ -164,8 +164,8 @@ def crowds(
 
 
 def processes(count: int = PROCESSES, seconds: float = LATENCY, per_minute: int = PER_MINUTE) -> Report:
-    """Let many processes buy at once and wait, with the real limiter and schedule; the vendor enforces its limit."""
-    random.seed(SEED)  # of the jitter
+    """Let many processes buy and wait at the same time, with the real limiter and schedule and an enforced limit."""
+    random.seed(SEED)  # for the jitter
     vendor = _Vendor(per_minute)
     turns: list[tuple[float, int, Iterator[float]]] = []
     ends: list[float] = []
@@ -203,7 +203,7 @@ def processes(count: int = PROCESSES, seconds: float = LATENCY, per_minute: int 
 
 
 class _Vendor:
-    """An account's limit over a sliding minute."""
+    """An account's rate limit over a sliding minute."""
 
     def __init__(self, per_minute: int) -> None:
         self.now = self.last_submit = 0.0
@@ -212,7 +212,7 @@ class _Vendor:
         self._recent: deque[float] = deque()
 
     def reset(self) -> float:
-        """Take a request, and return 0; or the seconds until there is room again, as a 429 does."""
+        """Accept a request and return 0, or return the seconds until there is room, as a 429 does."""
         while self._recent and self._recent[0] <= self.now - _MINUTE:
             self._recent.popleft()
         if len(self._recent) >= self.per_minute:
@@ -224,7 +224,7 @@ class _Vendor:
 
 
 def _process(vendor: _Vendor, seconds: float) -> Iterator[float]:
-    """Buy, poll and fetch as a blocking task does, and yield its pauses."""
+    """Buy, poll and fetch like a blocking task; yield its pauses."""
     from airflow_provider_luma.hooks.limiter import Rank, RateLimiter
     from airflow_provider_luma.segmind.polling import next_poll
 

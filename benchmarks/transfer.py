@@ -1,4 +1,4 @@
-"""Memory and rate of a large video's way to the disk and to S3."""
+"""Memory and throughput of delivering a large video to disk and to S3."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.storage.server import Store
 MB = 1024**2
 ROUNDS = 5
 LARGE, SMALL = 500, 50
-#: Bytes a second of the paced line: 1 Gbit/s.
+#: Bytes per second of the throttled line: 1 Gbit/s.
 PACE = 125_000_000
 LABELS = {
     "plain": "requests, streamed to a file",
@@ -35,19 +35,19 @@ LABELS = {
 
 
 def run(rounds: int = ROUNDS, large: int = LARGE, small: int = SMALL) -> Report:
-    """Transfer a large and a small video in fresh processes, in turn, so that a noisy minute strikes all ways.
+    """Transfer a large and a small video in fresh processes, in turn, so that noise on the machine affects all ways.
 
     :param large: MB
     :param small: MB
     """
     report = Report(
-        f"One video's way from the vendor to its place: {large} MB, same server, {rounds} rounds",
+        f"Delivering one video: {large} MB, same server, {rounds} rounds",
         ("way", "MB", "s (median)", "(best)", "MB/s (best)", "peak memory over idle, MB (worst)"),
         notes=[
-            "Idle is a worker that has imported what the way needs; to S3, one that has put a small object there.",
-            "Ours checks and hashes the video and flushes it to the disk, and its file appears whole. The digest alone",
-            "takes longer than loopback does; over a network it is done while the next bytes come.",
-            "To S3 it goes through a file on the disk, with a CRC, to moto's server on the same processors.",
+            "Idle: the worker has imported what the way needs; for S3 it has also written a small object there.",
+            "Ours checks and hashes the video and flushes it to disk, and its file appears complete. The digest alone",
+            "takes longer than loopback does; over a network it is computed while the next bytes arrive.",
+            "To S3 it goes through a file on disk, with a CRC, to moto's server on the same processors.",
         ],
     )
     times: dict[str, list[float]] = {}
@@ -64,7 +64,7 @@ def run(rounds: int = ROUNDS, large: int = LARGE, small: int = SMALL) -> Report:
         times = {way: [one["seconds"] for one in figures] for way, figures in found.items()}
     slower = [ours / plain for plain, ours in zip(times["plain, paced"], times["disk, paced"], strict=True)]
     report.limits.append(
-        Limit("time at 1 Gbit/s to that of requests (median)", median(slower), 1 / 0.9, unit="x")
+        Limit("time at 1 Gbit/s compared with requests (median)", median(slower), 1 / 0.9, unit="x")
     )
     return report
 
@@ -101,12 +101,12 @@ def _measure(size: int, rounds: int) -> dict[str, list[dict[str, Any]]]:
                     if got != size * MB:
                         raise RuntimeError(f"{way} saved {got} bytes")
                     Path(output).unlink()
-                os.sync()  # what one way left to be written is not paid for by the next
+                os.sync()  # so that one way's pending writes do not slow down the next
     return found
 
 
 def _video(vendor: str) -> str:
-    """Have a video made and return its address."""
+    """Have a video made and return its URL."""
     body = {"prompt": "a slow push in", "start_frame": upload(vendor), "loop": False}
     job = _request(f"{vendor}/v2/{MODEL}", body=body)["request_id"]
     while True:
@@ -126,7 +126,7 @@ def _request(url: str, *, method: str | None = None, body: dict[str, Any] | None
 
 @contextmanager
 def _paced_line(url: str) -> Iterator[str]:
-    """Give an address behind which a server answers no faster than a network would let it."""
+    """Yield a URL through which a server answers only as fast as a network would let it."""
     there = urlsplit(url)
 
     def serve(client: socket.socket) -> None:
@@ -150,7 +150,7 @@ def _paced_line(url: str) -> Iterator[str]:
 
 @contextmanager
 def _store() -> Iterator[str]:
-    """Run an S3 server in a process of its own, with the bucket ``bench``; give its URL."""
+    """Run an S3 server in its own process, with the bucket ``bench``; yield its URL."""
     store = Store()
     try:
         _request(f"{store.url}/bench", method="PUT")

@@ -1,8 +1,8 @@
-"""A thousand jobs from their submission to their end in one triggerer process, and ten thousand for some minutes.
+"""A thousand jobs from submission to end in one triggerer process, and ten thousand for some minutes.
 
-Time is real: the jobs take 125 s, drawn, and are submitted within some seconds, so all of them are in flight together.
-The triggers run in one event loop of a process of their own, the simulator in another; the limit is a big account's. Of
-the ten thousand, which a restarted triggerer takes up under a usual limit, none ends while they are watched.
+Runs in real time: the jobs take about 125 s and are submitted within seconds, so all are in flight together. The
+triggers run in the event loop of one process, the simulator in another; the rate limit is that of a large account. The
+ten thousand stand for a restarted triggerer with a usual limit; none of them ends while they are watched.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ def to_their_end(
             Limit("memory over an empty triggerer", found["memory"], MOST_MEMORY, unit=" MB"),
             Limit("the event loop is late (p99)", found["lag_p99"], MOST_LAG, unit=" ms"),
         ],
-        [
-            "The CPU is the whole process's from the last submission to the last event, the measuring included."
-        ],
+        ["CPU is that of the whole process from the last submission to the last event, measuring included."],
     )
     if set(calls) - {"status", "history", "submit", "upload", "control"}:
         report.notes.append(f"Other calls were made too: {calls}.")
@@ -88,7 +86,7 @@ def to_their_end(
 def waiting(
     jobs: int = WAITING, per_minute: int = WAITING_PER_MINUTE, seconds: float = WATCHED_SECONDS
 ) -> Report:
-    """Let the triggerer wait for jobs of which none ends while it is watched."""
+    """Let the triggerer wait for jobs that do not end while it is watched."""
     with server(latency=6 * 3600, credits="1000000", clip_seconds=0.2) as url:
         found = _wait(url, jobs, per_minute, None, seconds)
         with urllib.request.urlopen(f"{url}/simulator/state") as reply:

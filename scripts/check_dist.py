@@ -1,4 +1,4 @@
-"""Check what ``make build`` made: the wheel holds the package and nothing else, and Airflow will find it."""
+"""Check what ``make build`` made: the wheel has the package and nothing else, and Airflow will discover it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check(condition: object, sentence: str) -> None:
 
 def main(folder: str) -> None:
     wheels, sdists = sorted(Path(folder).glob("*.whl")), sorted(Path(folder).glob("*.tar.gz"))
-    check(len(wheels) == 1 and len(sdists) == 1, f"{folder} should hold one wheel and one sdist.")
+    check(len(wheels) == 1 and len(sdists) == 1, f"{folder} should have one wheel and one sdist.")
 
     with ZipFile(wheels[0]) as wheel:
         packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -36,9 +36,9 @@ def main(folder: str) -> None:
         paths = [PurePosixPath(member.name) for member in sdist.getmembers() if member.isfile()]
     check(
         {p.parts[1] for p in paths} <= SDIST_TOPS,
-        f"the sdist holds {sorted({p.parts[1] for p in paths} - SDIST_TOPS)}.",
+        f"the sdist contains {sorted({p.parts[1] for p in paths} - SDIST_TOPS)}.",
     )
-    check(not any(p.suffix == ".pyc" for p in paths), "the sdist holds compiled files.")
+    check(not any(p.suffix == ".pyc" for p in paths), "the sdist contains compiled files.")
 
     with tempfile.TemporaryDirectory() as target:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
@@ -54,7 +54,7 @@ def main(folder: str) -> None:
         )
         check(
             answer.stdout.strip() == installed.name,
-            "Airflow wants the distribution's name as 'package-name'.",
+            "Airflow requires the distribution's name as 'package-name'.",
         )
     print(f"{wheels[0].name} and {sdists[0].name} are right.")
 

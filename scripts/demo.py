@@ -1,9 +1,10 @@
-"""What ``make demo`` runs: the example DAG, in Airflow, to a finished video.
+"""``make demo``: runs the example DAG in Airflow until there is a finished video.
 
 Without ``SEGMIND_API_KEY`` the vendor is the built-in simulator and nothing is bought. With it, the vendor is Segmind:
-the price is named first and somebody has to agree (``YES=1`` agrees beforehand).
+the script shows the price and asks for confirmation (``YES=1`` gives it in advance).
 
-Airflow keeps its files in ``.airflow/``, the video goes to ``videos/``, and nothing is left running, however this ends.
+Airflow keeps its files in ``.airflow/``, the video goes to ``videos/``, and no process is left running, however this
+ends.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from airflow_provider_luma.segmind.models import CATALOGUE, DEFAULT_MODEL
 REPO = Path(__file__).resolve().parent.parent
 HOME = REPO / ".airflow"
 VIDEOS = REPO / "videos"
-UNFINISHED = HOME / "unfinished_run"  # the time, and so the id, of a run that may have bought a video
+UNFINISHED = HOME / "unfinished_run"  # the date, and thus the id, of a run that may have bought a video
 DAG_ID = "luma_ray_image_to_video"
 DAG_FILE = REPO / "dags_examples" / f"{DAG_ID}.py"
 
@@ -42,14 +43,14 @@ MIGRATION = 180
 DAG_RUN = 180
 PAID_DAG_RUN = 1800
 
-# A line of the provider's own in Airflow's log.
+# A log line of the provider's in Airflow's log.
 PROVIDER_LINE = re.compile(
     r"\[(?:info|warning|error) *\] (?!Success criteria)(.*\S) +\[(?:airflow\.task\.operators\.)?airflow_provider_luma\b"
 )
 
 
 class DemoError(Exception):
-    """One sentence for the person at the terminal, and the log that explains it."""
+    """The demo failed: a sentence for the user, and the log file that explains it."""
 
     def __init__(self, sentence: str, log: Path | None = None) -> None:
         super().__init__(sentence)
@@ -57,7 +58,7 @@ class DemoError(Exception):
 
 
 class Stopped(BaseException):
-    """A signal asked for the end."""
+    """A signal asked the demo to stop."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -72,7 +73,7 @@ def say(label: str, text: str) -> None:
 
 
 def die_with_parent() -> Any:
-    """Return what a child calls before it runs: on Linux it then ends with us, even if we are killed outright."""
+    """Return a ``preexec_fn`` that makes a child end with us, even if we are killed; Linux only."""
     if sys.platform != "linux":
         return None
     libc, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
@@ -87,7 +88,7 @@ def die_with_parent() -> Any:
 
 @contextlib.contextmanager
 def running(command: list[str], env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program in a process group of its own, its output in ``log``; on the way out the group is gone."""
+    """Run a program in its own process group, its output in ``log``; kill the group on exit."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -112,7 +113,7 @@ def running(command: list[str], env: dict[str, str], log: Path) -> Iterator[subp
 def finish(
     command: list[str], env: dict[str, str], log: Path, timeout: float, show: re.Pattern[str] | None = None
 ) -> int:
-    """Run a program to its end and return its exit code, showing meanwhile what ``show`` finds in its log."""
+    """Run a program to completion and return its exit code, printing what ``show`` matches in its log."""
     deadline = time.monotonic() + timeout
     with running(command, env, log) as process, log.open(errors="replace") as output:
         code, rest = None, ""
@@ -129,7 +130,7 @@ def finish(
 
 @contextlib.contextmanager
 def simulator(env: dict[str, str]) -> Iterator[str]:
-    """Run the simulator on a free port; give its URL."""
+    """Run the simulator on a free port; yield its URL."""
     log = HOME / "simulator.log"
     command = ["-m", "airflow_provider_luma.simulator", "--port", "0", "--credits", "20", "--latency", "2"]
     with running(command, env, log) as process:
@@ -138,7 +139,7 @@ def simulator(env: dict[str, str]) -> Iterator[str]:
             if process.poll() is not None:
                 raise DemoError("the simulator did not start.", log)
             if time.monotonic() > deadline:
-                raise DemoError(f"the simulator named no address within {SIMULATOR_START} seconds.", log)
+                raise DemoError(f"the simulator did not print its URL within {SIMULATOR_START} seconds.", log)
             time.sleep(0.1)
         yield found[0]
 
@@ -147,7 +148,7 @@ def simulator(env: dict[str, str]) -> Iterator[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment with an Airflow of its own, whatever other Airflow this person uses."""
+    """Return an environment for a separate Airflow, whatever other Airflow the user has."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW") and k != "SEGMIND_API_KEY"}
     return env | {
         "AIRFLOW_HOME": str(HOME),
@@ -160,37 +161,37 @@ def environment() -> dict[str, str]:
 
 
 def agree_to_pay(resumed: bool) -> None:
-    """Name the price and go on only if somebody agrees."""
+    """Show the price and continue only if the user agrees."""
     price = CATALOGUE[DEFAULT_MODEL].price
     say("Price", f"one video costs about {price} USD at Segmind, paid by the account of SEGMIND_API_KEY")
     if resumed:
-        say("", "the last run made no video and is taken up again: free, if it had already bought one")
+        say("", "the last run did not finish and is resumed, at no charge if it had already bought its video")
         say("", f"(to start a new run instead, delete {UNFINISHED.relative_to(REPO)})")
     if os.environ.get("YES") == "1":
         return
     if not sys.stdin.isatty():
         raise DemoError(
-            "nobody is there to agree to the price, so nothing was bought; YES=1 agrees beforehand."
+            "there is no terminal to confirm the price, so nothing was bought; set YES=1 to confirm in advance."
         )
-    if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+    if input("Continue? [y/N] ").strip().lower() not in ("y", "yes"):
         raise DemoError("nothing was bought.")
 
 
 def migrate(env: dict[str, str]) -> None:
-    """Make Airflow's database, unless this version of Airflow has made it before."""
+    """Create Airflow's database, unless this version of Airflow has created it before."""
     stamp, wanted = HOME / "migrated", version("apache-airflow")
     if stamp.exists() and stamp.read_text() == wanted and (HOME / "airflow.db").exists():
         return
-    say("Airflow", f"making its database in {HOME.name}/, once")
+    say("Airflow", f"creating its database in {HOME.name}/, once")
     if finish(["-m", "airflow", "db", "migrate"], env, log := HOME / "migrate.log", MIGRATION):
-        raise DemoError("Airflow could not make its database.", log)
+        raise DemoError("Airflow could not create its database.", log)
     stamp.write_text(wanted)
 
 
 def run_dag(env: dict[str, str], timeout: float, at: str, resumed: bool) -> dict[str, Any]:
     """Run the example DAG and return the XComs of the task that made the video.
 
-    A run taken up again does not wait for credits: what it has bought is to be had without.
+    A resumed run does not wait for credits: fetching what it has bought costs nothing.
     """
     say("Airflow", f"running the DAG {DAG_ID}")
     result, log = HOME / "result.json", HOME / "dag_run.log"
@@ -242,7 +243,7 @@ def demo() -> None:
 
     env, at = environment(), datetime.now(UTC).isoformat()
     if key:
-        # A paid run that made no video is taken up again under its own id, so that none is bought twice.
+        # A paid run that did not finish is resumed under its own id, so that no video is bought twice.
         resumed = UNFINISHED.exists()
         at = UNFINISHED.read_text() if resumed else at
         agree_to_pay(resumed)
@@ -260,7 +261,7 @@ def demo() -> None:
 
 
 def connection(key: str, url: str | None = None) -> dict[str, str]:
-    """Return the environment's entries that hold the default connection."""
+    """Return the environment variables that define the default connection."""
     value = {"conn_type": "luma_ray", "password": key} | ({"host": url} if url else {})
     entries = {"AIRFLOW_CONN_LUMA_RAY_DEFAULT": json.dumps(value)}
     if url:
@@ -272,7 +273,7 @@ def connection(key: str, url: str | None = None) -> dict[str, str]:
 def main() -> int:
     def stop(number: int, _: Any) -> NoReturn:
         for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(other, signal.SIG_IGN)  # the end is under way: let it finish
+            signal.signal(other, signal.SIG_IGN)  # already stopping: do not interrupt that
         raise Stopped(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -1,6 +1,6 @@
-"""Run one DAG to its end with ``dag.test()`` and write what became of it as JSON.
+"""Run one DAG with ``dag.test()`` and write its result as JSON.
 
-Like ``airflow dags test``, which keeps the XComs and the reason of a failure to itself.
+Like ``airflow dags test``, but that reports neither XComs nor the reason for a failure.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def main() -> int:
     parser.add_argument("dag_id")
     parser.add_argument("--conf", type=json.loads, default={}, help="the run's parameters, as JSON")
     parser.add_argument(
-        "--at", type=datetime.fromisoformat, required=True, help="the run's time, and so its id"
+        "--at", type=datetime.fromisoformat, required=True, help="the run's date, and thus its id"
     )
-    parser.add_argument("--done", metavar="TASK_ID", help="a task taken to have succeeded already")
+    parser.add_argument("--done", metavar="TASK_ID", help="a task to mark as success without running it")
     parser.add_argument("--xcoms-of", required=True, metavar="TASK_ID")
-    parser.add_argument("--result", type=Path, required=True, help="where the JSON goes")
+    parser.add_argument("--result", type=Path, required=True, help="where to write the JSON")
     args = parser.parse_args()
 
     bag = DagBag(args.file)

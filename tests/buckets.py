@@ -1,4 +1,4 @@
-"""An S3 server on loopback, and the Airflow connection that leads to it."""
+"""An S3 server on loopback, and the Airflow connection to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRET_KEY = "secretinthetests"
 
 @contextmanager
 def s3_server() -> Iterator[tuple[str, Any]]:
-    """Run a server, empty; give the connection as JSON, and a client."""
+    """Run an empty server; yield the connection as JSON, and a client."""
     store = Store()
     url, key_id, region = store.url, "AKIAINTHETESTS", "us-east-1"
     connection = {

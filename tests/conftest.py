@@ -28,7 +28,7 @@ from tests.support import API_KEY, set_connection
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the waits between tries short; how many there are stays as it is."""
+    """Shorten the waits between tries, but not their number."""
     monkeypatch.setattr(backoff, "_FIRST_RETRY", 0.005)
     for module in (exceptions, limiter):
         monkeypatch.setattr(module, "SHORTEST_RATE_LIMIT", 0.01)
@@ -47,7 +47,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def simulator(clips: Path) -> Iterator[Simulator]:
-    """A Segmind of the test's own, quick and with short clips."""
+    """A fast simulator with short clips, for this test only."""
     with Simulator(latency=0.02, clip_seconds=0.2, credits="20", api_key=API_KEY, work_dir=clips) as running:
         yield running
 
@@ -60,7 +60,7 @@ def connection(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> None:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """Where a video goes, in a folder that is not there yet."""
+    """The path of a video, in a folder that does not exist yet."""
     return tmp_path / "out" / "clip.mp4"
 
 

@@ -1,4 +1,4 @@
-"""Answer a human-in-the-loop task as Airflow's REST API does, or let its time run out as the scheduler does."""
+"""Answers a human-in-the-loop task like Airflow's REST API, or lets it time out like the scheduler."""
 
 from __future__ import annotations
 

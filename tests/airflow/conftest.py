@@ -1,4 +1,4 @@
-"""A real Airflow: a database of the test session's own, each DAG run in a process of its own."""
+"""A real Airflow: its own database for the test session, and its own process for each DAG run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RUNS = count()
 class Airflow:
     """An Airflow set up for one test.
 
-    :param env: the environment its processes get
+    :param env: its processes' environment
     :param tmp_path: where results go
     """
 
@@ -43,7 +43,7 @@ class Airflow:
         )
 
     def run_dag(self, file: str, dag_id: str, xcoms_of: str, **conf: Any) -> dict[str, Any]:
-        """Run a DAG to its end, in a process of its own; return its state, errors and the XComs of one task."""
+        """Run a DAG to completion in its own process; return its state, its errors and one task's XComs."""
         result = self.tmp_path / f"result-{next(_RUNS)}.json"
         at = datetime.now(UTC) + timedelta(seconds=next(_RUNS))
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A clip as an asset and as lineage: on real Airflow, where the consumer starts by itself."""
+"""Assets and lineage on a real Airflow, where the clip triggers its consumer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(home: str | Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def events(home: str | Path, dag_id: str) -> list[tuple[str, int, dict[str, Any]]]:
-    """Return a DAG's asset events: the asset's URI, the map index, and what is told with it."""
+    """Return a DAG's asset events: asset URI, map index and extra."""
     query = f"""
         SELECT asset.uri, event.source_map_index, event.extra FROM asset_event AS event
         JOIN asset ON asset.id = event.asset_id WHERE event.source_dag_id = '{dag_id}' ORDER BY 1, 2

@@ -1,4 +1,4 @@
-"""Real DAG runs: XComs reach downstream tasks, retries re-attach, mapped tasks keep apart."""
+"""Real DAG runs: XComs reach downstream tasks, retries re-attach, mapped tasks do not mix."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_airflows_own_retry_collects_what_was_bought(
 def test_a_secrets_backend_that_is_down_for_a_moment_ends_nothing(
     airflow: Airflow, simulator: Simulator, frame: Path, tmp_path: Path, file: str, dag_id: str, down: str
 ) -> None:
-    """Airflow says of it what it says of a connection that nobody has made; it asks twice, here and at the server."""
+    """Airflow reports it like a connection that does not exist, after asking twice: here and at the server."""
     backend = {
         "AIRFLOW__SECRETS__BACKEND": "tests.dags.moody_secrets.MoodySecrets",
         "AIRFLOW__WORKERS__SECRETS_BACKEND": "tests.dags.moody_secrets.MoodySecrets",

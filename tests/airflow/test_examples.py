@@ -1,4 +1,4 @@
-"""The examples as they are, on real Airflow and the simulator; the nightly batch from a bucket to a bucket."""
+"""The unchanged examples on real Airflow and the simulator; the nightly batch from bucket to bucket."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_example(airflow: Airflow, name: str, xcoms_of: str, **conf: Any) -> dict
 
 @pytest.fixture
 def s3(airflow: Airflow) -> Iterator[Any]:
-    """An S3 server of the test's own, which Airflow's ``aws_default`` leads to; a client of it."""
+    """A client of this test's S3 server, which is also Airflow's ``aws_default``."""
     with s3_server() as (connection, client):
         airflow.env["AIRFLOW_CONN_AWS_DEFAULT"] = connection
         yield client

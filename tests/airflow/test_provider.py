@@ -1,4 +1,4 @@
-"""What Airflow makes of the provider: discovery, metadata, the connection and its test."""
+"""How Airflow sees the provider: discovery, metadata, the connection and its test."""
 
 from __future__ import annotations
 

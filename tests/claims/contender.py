@@ -1,4 +1,4 @@
-"""A process that contends: it is told an attempt, waits until all others are ready, and says how it ended."""
+"""A contending process: it receives an attempt, waits until all others are ready, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def attempt(told: dict[str, Any], barrier: Any) -> dict[str, Any]:
 
 
 def serve(tasks: Any, results: Any, barrier: Any, environment: dict[str, str]) -> None:
-    """Take attempts off a queue until there is a None."""
+    """Run attempts from a queue until it yields None."""
     os.environ.update(environment)
     import airflow_provider_luma.jobs.job  # noqa: F401 - what the first attempt would otherwise wait for
 

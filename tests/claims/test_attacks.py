@@ -1,4 +1,4 @@
-"""Ways to pay twice or to lose a paid clip that a stranger found; each failed before it was mended."""
+"""Ways to pay twice or to lose a paid clip, found by outsiders; each test failed before its fix."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("connection")
 def test_resubmit_does_not_buy_what_was_settled_while_it_looked(
     monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
 ) -> None:
-    """The first attempt gets its answer while its retry asks the history, which knows nothing yet."""
+    """The first attempt gets its answer while its retry searches the history, which has no row yet."""
     monkeypatch.setattr(recovery, "LOOK_DELAYS", (0.0,))
     with Simulator(latency=0.05, clip_seconds=0.2, api_key=API_KEY, history_lag=99999) as simulator:
         set_connection(monkeypatch, simulator.url, timeout=10)
@@ -90,7 +90,7 @@ def test_a_deferred_job_whose_record_and_frame_are_gone_is_delivered(
 def test_a_retry_does_not_leave_its_own_clip_for_anothers(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
-    """The path was edited meanwhile, to one where another run's clip lies."""
+    """The path was changed to one with another run's clip."""
     store, other = MemoryStore(), tmp_path / "b.mp4"
     make_operator(frame, other, prompt="other").execute(task_context(run_id="other"))
     simulator.fault("download", "status", status=500, times=99)

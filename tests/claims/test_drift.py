@@ -1,4 +1,4 @@
-"""Inputs that change between attempts, runs that share a path, lost records: what is bought, and what is said."""
+"""Inputs that change between attempts, runs that share a path, lost records: what is bought, and what errors say."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LATE = {"timeout": timedelta(seconds=0.1)}
 
 
 def bought_and_late(simulator: Simulator, operator: LumaRayImageToVideoOperator, context: Any) -> str:
-    """Let an attempt buy a job and give up waiting for it; return the job's id."""
+    """Run an attempt that buys a job and times out; return the job's id."""
     for call in ("status", "result"):
         simulator.fault(call, "status", status=500, times=99)
     with pytest.raises(LumaRayTimeout):
@@ -79,7 +79,7 @@ def test_a_clear_with_changed_inputs_buys_and_names_the_job_that_it_leaves(
 
 
 def test_the_retry_of_a_cleared_task_is_a_retry(simulator: Simulator, frame: Path, clip: Path) -> None:
-    """The clear took the first job up again; its own retry, with another edit, must not buy."""
+    """The clear resumed the first job; its retry, with another edit, must not buy."""
     first = bought_and_late(simulator, make_operator(frame, clip, **LATE), task_context())
     bought_and_late(simulator, make_operator(frame, clip, **LATE), task_context(clears=1))
     outputs = make_operator(frame, clip, prompt="edited meanwhile").execute(task_context(clears=1))
@@ -89,7 +89,7 @@ def test_the_retry_of_a_cleared_task_is_a_retry(simulator: Simulator, frame: Pat
 def test_an_innocent_sibling_keeps_its_job_when_the_tag_changes(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
-    """The tag was changed for one mapped index; another one's automatic retry sees it too."""
+    """The tag was changed for one map index; another index's automatic retry sees it too."""
     for index in (0, 1):
         bought_and_late(
             simulator, make_operator(frame, f"{tmp_path}/", **LATE), task_context(map_index=index)
@@ -274,7 +274,7 @@ def test_reuse_takes_no_empty_file(simulator: Simulator, frame: Path, clip: Path
 
 
 class ReplacedStore(MemoryStore):
-    """Answers as Airflow's API server does once a retry has replaced the attempt."""
+    """Answers like Airflow's API server once a retry has replaced the attempt."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -306,7 +306,7 @@ def test_a_replaced_attempt_does_not_pay(simulator: Simulator, frame: Path, clip
 def test_a_replaced_attempt_that_wakes_after_its_retry_has_delivered_turns_nothing_back(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was stopped in the submit; what it then knows is merged, and the record stays delivered."""
+    """It was suspended during the submit; what it learns afterwards is merged, and the record stays delivered."""
     store, retried = ReplacedStore(), MemoryStore()
     submit = LumaRayHook.submit
     retry: list[dict[str, Any]] = []
@@ -350,7 +350,7 @@ def test_a_worker_whose_clock_is_hours_off_neither_gives_up_nor_sleeps(
 
 
 def test_a_record_that_says_tomorrow_is_waited_for(simulator: Simulator, frame: Path, clip: Path) -> None:
-    """Another worker wrote it, whose clock was ahead."""
+    """Another worker wrote it with a clock that was ahead."""
     first = bought_and_late(simulator, make_operator(frame, clip, **LATE), task_context())
     record = recorded(clip)
     moved = datetime.fromisoformat(record["submitted_at"]) + timedelta(hours=2)
@@ -393,7 +393,7 @@ def test_a_gateways_word_is_not_the_vendors(
 def test_a_job_that_failed_is_asked_about_once_more_before_another_is_bought(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
-    """The record says FAILED, and the vendor says that it is done."""
+    """The record says FAILED, but the vendor says COMPLETED."""
     first = bought_and_late(simulator, make_operator(frame, clip, **LATE), task_context())
     record = recorded(clip)
     clip.with_name("clip.mp4.job.json").write_text(

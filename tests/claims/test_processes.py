@@ -1,6 +1,6 @@
-"""Real processes behind a barrier, on a local disk and on a real S3 server: one purchase each time.
+"""Real processes behind a barrier, on a local disk and a real S3 server: always a single purchase.
 
-LUMA_TRIALS says how often each kind is tried (default 2; `make faults` tries 50 times).
+LUMA_TRIALS sets the number of trials of each kind (default 2; 50 in `make faults`).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Crowd:
             process.start()
 
     def contend(self, attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Run attempts at the same time, one in each process."""
+        """Run attempts at the same time, one per process."""
         assert len(attempts) == CONTENDERS
         for told in attempts:
             self._tasks.put(told)
@@ -90,7 +90,7 @@ def test_contenders_for_one_path(
     place: str,
     kind: str,
 ) -> None:
-    """Each task instance that is charged is charged once, and of those that want one path at once one is."""
+    """No task instance is charged twice, and of several that want the same path at once only one is charged."""
     for trial in range(TRIALS):
         name = f"{kind.replace(' ', '-')}-{trial}"
         folder = f"s3://store@clips/{name}" if place == "S3" else str(tmp_path / name)

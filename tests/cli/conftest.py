@@ -1,4 +1,4 @@
-"""A task instance whose clip lies on a disk or in a bucket, and the command line that settles it."""
+"""A task instance with its clip on a disk or in a bucket, and the command line that settles it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Done:
 
 
 class Home:
-    """Where clips lie: a folder, or a bucket.
+    """Where clips are: a folder, or a bucket.
 
     :param root: the path or URI of the folder
-    :param read: gives a file's content by its name; None where there is none
+    :param read: returns a file's content by name; None if there is none
     :param write: writes a file
     :param delete: removes it
     """
@@ -71,7 +71,7 @@ class Task:
         self._who: dict[str, Any] = {"map_index": map_index, "store": self.store}
 
     def attempt(self, *, clears: int = 0, **changes: Any) -> dict[str, Any]:
-        """Run one attempt, with an operator of its own as Airflow does."""
+        """Run one attempt, with a new operator as in Airflow."""
         who = self._who | {name: changes.pop(name) for name in ("task_id", "run_id") if name in changes}
         operator = make_operator(self.frame, self.clip, **{"poll_interval": 0.02} | changes)
         return dict(operator.execute(task_context(clears=clears, **who)))
@@ -87,7 +87,7 @@ class Task:
         return str(self.record["request_id"])
 
     def lose(self, simulator: Simulator, *, bought: bool = True, **changes: Any) -> str:
-        """Run an attempt whose paid call loses its answer, and whose look into the history fails; return the error."""
+        """Run an attempt whose paid call loses its answer and whose history search fails; return the error."""
         simulator.fault("submit", "reset", accepted=bought)
         simulator.fault("history", "status", status=401)
         with pytest.raises(LumaRaySubmitUnknown) as caught:
@@ -118,7 +118,7 @@ def _killed(**xcom: Any) -> None:
 
 @pytest.fixture
 def simulator(clips: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A quick vendor, and the default connection to it."""
+    """A fast vendor, and the default connection to it."""
     with Simulator(latency=0.02, clip_seconds=0.2, credits="20", api_key=API_KEY, work_dir=clips) as running:
         connect(monkeypatch, running)
         yield running
@@ -174,14 +174,14 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 
 
 def shell(command: str, **env: str) -> Done:
-    """Run a command line as it is printed, in a process of its own."""
+    """Run a command line exactly as printed, in its own process."""
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "airflow_provider_luma"], command
     return program(sys.executable, *words[1:], **env)
 
 
 def program(*words: str, **env: str) -> Done:
-    """Run a program; with ``AIRFLOW_HOME`` it has a database."""
+    """Run a program; with ``AIRFLOW_HOME`` in its environment, it has a database."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
     done = subprocess.run(words, env=mine | env, capture_output=True, text=True, timeout=180)
     assert API_KEY not in done.stdout + done.stderr

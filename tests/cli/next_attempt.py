@@ -1,4 +1,4 @@
-"""Clear the failed tasks of a run, as a person does in Airflow's UI, and run their next attempts."""
+"""Clears a run's failed tasks, as a person does in Airflow's UI, and runs their next attempts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ except ModuleNotFoundError:  # Airflow 3.1
 
 
 def main() -> None:
-    """Write the states of the task instances as JSON, by their map indices."""
+    """Write the states of the task instances as JSON, by map index."""
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=Path)
     parser.add_argument("dag_id")

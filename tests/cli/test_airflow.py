@@ -1,4 +1,4 @@
-"""The commands beside a real Airflow: both copies of the record, and the same commands below ``airflow``."""
+"""The commands with a real Airflow: both copies of the record, and ``airflow luma-ray COMMAND``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIPS = str(REPO / "tests" / "dags" / "clips.py")
 
 
 def stored(airflow: Airflow, dag_id: str) -> dict[int, dict[str, Any]]:
-    """What the metadata database has of a DAG's jobs, by the map index; none of it ever expires."""
+    """The records of a DAG's jobs in the metadata database, by map index; none ever expires."""
     query = (
         "select map_index, value, expires_at from task_state_store where key = 'luma_ray_job' and dag_id = ?"
     )
@@ -57,7 +57,7 @@ def next_attempt(airflow: Airflow, dag_id: str, tmp_path: Path) -> dict[str, str
 
 
 def records(folder: Path) -> dict[int, dict[str, Any]]:
-    """The records' files, by the map index."""
+    """The sidecar records, by map index."""
     found = [json.loads(path.read_text()) for path in folder.rglob("*.job.json")]
     return {record["identity"]["map_index"]: record for record in found}
 
@@ -65,7 +65,7 @@ def records(folder: Path) -> dict[int, dict[str, Any]]:
 def test_three_lost_calls_of_a_mapped_task(
     airflow: Airflow, simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
-    """One was bought and is adopted, one was not, and one is given up, its file being on another machine."""
+    """One was bought and is adopted, one was not bought, and one is given up from a machine without its file."""
     for bought in (True, False, True):
         simulator.fault("submit", "reset", accepted=bought)
     simulator.fault("history", "status", status=401, times=3)

@@ -1,4 +1,4 @@
-"""The two copies of a record: the file beside the video, and Airflow's task state store where it can be reached."""
+"""The two copies of a record: the sidecar file, and Airflow's task state store if it can be reached."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMED = ("--dag-id", "clips", "--run-id", "run_1", "--task-id", "generate")
 
 
 class Database:
-    """Stands for Airflow's metadata database, which knows one task's stores, by their map indices."""
+    """Stands in for Airflow's metadata database: one task's stores, by map index."""
 
     def __init__(self) -> None:
         self.running = False
@@ -52,7 +52,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
 
 @pytest.fixture
 def task(tmp_path: Path, frame: Path, database: Database) -> Task:
-    """A mapped task instance whose store the command line reaches."""
+    """A task instance whose store the command line can reach."""
     made = Task(folder(tmp_path / "clips"), frame, stored=True)
     assert made.store
     database.stores[-1] = made.store
@@ -79,7 +79,7 @@ def test_both_copies_are_changed(task: Task, simulator: Simulator, cli: Cli) -> 
 
 @pytest.mark.parametrize("command", ["not-bought", "adopt", "give-up"])
 def test_the_stores_copy_alone(task: Task, simulator: Simulator, cli: Cli, command: str) -> None:
-    """The file is on another worker's disk: that path is not even made here."""
+    """The file is on another worker's disk: its path is not even created here."""
     task.lose(simulator, bought=command == "adopt")
     on_worker = task.home.read("clip.mp4.job.json") or b""
     task.home.delete("clip.mp4.job.json")
@@ -118,7 +118,7 @@ def test_a_delivered_clip_on_another_machine(
 
 
 def test_the_store_knows_more_than_the_file(task: Task, simulator: Simulator, cli: Cli) -> None:
-    """An attempt could put the id on record in the store alone: the person is told, and the file learns it."""
+    """An attempt could write the id only to the store: the person is told, and the file gets it."""
     task.lose(simulator)
     intent = task.home.read("clip.mp4.job.json") or b""
     (job,) = simulator.jobs

@@ -1,4 +1,4 @@
-"""A paid clip by its job's id."""
+"""Fetching a paid clip by its job's id."""
 
 from __future__ import annotations
 

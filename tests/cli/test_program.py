@@ -1,4 +1,4 @@
-"""The command line as a program: usage, exit codes, what it imports, and the same below ``airflow``."""
+"""The command line as a program: usage, exit codes, imports, and the same commands under ``airflow``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call of unknown outcome, and a job that nobody wants: settled by a command, and the next attempt keeps to it."""
+"""Settling a call of unknown outcome, or a job that nobody wants; the next attempt abides by it."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def test_the_current_take_is_meant_unless_a_task_instance_is_named(
 def test_an_earlier_call_that_the_task_comes_back_to(
     home: Home, simulator: Simulator, frame: Path, cli: Cli, bought: bool
 ) -> None:
-    """The inputs were changed after a lost call and another clip bought; then they are changed back."""
+    """After a lost call the inputs were changed and another clip bought; then they are changed back."""
     task = Task(home, frame)
     task.lose(simulator, bought=bought)
     later = task.attempt(clears=1, prompt="another")["request_id"]

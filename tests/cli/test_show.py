@@ -16,7 +16,7 @@ Cli = Callable[..., Done]
 
 
 def rows(out: str) -> dict[str, str]:
-    """The lines of a show, by their names."""
+    """The lines of ``show``, by name."""
     return {line[2:13].strip(): line[14:] for line in out.splitlines() if line.startswith("  ")}
 
 

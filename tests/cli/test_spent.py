@@ -1,4 +1,4 @@
-"""What was spent on the clips below a folder."""
+"""What was spent on the clips in a folder and below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DAGs for the tests, their inputs given by the run's parameters."""
+"""DAGs for the tests; the run's parameters are their inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A function gives the inputs of mapped, deferrable tasks, whose clips are assets."""
+"""A decorated function returns the inputs of mapped, deferrable tasks, whose clips are assets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A secrets backend that is down for some look-ups of the default connection."""
+"""A secrets backend that fails some look-ups of the default connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow.secrets import BaseSecretsBackend
 
 
 class MoodySecrets(BaseSecretsBackend):
-    """Is down for the look-ups whose numbers ``MOODY_DOWN`` lists."""
+    """Fails the look-ups whose numbers ``MOODY_DOWN`` lists."""
 
     def get_conn_value(self, conn_id: str, team_name: str | None = None) -> str | None:
         if conn_id != "luma_ray_default":

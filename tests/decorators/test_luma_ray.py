@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("connection")
 
 
 def make_task(function: Callable[..., Any], *args: Any, **arguments: Any) -> Any:
-    """Return the operator of a decorated function; every call makes a new one, as every attempt of a task does."""
+    """Return the operator of a decorated function; a new one per call, as per attempt of a task."""
     with DAG("clips", schedule=None):
         decorated: Any = luma_ray_task(
             function, task_id="generate", resolution="540p", poll_interval=0.05, **arguments
@@ -143,7 +143,7 @@ def test_none_is_a_start_frame_for_a_model_that_needs_none(simulator: Simulator,
 
 
 def test_a_mapped_task_that_was_deferred_ends_well(simulator: Simulator, frame: Path, tmp_path: Path) -> None:
-    """It resumes without its callable, and so does not know its frame."""
+    """It resumes without calling its callable, so it does not know its frame."""
 
     def clip() -> dict[str, str]:
         return {"prompt": "p", "start_frame": str(frame), "output_path": str(tmp_path / "clip.mp4")}

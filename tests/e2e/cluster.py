@@ -1,4 +1,4 @@
-"""A real Airflow of the tests' own: four processes, LocalExecutor, SQLite, a home and ports of its own."""
+"""A real Airflow for the tests: four processes, LocalExecutor, SQLite, its own home and ports."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ T = TypeVar("T")
 
 
 class Cluster:
-    """Airflow, started on entry and gone on exit, whatever happened in between.
+    """Airflow: started on entry, and gone on exit whatever happens in between.
 
-    Each component runs in a process session of its own, so that it can be killed alone or with all that it forked.
+    Each component has its own process session, so it can be killed alone or with everything that it forked.
 
-    :param home: the AIRFLOW_HOME to be, empty
+    :param home: an empty folder for AIRFLOW_HOME
     :param dags: the folder of the DAG files
     :param amount: how many DAGs they hold
     :param parallelism: how many tasks run at once
     :param settings: further environment variables
-    :param user: the name and password of its administrator; None: whoever comes is one
+    :param user: the administrator's name and password; None: everybody is an administrator
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Cluster:
         self.stop()
 
     def stop(self) -> None:
-        """End every process; on return none is left."""
+        """Kill all processes and wait until none is left."""
         try:
             self.kill()
         finally:
@@ -103,9 +103,9 @@ class Cluster:
             self._warden.wait()
 
     def start(self, *names: str, settings: Mapping[str, str] | None = None) -> None:
-        """Start the components that are named, or all.
+        """Start the named components, or all.
 
-        :param settings: further environment variables, for these alone
+        :param settings: more environment variables, only for these
         """
         for name in names or COMPONENTS:
             with (self._output / f"{name}.log").open("ab") as log:
@@ -121,7 +121,7 @@ class Cluster:
             self._running[name] = process
 
     def kill(self, *names: str) -> None:
-        """Kill the components that are named, or all, with everything that they forked."""
+        """Kill the named components, or all, with everything that they forked."""
         for name in names or tuple(self._running):
             process = self._running.pop(name)
             processes.end(process.pid)
@@ -129,13 +129,13 @@ class Cluster:
             self._tell_warden(f"-{process.pid}")
 
     def kill_alone(self, name: str) -> None:
-        """Kill a component's main process; what it forked lives on, without parent, until the cluster stops."""
+        """Kill only a component's main process; what it forked lives on as orphans until the cluster stops."""
         process = self._running.pop(name)
         process.kill()
         process.wait()
 
     def owns(self, pid: int) -> bool:
-        """Tell whether a process is alive and belongs to this Airflow's scheduler, as a task's does."""
+        """Whether a process is alive and belongs to this Airflow's scheduler, as a task's does."""
         process = processes.read(pid)
         scheduler = self._running.get("scheduler")
         return bool(process and scheduler and process.session == scheduler.pid)
@@ -145,16 +145,16 @@ class Cluster:
         self.store_connection(conn_id, conn_type="luma_ray", host=host, password=key)
 
     def reconnect(self, conn_id: str, host: str, key: str) -> None:
-        """Let a connection lead to another vendor."""
+        """Point a connection to another vendor."""
         changed = {"connection_id": conn_id, "conn_type": "luma_ray", "host": host, "password": key}
         self._call("PATCH", f"connections/{conn_id}", json=changed)
 
     def store_connection(self, conn_id: str, **fields: str) -> None:
-        """Store a connection in Airflow's database, encrypted, as its connection page does."""
+        """Store a connection in Airflow's database, encrypted, like its connection page."""
         self._call("POST", "connections", json={"connection_id": conn_id, **fields})
 
     def make_pool(self, name: str, slots: int) -> None:
-        """Make a pool that counts deferred tasks."""
+        """Create a pool that counts deferred tasks."""
         self._call("POST", "pools", json={"name": name, "slots": slots, "include_deferred": True})
 
     def trigger(self, dag_id: str, run_id: str, **conf: Any) -> None:
@@ -166,7 +166,7 @@ class Cluster:
         )
 
     def clear(self, dag_id: str, run_id: str, task_id: str = "generate") -> None:
-        """Clear a task, all its instances."""
+        """Clear all instances of a task."""
         options = {"dag_run_id": run_id, "task_ids": [task_id], "only_failed": False, "reset_dag_runs": True}
         self._call("POST", f"dags/{dag_id}/clearTaskInstances", json={"dry_run": False, **options})
 
@@ -200,19 +200,19 @@ class Cluster:
         return record
 
     def log_of(self, dag_id: str, run_id: str) -> str:
-        """Return what a run's tasks logged, all attempts one after the other."""
+        """Return the logs of a run's tasks, all attempts in order."""
         files = sorted(self.logs.glob(f"dag_id={dag_id}/run_id={run_id}/**/*.log"))
         return "\n".join(f"== {file.relative_to(self.logs)}\n{file.read_text()}" for file in files)
 
     def complaints(self, lines: int = 20) -> Iterator[tuple[str, str]]:
-        """Yield the last complaints of the components."""
+        """Yield the components' latest warnings and errors."""
         for file in sorted(self._output.glob("*.log")):
             text = file.read_text(errors="replace").splitlines()
             told = [line for line in text if any(f"[{level}" in line for level in _COMPLAINTS)]
             yield f"{file}", "\n".join(told[-lines:])
 
     def wait(self, event: str, check: Callable[[], T], *, timeout: float = 300, every: float = 0.5) -> T:
-        """Poll until a check gives something true, and return that; calls that fail meanwhile count as false."""
+        """Poll a check until it returns something true, and return that; failing calls count as false."""
         deadline = time.monotonic() + timeout
         seen: object = None
         while time.monotonic() < deadline:

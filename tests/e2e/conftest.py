@@ -1,4 +1,4 @@
-"""One real Airflow for all of these tests; a simulator, and the runs against it, for each."""
+"""One real Airflow for all these tests; a simulator and its runs for each test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 @pytest.fixture
 def vendor(request: pytest.FixtureRequest, frame: Path, tmp_path: Path) -> Iterator[Callable[..., Runs]]:
-    """Make a simulator with the given options, and the runs against it."""
+    """Return a factory of simulators with their runs."""
     cluster: Cluster = request.getfixturevalue("cluster")
     simulators = []
     with ExitStack() as stack:
@@ -57,7 +57,7 @@ def vendor(request: pytest.FixtureRequest, frame: Path, tmp_path: Path) -> Itera
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Show with a failure where Airflow's own logs are, and what they complain of."""
+    """Show with each failure where Airflow's logs are, and their warnings."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     cluster = item.config.stash.get(_CLUSTER, None)

@@ -1,4 +1,4 @@
-"""Process sessions: what is started in one is found and ended as a whole, whatever it has forked since.
+"""Process sessions: find and kill a program with everything that it has forked since.
 
 Airflow puts each task into a process group of its own and leaves tasks behind as orphans when a scheduler is killed;
 but nothing in it leaves the session that its component was started in. Run as a program, this file is the warden: it
@@ -18,7 +18,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """A live process, as ``/proc`` shows it."""
+    """A live process, from ``/proc``."""
 
     pid: int
     parent: int
@@ -26,7 +26,7 @@ class Process:
 
 
 def read(pid: int) -> Process | None:
-    """Return a process; None where it is gone or only waits to be reaped."""
+    """Return a process; None if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -41,7 +41,7 @@ def members(session: int) -> list[Process]:
 
 
 def kill(pid: int) -> bool:
-    """Send SIGKILL; tell whether the process was there to get it."""
+    """Send SIGKILL; return whether the process still existed."""
     if read(pid) is None:
         return False
     with suppress(ProcessLookupError):
@@ -51,7 +51,7 @@ def kill(pid: int) -> bool:
 
 
 def end(session: int) -> None:
-    """Kill a session's processes until none is left."""
+    """Kill a session's processes until none are left."""
     while found := members(session):
         for process in found:
             kill(process.pid)

@@ -1,4 +1,4 @@
-"""DAG runs that buy videos, each told from the others by its address, and what must be true at their end."""
+"""DAG runs that buy videos, distinguished by their loopback addresses, and what must be true at their end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NUMBERS = count()
 class Run:
     """One DAG run.
 
-    :param host: a loopback address of its own, by which the simulator's log tells its requests
+    :param host: its own loopback address, which identifies its requests in the simulator's log
     """
 
     dag_id: str
@@ -43,11 +43,11 @@ class Run:
         return f"{self.dag_id} {self.run_id}"
 
     def video(self, map_index: int = -1) -> Path:
-        """Return where the video goes."""
+        """Return the path of the video."""
         return self.folder / (f"generate-{map_index}.mp4" if map_index >= 0 else "generate.mp4")
 
     def record(self, map_index: int = -1) -> dict[str, Any]:
-        """Return the record beside the video; an empty one where there is none yet."""
+        """Return the sidecar record; empty if there is none yet."""
         try:
             record: dict[str, Any] = json.loads(Path(f"{self.video(map_index)}.job.json").read_text())
         except FileNotFoundError:
@@ -60,12 +60,12 @@ class Run:
         return [int(pid) for try_number, _, pid in names if int(try_number) == attempt]
 
     def live_pid(self, attempt: int) -> int | None:
-        """Return the process that runs an attempt now."""
+        """Return the process that is running an attempt."""
         return next(filter(processes.read, self.task_pids(attempt)), None)
 
 
 class Runs:
-    """Starts DAG runs against one simulator, and judges how they ended.
+    """Starts DAG runs against one simulator, and checks how they ended.
 
     :param folder: where frames, videos and process ids go
     """
@@ -78,9 +78,9 @@ class Runs:
         self._port = urlsplit(simulator.url).port
 
     def start(self, dag_id: str, *, key: str | None = None, **conf: Any) -> Run:
-        """Start a DAG run with a connection of its own; all connections are the same account's.
+        """Start a DAG run with its own connection; all connections have the same account.
 
-        :param key: None: the account's
+        :param key: the API key; None: the account's
         """
         number = next(_NUMBERS)
         run_id, host = f"run_{number}", f"127.1.{number // 250}.{number % 250 + 1}"
@@ -105,12 +105,12 @@ class Runs:
         return run
 
     def calls(self) -> Iterator[tuple[str, str]]:
-        """Yield all requests so far as host and call."""
+        """Yield host and call of all requests so far."""
         for request in self.simulator.requests:
             yield request.headers["Host"].partition(":")[0], request.call
 
     def jobs(self, run: Run) -> list[JobSnapshot]:
-        """Return the jobs that a run bought; an uploaded frame's address tells them."""
+        """Return the jobs that a run bought, identified by the URL of its uploaded frame."""
         return [job for job in self.simulator.jobs if urlsplit(job.body["start_frame"]).hostname == run.host]
 
     def wait(self, runs: list[Run], *, timeout: float = 900) -> dict[Run, str]:
@@ -124,7 +124,7 @@ class Runs:
         return self.cluster.wait(f"{len(runs)} runs end", ended, timeout=timeout, every=1)
 
     def wait_deferred(self, run: Run, amount: int) -> None:
-        """Wait until so many tasks of a run have bought their jobs and sleep."""
+        """Wait until that many tasks of a run have bought their jobs and are deferred."""
 
         def deferred() -> bool:
             found = self.cluster.task_instances(run.dag_id, run.run_id)
@@ -133,7 +133,7 @@ class Runs:
         self.cluster.wait(f"{amount} tasks are deferred", deferred, timeout=900, every=2)
 
     def wait_call(self, run: Run, call: str) -> int:
-        """Wait until a run's first attempt has made a call; return the process that did."""
+        """Wait until a run's first attempt has made a call; return its process."""
         seen = (run.host, call)
         self.cluster.wait(f"{run} calls {call}", lambda: seen in set(self.calls()), every=0.01)
         pid = run.live_pid(1)
@@ -141,16 +141,16 @@ class Runs:
         return pid
 
     def kill_supervisor(self, pid: int) -> None:
-        """Kill the process that looks after a task's."""
+        """Kill the supervisor of a task's process."""
         task = processes.read(pid)
         assert task is not None, "the task has ended"
         assert self.cluster.owns(task.parent)
         processes.kill(task.parent)
 
     def check_delivered(self, run: Run, *, by_two: bool = False) -> None:
-        """Check that a run of one video bought one, that it plays, and that records and XComs tell of it.
+        """Check that a run of one video bought one, that it plays, and that records and XComs are right.
 
-        :param by_two: two attempts ran side by side, so each copy of the record has the times of another
+        :param by_two: two attempts overlapped, so the copies of the record may have different times
         """
         jobs = self.jobs(run)
         assert [job.charged for job in jobs] == [True], self._story(run, f"it bought {jobs}")
@@ -165,7 +165,7 @@ class Runs:
         self._check_video(run, jobs[0].request_id)
 
     def check_mapped(self, run: Run, amount: int) -> None:
-        """Check the same of a run that mapped its task over so many prompts."""
+        """Check the same for a run that mapped its task over several prompts."""
         jobs = {job.request_id: job for job in self.jobs(run)}
         assert len(jobs) == amount, self._story(run, f"it bought {len(jobs)} jobs")
         assert all(job.charged for job in jobs.values())
@@ -175,7 +175,7 @@ class Runs:
             self._check_video(run, job.request_id, map_index)
 
     def check_told(self, run: Run) -> None:
-        """Check the one other right end: a kill just before the submit, of which nobody can know whether it came first.
+        """Check the other acceptable end: a kill around the submit, when nobody can know whether it was sent.
 
         Nothing reached the vendor, and a person is asked.
         """

@@ -1,4 +1,4 @@
-"""Killing tasks at moments that are planned by a seed, and placed by what the task is seen to do."""
+"""Kills tasks at seeded moments, relative to what the task is seen to do."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _USUAL_SPREAD = 0.05
 
 @dataclass
 class Strike:
-    """One kill: planned, and then as it went.
+    """One kill, as planned and as carried out.
 
     :param attempt: the attempt whose process is killed
-    :param event: what is waited for
-    :param delay: seconds from there to the blow
-    :param landed: whether there was a process to kill; None: not yet tried
-    :param found: the record's state when the blow fell
+    :param event: what to wait for
+    :param delay: seconds from there to the kill
+    :param landed: whether there was a process to kill; None: not tried yet
+    :param found: the record's state at the kill
     """
 
     run: Run
@@ -50,7 +50,7 @@ class Strike:
 
 
 class Killer:
-    """Plans strikes by a seed and deals them out."""
+    """Plans kills with a seed, and carries them out."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -58,7 +58,7 @@ class Killer:
         self._turns = {"blocking": cycle(EVENTS), "deferred": cycle(EVENTS_WITHOUT_WAIT)}
 
     def plan(self, runs: Iterable[Run]) -> list[Strike]:
-        """Plan a strike at each run, all events in turn, and at every fourth another one at its next attempt."""
+        """Plan a kill for each run, with all events in turn, and for every fourth another in its next attempt."""
         strikes = []
         for run in runs:
             self._planned += 1
@@ -72,7 +72,7 @@ class Killer:
         return Strike(run, attempt, event, self._random.uniform(0, spread))
 
     def deal(self, strikes: list[Strike], runs: Runs, *, timeout: float = 600) -> None:
-        """Deal out the strikes as their moments come; those of a run that has ended are let go."""
+        """Carry out the kills when they are due; drop those of runs that have ended."""
         deadline = time.monotonic() + timeout
         looked = time.monotonic()
         calls: Counter[tuple[str, str]] = Counter()

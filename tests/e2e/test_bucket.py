@@ -1,4 +1,4 @@
-"""The new frames of a bucket become clips; the old ones stay what they are, and what is deleted comes back free."""
+"""New frames in a bucket become clips; old clips stay, and deleted ones come back at no charge."""
 
 from __future__ import annotations
 

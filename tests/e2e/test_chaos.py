@@ -1,4 +1,4 @@
-"""Whatever is killed, and whenever: one charge, one playable video, the right XComs."""
+"""Whatever is killed, and whenever: one charge, one playable video, and the right XComs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_killed_triggerer(vendor: Callable[..., Runs]) -> None:
 
 @long_run_only
 def test_killed_supervisors_with_their_tasks(vendor: Callable[..., Runs]) -> None:
-    """Nobody is left to tell Airflow: the missing heartbeat has to."""
+    """Nothing is left to report it: Airflow notices the missing heartbeat."""
     runs = vendor(latency=3.0, video_size=_VIDEO_BYTES)
     started = [runs.start("blocking") for _ in range(4)]
     for run, call in zip(started, ("upload", "submit", "status", "download"), strict=True):
@@ -75,7 +75,7 @@ def test_killed_supervisors_with_their_tasks(vendor: Callable[..., Runs]) -> Non
 @long_run_only
 @pytest.mark.parametrize("call", ["upload", "submit", "status", "download"])
 def test_a_killed_supervisor_whose_task_lives_on(vendor: Callable[..., Runs], call: str) -> None:
-    """The retry runs beside the first attempt, which is at its call for longer than Airflow waits for a heartbeat."""
+    """The first attempt's call outlasts Airflow's heartbeat timeout, so the retry overlaps with it."""
     runs = vendor(latency=3.0, video_size=_VIDEO_BYTES)
     runs.simulator.fault(call, "slow", seconds=45)
     run = runs.start("blocking")
@@ -90,7 +90,7 @@ def test_a_killed_supervisor_whose_task_lives_on(vendor: Callable[..., Runs], ca
 
 @long_run_only
 def test_a_killed_scheduler(vendor: Callable[..., Runs]) -> None:
-    """Its tasks live on as orphans for a while, beside those that the next scheduler starts in their place."""
+    """Its tasks live on as orphans for a while, alongside those that the next scheduler starts."""
     runs = vendor(latency=6.0, video_size=_VIDEO_BYTES)
     started = [runs.start("deferred" if number % 2 else "blocking") for number in range(8)]
     runs.cluster.wait("some jobs are bought", lambda: len(runs.simulator.jobs) >= 3, every=0.05)

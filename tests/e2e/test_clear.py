@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 
 def test_a_retry_finishes_and_a_clear_buys(vendor: Callable[..., Runs]) -> None:
-    """Each try renders another prompt; the first one's download breaks."""
+    """Each try renders a different prompt; the first try's download breaks."""
     runs = vendor(latency=0.5)
     runs.simulator.fault("download", "status", status=500, times=4)
     run = runs.start("drifting")

@@ -1,4 +1,4 @@
-"""Many deferred tasks in one triggerer: all delivered, hardly a request spent."""
+"""Many deferred tasks in one triggerer: all delivered, with few requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_many_deferred_tasks(vendor: Callable[..., Runs]) -> None:
 
 
 def test_jobs_that_end_or_fail_at_once_lose_no_attempt(vendor: Callable[..., Runs]) -> None:
-    """Airflow fails a task that is queued again while the process that deferred it still lingers."""
+    """Airflow fails a task that is queued again while the process that deferred it is still exiting."""
     runs = vendor(latency=0.0)
     for _ in range(FAILED):
         runs.simulator.fail_next()

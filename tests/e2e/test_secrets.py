@@ -1,4 +1,4 @@
-"""The key stays where it belongs: in the connection, encrypted. Looked for in the whole database and in all logs."""
+"""The key is only in the connection, encrypted: searched for in the whole database and all logs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_key_is_in_no_row_and_no_log(cluster: Cluster, vendor: Callable[...,
 
 
 def trigger_arguments(cluster: Cluster) -> list[dict[str, object]]:
-    """Return the arguments of all job triggers; Airflow 3.3 encrypts those of a task's only where the task did so."""
+    """Return the arguments of all job triggers; Airflow 3.3 encrypts only those that the task encrypted."""
     with closing(sqlite3.connect(f"file:{cluster.database}?mode=ro", uri=True)) as database:
         query = "SELECT kwargs FROM trigger WHERE classpath LIKE '%.LumaRayJobTrigger'"
         rows = database.execute(query).fetchall()
@@ -58,7 +58,7 @@ def trigger_arguments(cluster: Cluster) -> list[dict[str, object]]:
 
 
 def cells(cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """Yield all that the database holds as table and text; trigger arguments in the clear as well."""
+    """Yield everything in the database, as table and text; trigger arguments also decrypted."""
     with closing(sqlite3.connect(f"file:{cluster.database}?mode=ro", uri=True)) as database:
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         for (table,) in tables:
@@ -71,6 +71,6 @@ def cells(cluster: Cluster) -> Iterator[tuple[str, str]]:
 
 
 def log_lines(cluster: Cluster) -> Iterator[str]:
-    """Yield what Airflow's components, tasks and triggers logged."""
+    """Yield all log lines of Airflow's components, tasks and triggers."""
     for file in (*cluster.logs.rglob("*.log"), *cluster.home.glob("components/*.log")):
         yield from file.read_text(errors="replace").splitlines()

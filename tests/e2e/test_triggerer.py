@@ -1,4 +1,4 @@
-"""A triggerer that cannot read the connection: it holds no worker, and wakes none again and again."""
+"""A triggerer that cannot read the connection neither occupies workers nor keeps waking them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The credit watcher in a real triggerer: it starts a DAG on each crossing, and its siblings share its looks."""
+"""The credit watcher in a real triggerer: it triggers a DAG on each crossing; watchers share their checks."""
 
 from __future__ import annotations
 

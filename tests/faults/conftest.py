@@ -1,4 +1,4 @@
-"""A vendor that is quicker still than that of the other tests, for there are many cases."""
+"""An even faster vendor than in the other tests, as there are many cases."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def connection(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> None:
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, simulator: Simulator, timeout: float = 10) -> None:
-    """Define the default connection, without a request limit of its own."""
+    """Define the default connection, in effect without a rate limit."""
     set_connection(monkeypatch, simulator.url, timeout=timeout, requests_per_minute=100_000)
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two tries and two looks into the history, and v1 is waited for no longer than other calls."""
+    """Two tries, two history searches, and the same timeout for v1 as for other calls."""
     monkeypatch.setattr(backoff, "_MAX_TRIES", 2)
     monkeypatch.setattr(recovery, "LOOK_DELAYS", (0.0, 0.02))
     monkeypatch.setattr(luma_ray, "_GENERATE_TIMEOUT", 0.5)

@@ -1,4 +1,4 @@
-"""One task instance against the simulator, and what may be found out about it from outside."""
+"""One task instance against the simulator, and what can be observed from outside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def word(self) -> str:
-        """What Airflow makes of it: delivered, retry, or person."""
+        """What Airflow makes of it: delivered, retry, or person (fails for good)."""
         if self.error is None:
             return "delivered"
         return "person" if isinstance(self.error, AirflowFailException) else "retry"
@@ -41,8 +41,8 @@ class Task:
     """One task instance: its attempts, its record and its video.
 
     :param simulator: the vendor
-    :param base: the folder that is the operator's output_path
-    :param frame: a file or an URL
+    :param base: the operator's output_path, a folder
+    :param frame: a file or a URL
     :param stored: whether Airflow has a task state store
     :param arguments: the operator's
     """
@@ -69,7 +69,7 @@ class Task:
         self._arguments: dict[str, Any] = {"output_path": f"{base}/", "poll_interval": 0.02, **arguments}
 
     def attempt(self, **changes: Any) -> Outcome:
-        """Run one attempt, with an operator of its own as Airflow does; it is a retry of the one before."""
+        """Run one attempt, with a new operator as in Airflow; it is a retry of the one before."""
         operator = make_operator(self._frame, **self._arguments | changes)
         try:
             return Outcome(xcoms=operator.execute(task_context(clears=self._clears, **self._who)))
@@ -77,7 +77,7 @@ class Task:
             return Outcome(error=error)
 
     def clear(self) -> None:
-        """Let the next attempt be one that a person has asked for."""
+        """Clear the task: the next attempt is one that a person has asked for."""
         self._clears += 1
 
     @property
@@ -85,7 +85,7 @@ class Task:
         return dict(json.loads(self.record_path.read_text()))
 
     def check_delivered(self, outcome: Outcome, job: JobSnapshot) -> None:
-        """The video is the one the vendor has, and XComs and records are right."""
+        """Check that the video is the vendor's, and that XComs and records are right."""
         assert outcome.xcoms is not None, outcome
         xcoms = outcome.xcoms
         assert set(xcoms) == {"video_path", "remaining_credits", "credits_used", "request_id", "model"}
@@ -104,7 +104,7 @@ class Task:
         return requests.get(row["generation_url"], timeout=10).content
 
     def check_left_clean(self) -> None:
-        """In the folder are videos, records and the lock, or what the next attempt goes on with; the video is whole."""
+        """Check that the folder has only videos, records, the lock and checkpoints, and that the video is complete."""
         left = {path.name for path in self.video.parent.glob("*")} - {LOCK_NAME}
         if not self.video.exists():
             left = {name for name in left if not name.endswith(".rest")}
@@ -115,14 +115,14 @@ class Task:
             assert self.record["bytes"] == self.video.stat().st_size
 
     def tells_of(self, error: LumaRayError, job: JobSnapshot) -> bool:
-        """Whether the error names the job's id or the record."""
+        """Whether the error mentions the job's id or the record."""
         return job.request_id in str(error) or str(self.record_path) in str(error)
 
 
 def follow(error: LumaRayError | None, command: str, **values: str) -> None:
-    """Run a command that an error's text advises, as it is printed there.
+    """Run a command that an error advises, exactly as printed.
 
-    :param values: what a person has to fill in
+    :param values: what the person has to fill in
     """
     told = [line.partition("python -m airflow_provider_luma ")[2] for line in str(error).splitlines()]
     (advised,) = (line for line in told if line.startswith(f"{command} "))
@@ -132,7 +132,7 @@ def follow(error: LumaRayError | None, command: str, **values: str) -> None:
 
 
 def settle(simulator: Simulator) -> list[JobSnapshot]:
-    """Wait until every accepted job has come to its end, and return them."""
+    """Wait until all accepted jobs have ended, and return them."""
     deadline = time.monotonic() + 30
     while any(job.state in ("QUEUED", "PROCESSING") for job in simulator.jobs):
         assert time.monotonic() < deadline, "a job does not end"

@@ -1,4 +1,4 @@
-"""Ways to spend or to lose that an adversary found by reading the package; each is short and over real HTTP."""
+"""Ways to overspend or to lose a clip that an adversary found by reading the code; short, over real HTTP."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_edit_that_is_taken_back_finds_its_video_again(simulator: Simulator, 
 def test_a_retry_finishes_what_was_bought_whatever_is_asked_for_by_now(
     simulator: Simulator, task: Task
 ) -> None:
-    """Such as a prompt that an upstream task writes anew each time; a clear is what buys another clip."""
+    """Such as a prompt that an upstream task rewrites each time; only a clear buys another clip."""
     simulator.fault("download", "status", status=500, times=99)
     assert task.attempt(prompt="a").word == "retry"
     simulator.clear_faults()
@@ -84,7 +84,7 @@ def test_a_retry_finishes_what_was_bought_whatever_is_asked_for_by_now(
 def test_a_lost_job_is_not_taken_for_that_of_a_later_edit(
     monkeypatch: pytest.MonkeyPatch, frame: Path, tmp_path: Path
 ) -> None:
-    """Both submits bought a job whose answer was lost; the history shows the first already, the second not yet."""
+    """Both submits bought a job and lost the answer; the history already shows the first, but not the second."""
     with Simulator(latency=0.02, clip_seconds=0.2, api_key=API_KEY, history_lag=60) as simulator:
         connect(monkeypatch, simulator)
         task = Task(simulator, tmp_path / "videos", LumaRayHook().upload_image(frame), stored=True)
@@ -102,7 +102,7 @@ def test_a_lost_job_is_not_taken_for_that_of_a_later_edit(
 def test_a_record_that_could_not_be_written_before_the_purchase_does_not_pass_for_a_purchase(
     task: Task, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, leg: str
 ) -> None:
-    """One copy took the intent; the error says that nothing was bought and that a retry may pass."""
+    """One copy has the intent; the error says that nothing was bought and that a retry may succeed."""
     with monkeypatch.context() as for_now:
         if leg == "task state store":
             for_now.setattr(MemoryStore, "set", failing(RuntimeError("API server error")))
@@ -126,7 +126,7 @@ def test_a_parameter_that_is_no_json_is_found_out_before_the_intent(task: Task, 
 def test_a_full_disk_on_v1_loses_no_id(
     task: Task, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reply's header named the job before the first byte of the video was written."""
+    """The reply's header had the job's id before the first byte of the video was written."""
     with monkeypatch.context() as for_now:
         for_now.setattr(media.VideoSink, "write", failing(OSError(errno.ENOSPC, "No space left on device")))
         first = task.attempt(api_version="v1")
@@ -142,7 +142,7 @@ def test_a_full_disk_on_v1_loses_no_id(
 def test_an_attempt_that_lives_on_does_not_buy_what_its_retry_has_bought(
     task: Task, simulator: Simulator, frame: Path
 ) -> None:
-    """Airflow took it for dead while it uploaded its frame; it read the record before, and buys after."""
+    """Airflow considered it dead while it uploaded its frame; it read the record before, and buys after."""
     simulator.fault("upload", "slow", seconds=1.0)
     with ThreadPoolExecutor(1) as threads:
         zombie = threads.submit(task.attempt)
@@ -159,7 +159,7 @@ def test_an_attempt_that_lives_on_does_not_buy_what_its_retry_has_bought(
 def test_a_deferred_wait_delivers_where_the_video_is_asked_for_now(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
-    """output_path is not billed: a clear with another one collects the same job, in both modes at the new place."""
+    """output_path costs nothing: a clear with another one delivers the same job there, in both modes."""
     store = MemoryStore()
     arguments: dict[str, Any] = {"deferrable": True}
     with pytest.raises(TaskDeferred):
@@ -178,7 +178,7 @@ def test_a_deferred_wait_delivers_where_the_video_is_asked_for_now(
 def test_an_edit_that_is_taken_back_while_its_job_runs_waits_for_that_job(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
-    """The deferral names the first prompt's job; the record must name it too when the trigger has fired."""
+    """The deferral has the first prompt's job; when the trigger fires, the record must have it too."""
     store = MemoryStore()
     for clears, prompt in enumerate("aba"):
         context = task_context(store=store, clears=clears)
@@ -196,7 +196,7 @@ def test_an_edit_that_is_taken_back_while_its_job_runs_waits_for_that_job(
 def test_a_copy_at_the_new_place_is_not_reported_at_the_old_one(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
-    """The video was moved, and output_path with it: its size is right, its record elsewhere."""
+    """The video was moved and output_path changed accordingly: the size is right, but its record is elsewhere."""
     context = task_context(store=MemoryStore())
     make_operator(frame, tmp_path / "old.mp4").execute(context)
     (tmp_path / "old.mp4").rename(tmp_path / "new.mp4")
@@ -208,7 +208,7 @@ def test_a_copy_at_the_new_place_is_not_reported_at_the_old_one(
 def test_reuse_takes_the_file_as_it_is(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
-    """A video that came from elsewhere has no record, no job and nothing that could have expired."""
+    """A video from elsewhere has no record and no job, so nothing of it can have expired."""
     (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypisom and more")
     xcoms = make_operator(frame, tmp_path / "clip.mp4", if_exists="reuse").execute(task_context())
     assert (xcoms["video_path"], xcoms["request_id"]) == (str(tmp_path / "clip.mp4"), None)
@@ -219,7 +219,7 @@ def test_reuse_takes_the_file_as_it_is(
 def test_a_task_that_is_stopped_while_it_looks_for_a_lost_job_names_the_record(
     task: Task, simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The only trace of what is perhaps bought."""
+    """It is the only trace of what may have been bought."""
     monkeypatch.setattr("airflow_provider_luma.jobs.recovery.LOOK_DELAYS", (0.0, 30.0))
     simulator.fault("submit", "reset")
     simulator.fault("history", "wrong_shape", times=99)
@@ -240,7 +240,7 @@ def test_a_task_that_is_stopped_while_it_looks_for_a_lost_job_names_the_record(
 def test_a_neighbours_record_that_cannot_be_read_does_not_hide_what_is_perhaps_bought(
     task: Task, simulator: Simulator
 ) -> None:
-    """It may lay claim to the job, so nothing is adopted; but the error is about this task's job, not that record."""
+    """It may claim the job, so nothing is adopted; but the error is about this task's job, not about that record."""
     task.video.parent.mkdir(parents=True)
     (task.video.parent / "other.mp4.job.json").write_text("{")
     simulator.fault("submit", "reset")
@@ -257,7 +257,7 @@ def test_a_death_while_the_submit_waits_for_the_request_limit_is_no_purchase(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The vendor's 429 may close the limit for a minute: too long to be taken for the moment of the paid call."""
+    """A 429 may block calls for a minute, so the time before that wait is not that of the paid call."""
     task = Task(simulator, tmp_path / "videos", LumaRayHook().upload_image(frame), stored=True)
     take_place = Transport._take_place
 
@@ -278,7 +278,7 @@ def test_a_death_while_the_submit_waits_for_the_request_limit_is_no_purchase(
 
 
 def test_a_job_that_was_bought_long_after_the_call_is_not_its_own(task: Task, simulator: Simulator) -> None:
-    """Somebody asked for the same thing elsewhere, an hour later; no paid call lasts that long."""
+    """Somebody sent the same request elsewhere, an hour later; no paid call lasts that long."""
     body: dict[str, Any] = {}
     submit = LumaRayHook.submit
 
@@ -304,7 +304,7 @@ def failing(error: Exception) -> Any:
 
 
 def test_copies_of_the_record_that_differ_are_made_the_same_again(simulator: Simulator, task: Task) -> None:
-    """The first attempt died when the file said "delivered" and the task state store did not yet."""
+    """The first attempt died when the file said "delivered" but the task state store did not yet."""
     assert task.store
     task.attempt()
     task.store.set(
@@ -350,7 +350,7 @@ def test_a_failed_job_of_v1_is_not_taken_for_a_lost_one(
 def test_an_attempt_that_outlives_a_clear_buys_nothing_of_its_own(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
-    """It was on its way to buy the first prompt's clip; the clear has bought the second's, and an edit buys nothing."""
+    """It was about to buy the first prompt's clip; the clear has bought the second's, and an edit buys nothing."""
     task = Task(simulator, tmp_path / "videos", frame, stored=False)
     simulator.fault("upload", "slow", seconds=1.0)
     with ThreadPoolExecutor(1) as threads:
@@ -371,7 +371,7 @@ def test_an_attempt_that_outlives_a_clear_buys_nothing_of_its_own(
 def test_a_job_that_failed_while_its_task_was_deferred_is_not_fetched(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
-    """Another attempt, or one that died right after, has put FAILED on record."""
+    """Another attempt, perhaps one that died right after, has recorded FAILED."""
     context = task_context(store=MemoryStore())
     operator = make_operator(frame, tmp_path / "clip.mp4", deferrable=True)
     simulator.fail_next()
@@ -394,7 +394,7 @@ def test_a_job_that_failed_while_its_task_was_deferred_is_not_fetched(
 def test_what_a_person_settled_is_not_asked_again_when_the_next_job_fails(
     simulator: Simulator, task: Task
 ) -> None:
-    """The task state store did not see that the lost call bought nothing."""
+    """The task state store was not told that the lost call bought nothing."""
     simulator.fault("submit", "reset", accepted=False)
     lost = task.attempt()
     follow(lost.error, "not-bought")
@@ -407,7 +407,7 @@ def test_what_a_person_settled_is_not_asked_again_when_the_next_job_fails(
 def test_what_a_person_settled_outlives_another_run_at_the_same_path(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
-    """A path that is the same each night: the record's file is the later run's by then."""
+    """A path that is the same each night: the sidecar file belongs to the later run by then."""
     store = MemoryStore()
 
     def attempt(run_id: str, clears: int = 0, store: MemoryStore | None = None) -> None:
@@ -426,7 +426,7 @@ def test_what_a_person_settled_outlives_another_run_at_the_same_path(
 def test_a_video_that_cannot_be_read_again_is_no_bare_error(
     simulator: Simulator, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as one on a network disk that is away for a moment, right after another attempt has delivered it."""
+    """Such as one on a network disk that is briefly unavailable, right after another attempt has delivered it."""
     task.attempt()
     (job,) = settle(simulator)
     holds = LocalFile.holds
@@ -448,7 +448,7 @@ def test_a_video_that_cannot_be_read_again_is_no_bare_error(
 def test_a_claim_that_is_withdrawn_late_does_not_hide_what_was_bought_since(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
-    """Monday's first attempt hung at the API server until a clear had bought; on Tuesday the path is another run's."""
+    """Monday's first attempt hung at the API server until a clear had bought; on Tuesday the path has another run."""
     hangs, goes_on = threading.Event(), threading.Event()
 
     class Replaced(RuntimeError):

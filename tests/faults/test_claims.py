@@ -1,4 +1,4 @@
-"""Task instances that ask for the very same thing at the same time: each gets a job of its own, or none."""
+"""Task instances with identical requests at the same time: each gets its own job, or none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FATES = {ANSWERED: "answered", TAKEN: "lost but taken", NOT_TAKEN: "lost and not
 
 @pytest.fixture
 def frame_url(connection: None, frame: Path) -> str:
-    """A frame given by its URL, so that all submits have the same body."""
+    """A frame given as a URL, so that all submits have the same body."""
     return LumaRayHook().upload_image(frame)
 
 
@@ -43,7 +43,7 @@ def tasks(simulator: Simulator, frame_url: str, tmp_path: Path) -> list[Task]:
 
 
 def check(simulator: Simulator, tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> list[str]:
-    """What holds once each task has tried for the last time; returns each one's word."""
+    """Check the final state once each task has made its last attempt; return each one's word."""
     jobs = {job.request_id: job for job in settle(simulator)}
     delivered = [outcome.xcoms["request_id"] for outcome in outcomes if outcome.xcoms]
     assert len(set(delivered)) == len(delivered), "one video was delivered twice"
@@ -108,7 +108,7 @@ def test_a_job_whose_owner_still_waits_for_the_answer_is_nobody_elses(
 def test_a_job_is_its_owners_even_where_the_owner_was_the_first_to_claim_and_the_last_to_send(
     simulator: Simulator, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shared out by the order of the claims, the owner's job would be the other's, and the other's nobody's."""
+    """Assigned in the order of the claims, the owner's job would go to the other, and the other's to nobody."""
     owner, lost = tasks[:2]
     owner_has_claimed, other_has_sent = threading.Event(), threading.Event()
     submit = LumaRayHook.submit
@@ -142,7 +142,7 @@ def test_a_job_is_its_owners_even_where_the_owner_was_the_first_to_claim_and_the
 def test_a_job_of_v1_that_named_no_id_is_nobody_elses(
     simulator: Simulator, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reply of v1 may be the video and nothing else: the record of it then has no id to lay claim with."""
+    """A v1 reply may be nothing but the video: then its record has no id for a claim."""
     generate = LumaRayHook.generate
 
     def without_id(self: LumaRayHook, request: GenerationRequest, destination: Path) -> GeneratedVideo:
@@ -176,7 +176,7 @@ def test_many_at_the_same_time(simulator: Simulator, tasks: list[Task], seed: in
 def test_two_runs_of_one_dag(
     monkeypatch: pytest.MonkeyPatch, frame: Path, tmp_path: Path, fate: tuple[str, bool]
 ) -> None:
-    """A backfill asks for the same thing in each of its runs; the later run's job is not in the history yet."""
+    """A backfill sends the same request in each run; the later run's job is not in the history yet."""
     with Simulator(latency=0.02, clip_seconds=0.2, api_key=API_KEY, history_lag=60) as simulator:
         connect(monkeypatch, simulator)
         frame_url = LumaRayHook().upload_image(frame)

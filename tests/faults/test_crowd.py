@@ -1,4 +1,4 @@
-"""Sensors, watchers and jobs, hundreds in one triggerer, while the vendor is silent, slow, refusing and well."""
+"""Hundreds of sensors, watchers and jobs in one triggerer, with a vendor that is silent, slow, refusing or well."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def first(events: AsyncIterator[Any]) -> Any:
 
 
 class Heart:
-    """Another trigger of the loop: it looks a name up again and again, in the loop's own threads."""
+    """Another trigger on the loop: it resolves a name again and again, in the loop's default threads."""
 
     def __init__(self) -> None:
         self.longest = 0.0

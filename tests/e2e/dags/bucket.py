@@ -1,4 +1,4 @@
-"""A batch from a bucket to a bucket; the inputs are the run's parameters."""
+"""A batch from bucket to bucket; the run's parameters are its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DAGs for real processes; each task leaves its process id in a file's name, so that the tests can kill it."""
+"""DAGs for real processes; each task writes its process id as a file name, so that tests can kill it."""
 
 from __future__ import annotations
 

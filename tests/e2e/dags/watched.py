@@ -1,4 +1,4 @@
-"""DAGs that are started by the balances of ``watched`` and ``watched_too``, which a test defines while they wait."""
+"""DAGs triggered by the balances of ``watched`` and ``watched_too``, connections that a test defines later."""
 
 from __future__ import annotations
 
