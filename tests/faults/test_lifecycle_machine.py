@@ -1,6 +1,6 @@
-"""The life of a job under any trouble at any step: one charge for what is asked for, and none of them is lost.
+"""The life of a job with any fault at any step: one charge per request, and no paid job is lost.
 
-LUMA_FAULT_EXAMPLES says how many lives are tried (default 300; `make faults` tries many more).
+LUMA_FAULT_EXAMPLES sets the number of lives (default 300; many more in `make faults`).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ INDEX = st.sampled_from((0, 1))
 
 @dataclass(frozen=True)
 class Poster:
-    """Who makes a call.
+    """The maker of a call.
 
     :param clears: how often the task instance was cleared before the attempt
     """
@@ -89,12 +89,12 @@ class Poster:
 
 @dataclass
 class Instance:
-    """One task instance, and what its attempts came to.
+    """One task instance, and the outcome of its attempts.
 
     :param take: what it asks for now
-    :param store: its task state store, where Airflow has one
-    :param asked: what its attempts asked for, by the clears before them
-    :param texts: those of all errors
+    :param store: its task state store, if Airflow has one
+    :param asked: what its attempts asked for, by the number of clears before them
+    :param texts: the texts of all errors
     """
 
     index: int
@@ -109,7 +109,7 @@ class Instance:
 
 
 class WorldOperator(LumaRayImageToVideoOperator):
-    """The operator in a world: its vendor, its disk and its clock are the world's.
+    """The operator in a world, with the world's vendor, disk and clock.
 
     ``world`` and ``is_conditional`` are set right after it is made.
     """
@@ -139,7 +139,7 @@ class WorldOperator(LumaRayImageToVideoOperator):
 
 
 class LifeOfAJob(RuleBasedStateMachine):
-    """Two task instances, retried, cleared, edited, overtaken and killed, and their vendor.
+    """Two task instances that are retried, cleared, edited, overtaken and killed, and their vendor.
 
     The layout says where their videos lie. "folder": in one that all workers see, with both asking for the same thing;
     then a clear may drop the task state store. "one path": they are of two runs, and the later one overwrites the video
@@ -318,7 +318,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     @precondition(lambda self: self.layout == "hosts")
     @rule()
     def the_host_changes(self) -> None:
-        """There are two; each keeps what was on its disk."""
+        """Switch between the two hosts; each keeps its disk."""
         elsewhere, here = self.root / "other_host", self.root / "this_host"
         self.folder.mkdir(exist_ok=True)
         elsewhere.mkdir(exist_ok=True)
@@ -338,7 +338,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         sees_history: bool = True,
         meanwhile: dict[int | str, str] | None = None,
     ) -> None:
-        """Run an attempt as Airflow does: with a deferral and its end, and with a death."""
+        """Run an attempt as Airflow does, with deferral and resumption, and with a death."""
         instance.attempts += 1
         instance.asked.setdefault(instance.clears, set()).add(instance.take)
         poster = Poster(instance.index, instance.take, instance.clears)
@@ -402,7 +402,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         return operator
 
     def run_meanwhile(self, who: str) -> None:
-        """Let another attempt run from beginning to end within a step of one; three deep and no deeper."""
+        """Run another attempt from beginning to end within a step of one, nested at most three deep."""
         if len(self.running) > 2:
             return
         instance = self.running[-1]
@@ -457,7 +457,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             assert not self.lost(instance, poster), f"a job is bought, and the error denies it: {text}"
 
     def lost(self, instance: Instance, poster: Poster) -> list[Job]:
-        """The charged jobs of what was asked for that were not delivered."""
+        """The charged jobs that were asked for and not delivered."""
         return [
             job
             for job in self.charged(instance)
@@ -470,7 +470,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         ]
 
     def check_claim(self) -> None:
-        """A call is paid for under a claim that is on record before it, and under none is another one."""
+        """Every paid call has a claim on record before it, and no claim has two paid calls."""
         identity = self.identity(self.running[-1])
         claims = [
             take
@@ -482,7 +482,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.used_claims.add(max(claims, key=lambda take: take.intent_at).key)
 
     def check_charges(self) -> None:
-        """Nothing is paid for twice, and no retry buys what its task instance has not been cleared for."""
+        """Nothing is paid for twice, and no retry buys without a clear."""
         if self.may_pay_again:
             return
         for instance in self.instances:
@@ -494,7 +494,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             assert len(set(clears)) == len(clears), f"paid twice without a clear: {posters}"
 
     def check_places(self) -> None:
-        """No record says of bytes that they are its video, and they are not."""
+        """No record has a digest that the file at its path contradicts."""
         for record in self.records_in(self.folder):
             video = Path(record.output_path)
             if record.state is RecordState.DELIVERED and video.exists():
@@ -506,7 +506,7 @@ class LifeOfAJob(RuleBasedStateMachine):
                 )
 
     def come_to_rest(self) -> None:
-        """Let them be retried without further trouble until each is delivered or for a person, who does as told."""
+        """Retry without further faults until each is delivered or needs a person, who follows the advice."""
         waiting = self.retried([instance for instance in self.instances if instance.attempts])
         settled: list[Instance] = []
         for _ in range(3):  # a job that was found may have expired
@@ -518,7 +518,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         assert not asking, f"the advice is of no use: {asking[0].last!r}"
 
     def retried(self, waiting: list[Instance]) -> list[Instance]:
-        """Return those that still wait after many retries."""
+        """Return those that are still waiting after many retries."""
         for _ in range(8):
             for instance in tuple(waiting):
                 self.run(instance)
@@ -537,7 +537,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             assert instance.index in {poster.index for poster in posters}, "a person is asked about nothing"
 
     def settle(self, instance: Instance) -> bool:
-        """Do what an error tells a person to do, after a look at the account, and clear.
+        """Do what an error tells a person to do, after checking the account, and clear.
 
         Return whether the record was there: it may be on another host.
         """
@@ -575,7 +575,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             ledger.advance(take, state=RecordState.FAILED, error="A person found that nothing was bought.")
 
     def check_jobs_are_accounted_for(self) -> None:
-        """Every charged job's id is on record, or that of an open call stands for it; v1 may have named none."""
+        """Every charged job is on record by its id or as an open call; v1 may not have returned an id."""
         takes = self.takes()
         known = {take.request_id for take in takes}
         for instance in self.instances:
@@ -590,7 +590,7 @@ class LifeOfAJob(RuleBasedStateMachine):
             assert not missing, f"paid, and on no record: {missing}"
 
     def takes(self) -> list[JobRecord]:
-        """All takes that are on record, wherever a copy is."""
+        """All takes on record, in any copy."""
         records = list(self.records_in(self.root))
         records += [
             JobRecord.load(one.store.get(STATE_KEY))
@@ -624,7 +624,7 @@ class LifeOfAJob(RuleBasedStateMachine):
 
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The real waits, for the time that passes is not real, and without chance; and nothing is logged."""
+    """Real waits, as time is virtual, but without randomness; and no logging."""
     monkeypatch.setattr(
         "airflow_provider_luma.jobs.recovery.LOOK_DELAYS", (0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
     )

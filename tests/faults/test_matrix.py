@@ -1,4 +1,4 @@
-"""Every call times every fault, over real HTTP: at most one charge, and the video or an error for a person.
+"""Every call with every fault, over real HTTP: at most one charge, and the video or an error for a person.
 
 A first attempt meets the fault for as long as it lasts; a second one, as a retry or a clear starts it, meets none.
 """
@@ -153,10 +153,10 @@ SECONDS = {"slow": 0.8, "429": 0.1}
 class Case:
     """One cell of the table.
 
-    :param name: of the call, in the table's words
-    :param fault: in the table's words
-    :param expect: what has to become of the video
-    :param stored: whether Airflow has a task state store, as every other cell has
+    :param name: the call, in the table's words
+    :param fault: the fault, in the table's words
+    :param expect: the expected outcome
+    :param stored: whether Airflow has a task state store, as in every other cell
     """
 
     name: str
@@ -166,7 +166,7 @@ class Case:
 
     @property
     def call(self) -> str:
-        """The simulator's name of the call."""
+        """The simulator's name for the call."""
         return CALLS.get(self.name, self.name)
 
     def __str__(self) -> str:
@@ -174,11 +174,11 @@ class Case:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The operator's."""
+        """The operator's arguments."""
         return ARGUMENTS.get(self.name, {}) | ARGUMENTS.get(str(self), {})
 
     def inject(self, simulator: Simulator) -> None:
-        """Let the fault happen for as long as the attempt lasts; a refused connection is not the simulator's."""
+        """Inject the fault for the whole attempt; a refused connection is not up to the simulator."""
         for lead in LEADS.get(self.name, ()):
             simulator.fault(**lead)
         if self.fault == "refused":
@@ -206,14 +206,14 @@ CASES = list(cases())
 
 @pytest.fixture
 def closed_url() -> Iterator[str]:
-    """A port that refuses connections, and that nobody else gets meanwhile."""
+    """A port that refuses connections, reserved so that nobody else gets it."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, verb: str, closed_url: str) -> None:
-    """Send one verb of the hook to a closed port."""
+    """Send one of the hook's calls to a closed port."""
     original = getattr(LumaRayHook, verb)
 
     def refused(self: LumaRayHook, *arguments: Any, **options: Any) -> Any:
@@ -279,7 +279,7 @@ def test_fault(
 
 
 def check(task: Task, outcome: Outcome) -> Outcome:
-    """What holds after every attempt: one charge at most, nothing left behind, no bought job that is not told of."""
+    """Check after each attempt: at most one charge, nothing left behind, and every bought job is mentioned."""
     jobs = settle(task.simulator)
     assert len(jobs) <= 1
     task.check_left_clean()
@@ -292,7 +292,7 @@ def check(task: Task, outcome: Outcome) -> Outcome:
 
 
 def test_the_table_is_whole() -> None:
-    """Every call meets every fault, and each case is there once."""
+    """Every call has every fault, each case once."""
     names = [str(case) for case in CASES]
     assert len(set(names)) == len(names) >= 120
     everything = (
@@ -308,7 +308,7 @@ def test_the_table_is_whole() -> None:
 def test_a_person_who_finds_the_job_gets_the_video(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path, stored: bool
 ) -> None:
-    """The other advice of LumaRaySubmitUnknown."""
+    """The other remedy of LumaRaySubmitUnknown."""
     task = Task(simulator, tmp_path / "videos", frame, stored=stored)
     simulator.fault("submit", "reset")
     simulator.fault("history", "status", status=500, times=99)

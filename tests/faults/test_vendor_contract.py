@@ -1,4 +1,4 @@
-"""What a hook says of a vendor: one contract for the fake of the many lives and for LumaRayHook with the simulator."""
+"""One contract for the fake vendor of the state machine and for LumaRayHook with the simulator."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ LATENCY, SHORT = 100.0, 0.05
 
 
 class Vendor(Protocol):
-    """A vendor with a balance of 20 USD, and the hook to be held to the contract.
+    """A vendor with a balance of 20 USD, and the hook under test.
 
     :param latency: seconds that a job takes
     :param lag: seconds until a job is in the history
@@ -141,7 +141,7 @@ MakeVendor = Callable[..., Vendor]
 def make(
     request: pytest.FixtureRequest, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeVendor]:
-    """Makes the vendor that a test is about."""
+    """Makes the vendor under test."""
     if request.param == "the fake":
         yield Fake
         return
@@ -471,7 +471,7 @@ def test_a_paid_call_in_trouble(
 
 
 def test_a_result_that_names_no_video() -> None:
-    """Which the simulator has none of: what the fake says is what a reply of that kind is read as."""
+    """The simulator cannot send these: the fake answers with what such a reply would be parsed as."""
     body = json.dumps(NAMES_NO_VIDEO.body).encode()
     assert parse_result(Reply(200, {}, body), "job-0001") == NAMES_NO_VIDEO
 

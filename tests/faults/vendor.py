@@ -1,6 +1,6 @@
-"""A vendor without HTTP: one account, its clock, and a hook that speaks to it with LumaRayHook's verbs and errors.
+"""A vendor without HTTP: one account, its clock, and a hook with LumaRayHook's methods and errors.
 
-What it says is what the real hook says of the simulator: test_vendor_contract.py holds both to it.
+It behaves like the real hook with the simulator: test_vendor_contract.py holds both to the same contract.
 
 Whatever reads or writes goes through World.step, where trouble may be: the process dies before or after the effect,
 the call fails before or after it, the task is told to stop, or another attempt runs meanwhile.
@@ -76,8 +76,8 @@ class Job:
     """One accepted POST.
 
     :param api: v1 or v2
-    :param ready: when it comes to its end
-    :param poster: whoever made the call, in the words of whoever made the world
+    :param ready: when it ends
+    :param poster: who made the call, as set by the test
     """
 
     request_id: str
@@ -95,12 +95,12 @@ class Job:
 
     @property
     def video(self) -> bytes:
-        """The file, of the same size for all jobs."""
+        """The job's file; all have the same size."""
         return self._mp4("")
 
     @property
     def direct_video(self) -> bytes:
-        """The same film as v1 sends it, which need not be the same bytes."""
+        """The clip as v1 sends it, which need not be the same bytes."""
         return self._mp4(" as v1 sent it")
 
     def _mp4(self, how: str) -> bytes:
@@ -112,17 +112,17 @@ class Job:
         return VendorStatus.FAILED if self.doomed else VendorStatus.COMPLETED
 
     def cost(self, now: float) -> Decimal | None:
-        """What was charged; None as long as that is not known."""
+        """What was charged; None while unknown."""
         state = self.state(now)
         return None if state is VendorStatus.PROCESSING else PRICE * (state is VendorStatus.COMPLETED)
 
 
 @dataclass
 class Attempt:
-    """Whose calls they are at the moment, and the trouble they meet.
+    """The attempt that is running, and the faults that it meets.
 
-    :param plan: troubles by a step's number or by the seam that is then used first
-    :param outage: a seam that fails whenever it is used, and how
+    :param plan: faults, by step number or by the seam that is used first
+    :param outage: a seam that always fails, and how
     :param sees_history: whether the history shows anything
     """
 
@@ -144,15 +144,15 @@ class Attempt:
 
 @dataclass
 class World:
-    """The vendor's books, the time, and the trouble to come.
+    """The vendor's state, the time, and the faults to come.
 
     :param now: seconds since the epoch
     :param latency: seconds that a job takes
-    :param lag: seconds before a job shows in the history
+    :param lag: seconds until a job shows in the history
     :param credits: the balance at the beginning, in US dollars
-    :param v1_reply: "video", "json" that has its address, or the video and "nameless", without the job's id
-    :param meanwhile: lets somebody else run: OTHER, RETRY or CLEARED
-    :param on_purchase: looks at what is on record when a paid call is accepted
+    :param v1_reply: "video", "json" with its URL, or "nameless": the video without the job's id
+    :param meanwhile: runs somebody else: OTHER, RETRY or CLEARED
+    :param on_purchase: checks the record when a paid call is accepted
     """
 
     now: float = 1_800_000_000.0
@@ -179,13 +179,13 @@ class World:
         return datetime.fromtimestamp(self.now, UTC)
 
     def name(self) -> str:
-        """Return a text that it has not returned before."""
+        """Return a unique name."""
         self._names += 1
         return f"{self._names:012d}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nothing of anybody else's happens meanwhile."""
+        """Let nobody else run."""
         self._is_locked = True
         try:
             yield
@@ -193,7 +193,7 @@ class World:
             self._is_locked = False
 
     def step(self, seam: str, effect: Callable[[], T]) -> T:
-        """Do one thing that the outside can see, or what trouble makes of it."""
+        """Perform one externally visible effect, or the fault in its place."""
         if self._is_locked:
             return effect()
         self.now += 0.05
@@ -251,7 +251,7 @@ class World:
         raise LumaRayUnavailable("No usable answer.", status_code=code)
 
     def _fail_here(self, seam: str, failure: str, effect: Callable[[], T]) -> T:
-        """Let a disk or Airflow's API server fail; a trigger only fires late."""
+        """Make a disk or Airflow's API server fail; a trigger only fires late."""
         if seam == "trigger":
             self.now += 600
             return effect()
@@ -284,7 +284,7 @@ class World:
     # The vendor's books
 
     def accept(self, api: str, request: GenerationRequest) -> Job:
-        """Take a paid call, where the money suffices."""
+        """Accept a paid call, if the balance covers it."""
         reserved = sum(1 for job in self.jobs.values() if job.state(self.now) is VendorStatus.PROCESSING)
         if self.balance - reserved * PRICE < PRICE:
             code = 402 if api == "v2" else 406
@@ -338,7 +338,7 @@ NAMES_NO_VIDEO = JobResult(
 
 
 class FakeHook:
-    """Speaks to a world as LumaRayHook does to the vendor."""
+    """Talks to a world as LumaRayHook talks to the vendor."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -361,7 +361,7 @@ class FakeHook:
         return True
 
     def reserve(self) -> None:
-        """Here is no request limit."""
+        """Do nothing: there is no rate limit here."""
 
     def submit(self, request: GenerationRequest) -> str:
         return self._world.step("submit", lambda: self._world.accept("v2", request).request_id)
@@ -411,7 +411,7 @@ class FakeHook:
         return JobResult(status.state, url, status.cost, status.remaining_credits, {"output": url})
 
     def _recent(self, request_id: str) -> Job | None:
-        """The job, where status and result know it: one of v2, for an hour."""
+        """The job, if status and result know it: v2 jobs, for an hour."""
         job = self._world.jobs.get(request_id)
         is_known = job and job.api == "v2" and self._world.now <= job.created + RECORD_LIFETIME
         return job if is_known else None
@@ -450,9 +450,9 @@ def _write(path: Path, content: bytes) -> VideoFile:
 
 @dataclass(frozen=True)
 class WorldFile(StoredFile):
-    """A file on the disk of a world; what others do meanwhile, and what fails, is the world's.
+    """A file on a world's disk; the world decides what fails and what others do in the meantime.
 
-    :param conditional: False for a store of which it is not known that it keeps two writers apart
+    :param conditional: False for a store without conditional writes
     """
 
     file: LocalFile
@@ -538,9 +538,9 @@ class FakeStore:
 
 
 class FakeStoreOfAttempt:
-    """The same as one attempt sees it, until a retry or a clear replaces the attempt.
+    """The store as one attempt sees it, until a retry or a clear replaces the attempt.
 
-    :param is_replaced: tells whether it was
+    :param is_replaced: returns whether it was replaced
     """
 
     def __init__(self, store: FakeStore, is_replaced: Callable[[], bool]) -> None:
@@ -562,7 +562,7 @@ class FakeStoreOfAttempt:
 
 
 class FakeQueue:
-    """Waits by moving the world's clock, unless the task was told to stop."""
+    """Waits by advancing the world's clock, unless the task was told to stop."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -1,4 +1,4 @@
-"""What the hook's tests share: one folder of clips, hosts of their own making, a hook, and a request."""
+"""Fixtures of the hook's tests: a folder of clips, custom hosts, a hook, and a request."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.support import set_connection
 
 @pytest.fixture(autouse=True)
 def quicker(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the waits between tries shorter still, for there are hundreds of them."""
+    """Shorten the waits between tries even more, as there are hundreds of them."""
     monkeypatch.setattr(backoff, "_FIRST_RETRY", 0.001)
     limiter_of.cache_clear()  # a port may be used again, and be another account
 
 
 @pytest.fixture(autouse=True)
 def lookups(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """A name service of the test's own, so that none asks the network's; return what it knows, for more."""
+    """Replace DNS, so that no test uses the network; return the known hosts, to be extended."""
     resolve, known = socket.getaddrinfo, {"localhost": ["127.0.0.1"], "localhost.": ["127.0.0.1"]}
 
     def getaddrinfo(host: Any, port: Any, *args: Any, **options: Any) -> list[Any]:
@@ -63,7 +63,7 @@ def hook(connection: None) -> LumaRayHook:
 
 @pytest.fixture
 def peer() -> Iterator[Callable[..., Peer]]:
-    """Start hosts that give the answers of the test's own making."""
+    """Start hosts that send the test's own replies."""
     with ExitStack() as stack:
         yield lambda *answers, **options: stack.enter_context(Peer(*answers, **options))
 
@@ -72,7 +72,7 @@ def peer() -> Iterator[Callable[..., Peer]]:
 def hook_at(
     monkeypatch: pytest.MonkeyPatch, peer: Callable[..., Peer]
 ) -> Callable[..., tuple[LumaRayHook, Peer]]:
-    """Start a host with answers of the test's own making, and a hook on it."""
+    """Start a host that sends the test's own replies, and a hook on it."""
 
     def start(*answers: Answer, **extra: Any) -> tuple[LumaRayHook, Peer]:
         host = peer(*answers)
@@ -84,7 +84,7 @@ def hook_at(
 
 @pytest.fixture
 def closed_socket() -> Iterator[socket.socket]:
-    """A port that refuses connections until somebody listens, kept from everybody else."""
+    """A port that refuses connections until somebody listens, reserved so that nobody else gets it."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound

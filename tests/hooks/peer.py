@@ -1,4 +1,4 @@
-"""A host that answers byte by byte as a test tells it: for what no decent server, nor the simulator, would send."""
+"""A host that answers byte by byte as a test says: for what neither a decent server nor the simulator sends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Answer = bytes | Iterable[bytes] | Callable[[Seen], bytes]
 
 
 def http(status: int = 200, body: bytes | str = b"", *, length: int | None = -1, **headers: str) -> bytes:
-    """Return a reply; ``length`` is what it claims to be long, None: it ends with the connection."""
+    """Return a reply; ``length`` is its claimed length, None: it ends with the connection."""
     content = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status} Whatever", "Connection: close"]
     if length is not None:
@@ -59,7 +59,7 @@ def chunked(*chunks: bytes, whole: bool = True, **headers: Any) -> bytes:
 
 
 class Peer:
-    """Serves one request a connection on a free port; the last answer is given again and again."""
+    """Serves one request per connection on a free port; repeats the last answer."""
 
     def __init__(self, *answers: Answer, bound: socket.socket | None = None) -> None:
         self.seen: list[Seen] = []

@@ -1,4 +1,4 @@
-"""The free calls about the account: the balance, and the connection's test."""
+"""The free calls about the account: the balance and the connection test."""
 
 from __future__ import annotations
 

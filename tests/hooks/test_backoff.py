@@ -1,4 +1,4 @@
-"""How long, and how often, a free call is tried again."""
+"""How often and after how long a free call is retried."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_luma.hooks.backoff import backoff
 
 @pytest.fixture
 def quicker() -> None:
-    """Leave the delays as they are; they are what is tested."""
+    """Leave the delays unchanged: they are under test."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The vendor's clock: learned from every reply of the API's own hosts, so that the worker's may be wrong."""
+"""The vendor's clock, learned from all replies of the API's hosts, so that the worker's clock may be wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOURS = timedelta(hours=2)
 
 
 def stamped(off: timedelta, status: int = 200, **headers: str) -> Callable[[Seen], bytes]:
-    """Answer as a host does whose clock is so far from ours."""
+    """Answer like a host whose clock differs from ours by this much."""
 
     def answer(_: Seen) -> bytes:
         date = format_datetime(datetime.now(UTC) + off, usegmt=True)
@@ -32,7 +32,7 @@ def stamped(off: timedelta, status: int = 200, **headers: str) -> Callable[[Seen
 
 
 def lead(hook: LumaRayHook) -> timedelta:
-    """Return how far the hook takes the vendor's clock to be ahead of ours."""
+    """Return how far ahead of ours the hook considers the vendor's clock."""
     return hook.vendor_now() - datetime.now(UTC)
 
 

@@ -1,4 +1,4 @@
-"""A connection that cannot work is told in one sentence, before any request, and without the key."""
+"""An invalid connection is reported in one sentence, before any request, and without the key."""
 
 from __future__ import annotations
 

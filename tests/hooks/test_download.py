@@ -1,4 +1,4 @@
-"""Fetching a video: whole, checked, and going on where it broke."""
+"""Downloading a video: complete, checked, and resumed where it broke."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ StartPeer = Callable[..., Peer]
 
 @pytest.fixture
 def video_url(simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest) -> str:
-    """A video that was made and paid for."""
+    """The URL of a finished, paid video."""
     request_id = hook.submit(request_)
     simulator.advance(60)
     url = hook.get_result(request_id).url
@@ -158,7 +158,7 @@ SAME: dict[str, Any] = {"ETag": '"same"'}
 def serve(
     content: bytes, *, ranges: bool = True, told: bool = True, **headers: Any
 ) -> Callable[[Seen], bytes]:
-    """Answer as a file server does, but for If-Range, which it ignores."""
+    """Answer like a file server that ignores If-Range."""
     headers = headers or SAME
 
     def answer(seen: Seen) -> bytes:
@@ -218,7 +218,7 @@ def test_a_broken_download_becomes_whole(
 def modified(
     seconds: int, *, date: datetime | None = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ) -> dict[str, Any]:
-    """Return the headers of a file that was changed so many seconds before the reply."""
+    """Return the headers of a file that was changed this many seconds before the reply."""
     moment = datetime(2026, 11, 22, 12, tzinfo=UTC) - timedelta(seconds=seconds)
     headers = {"Last_Modified": format_datetime(moment, usegmt=True)}
     return headers | ({"Date": format_datetime(date, usegmt=True)} if date else {})
@@ -468,7 +468,7 @@ def test_a_download_that_hangs_is_given_up(
 
 @contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
-    """Make the disk full early."""
+    """Make the disk full at this size."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -604,7 +604,7 @@ def test_a_bundle_of_certificates_that_is_not_there_is_told_as_such(
 def test_a_private_host_may_be_allowed(
     monkeypatch: pytest.MonkeyPatch, peer: StartPeer, tmp_path: Path, mp4: bytes
 ) -> None:
-    """As where a proxy resolves it; the connection's own host is a public one."""
+    """As when a proxy resolves it; the connection's own host is public."""
     host = peer(serve(mp4))
     target = tmp_path / "v.mp4"
     set_connection(monkeypatch, "https://192.0.2.1.example")

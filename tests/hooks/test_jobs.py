@@ -1,4 +1,4 @@
-"""Asking how a job stands, and finding one in the vendor's history; all of it free."""
+"""Polling a job, and finding one in the vendor's history; all free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the key goes, and where neither it nor anybody else's credentials ever go."""
+"""Where the key is sent, and where neither it nor any other credentials ever appear."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def verbs(request_: GenerationRequest, frame: Path, tmp_path: Path) -> dict[str,
 
 
 def attempt(verb: Callable[[], object]) -> Exception | None:
-    """Call a verb and return its error, if it has one."""
+    """Make a call and return its error, if any."""
     try:
         verb()
     except Exception as error:
@@ -68,7 +68,7 @@ def attempt(verb: Callable[[], object]) -> Exception | None:
 
 
 def told(error: BaseException) -> str:
-    """Return all that an error reporter could tell of an exception, local variables included."""
+    """Return everything that an error reporter could show of an exception, local variables included."""
     return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format()) + repr(
         error
     )
@@ -124,7 +124,7 @@ def test_a_users_own_call_elsewhere_has_no_key(hook_at: HookAt, peer: StartPeer)
 def test_the_key_never_goes_to_an_output_url(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest, frame: Path, tmp_path: Path
 ) -> None:
-    """Not even where the video is on the API's own host."""
+    """Not even if the video is on the API's own host."""
     hook.upload_image(frame)
     request_id = hook.submit(request_)
     simulator.advance(60)
@@ -396,7 +396,7 @@ ESCAPED: dict[str, Callable[[str], str]] = {
 
 
 def unescaped(text: str) -> set[str]:
-    """Return a text, and what somebody could make of it."""
+    """Return a text with its possible unescaped forms."""
     found = {text}
     for _ in range(3):
         for reading in list(found):
@@ -480,12 +480,12 @@ def test_a_line_that_repeats_the_key_is_not_quoted(
 
 
 class TaskTimeout(BaseException):
-    """As Airflow's, which no ``except Exception`` catches."""
+    """Like Airflow's, which no ``except Exception`` catches."""
 
 
 @pytest.fixture
 def alarm() -> Iterator[Callable[[], None]]:
-    """Let SIGALRM end whatever the test does, as Airflow's task time-out does; return what sets it off."""
+    """Let SIGALRM interrupt the test, like Airflow's task timeout; return what triggers it."""
 
     def time_out(*_: object) -> None:
         raise TaskTimeout("Timeout")
@@ -509,7 +509,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def below(error: BaseException) -> list[str]:
-    """Return the reprs of all local variables in all frames of an exception, those of this module left out."""
+    """Return the reprs of all local variables in an exception's frames, except this module's."""
     return [
         f"{frame.f_code.co_name}: {name} = {value!r}"
         for item in chain(error)

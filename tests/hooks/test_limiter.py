@@ -1,4 +1,4 @@
-"""The rate limit: pure with a clock of the test's own, and over real HTTP."""
+"""The rate limit: pure with the test's clock, and over real HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A 429 and its end, by the vendor's clock: no burst where it is in the past, no endless wait where it is far off."""
+"""A 429's reset time, by the vendor's clock: no burst if it is in the past, no endless wait if it is far off."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REQUEST = GenerationRequest("luma-ray-img-2-video", "p", None)
 
 @pytest.fixture
 def quick() -> None:
-    """Leave the waits as they are; they are what is tested."""
+    """Leave the waits unchanged: they are under test."""
     limiter_of.cache_clear()
 
 
@@ -30,7 +30,7 @@ def quicker(quick: None) -> None:
 
 
 def too_many(reset: timedelta, off: timedelta = timedelta(0)) -> Callable[[Seen], bytes]:
-    """Answer 429 with an end so far away from now, by a clock that is so far off."""
+    """Answer 429 with a reset this far from now, by a clock that is this far off."""
 
     def answer(_: Seen) -> bytes:
         now = datetime.now(UTC) + off

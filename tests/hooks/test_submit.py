@@ -1,4 +1,4 @@
-"""The paid call on v2: made once, whatever comes back; and what is known of the money afterwards."""
+"""The paid call on v2: made once, whatever the reply; and what is then known of the money."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HookAt = Callable[..., tuple[LumaRayHook, Peer]]
 
 @pytest.fixture(params=["v2", "v1"])
 def buy(request: pytest.FixtureRequest, tmp_path: Any) -> Callable[[LumaRayHook, GenerationRequest], object]:
-    """Both paid verbs: what is said of money here holds for either."""
+    """Both paid calls: what these tests say about money holds for either."""
     if request.param == "v2":
         return lambda hook, wanted: hook.submit(wanted)
     return lambda hook, wanted: hook.generate(wanted, tmp_path / "video.mp4")

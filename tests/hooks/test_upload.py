@@ -1,4 +1,4 @@
-"""Uploading a frame: the vendor gets the file's bytes, and the caller their address."""
+"""Uploading a frame: the vendor gets the file's bytes, and the caller gets their URL."""
 
 from __future__ import annotations
 

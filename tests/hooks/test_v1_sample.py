@@ -36,7 +36,7 @@ MODEL = "luma-ray-img-2-video"
 
 
 def sample(api_url: str, data: dict[str, Any]) -> requests.Response:
-    """Call v1 as the model's page at the vendor shows it."""
+    """Call v1 as on the vendor's model page."""
     url = f"{api_url}/v1/{MODEL}"
     return requests.post(url, json=data, headers={"x-api-key": API_KEY}, timeout=20)
 
@@ -53,7 +53,7 @@ def data(
     peer: Callable[..., Peer],
     frame: Path,
 ) -> dict[str, Any]:
-    """The sample's five fields, with the frame in each way of giving it."""
+    """The sample's five fields, with the frame in each possible form."""
     if request.param == "uploaded":
         start_frame = hook.upload_image(frame)
     elif request.param == "http":

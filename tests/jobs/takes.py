@@ -1,4 +1,4 @@
-"""Records made by hand, for tests of what is done with them."""
+"""Hand-made records for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WITHOUT_ID = ("intent", "failed")
 
 
 def take(state: str, *, owner: Identity = ME, claim: str = "c1", **values: Any) -> JobRecord:
-    """Return a job that has got as far as a state, with an id where that state has one."""
+    """Return a take in a state, with an id if that state has one."""
     defaults: dict[str, Any] = {
         "fingerprint": "same",
         "luma_ray_conn_id": "luma_ray_default",

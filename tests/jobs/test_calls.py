@@ -1,4 +1,4 @@
-"""How many calls one attempt makes over real HTTP, and that it asks nothing twice."""
+"""How many calls an attempt makes over real HTTP; none is made twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import API_KEY, make_operator, set_connection, task_context
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A vendor whose jobs take so long that the test has to move its clock on."""
+    """A vendor with jobs so long that the test must advance its clock."""
     with Simulator(latency=60, clip_seconds=0.2, credits="20", api_key=API_KEY) as running:
         set_connection(monkeypatch, running.url)
         yield running
@@ -25,12 +25,12 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
 
 @pytest.fixture
 def picture(slow: Simulator, frame: Path) -> str:
-    """The frame as an URL, so that an attempt uploads nothing."""
+    """The frame as a URL, so that an attempt uploads nothing."""
     return LumaRayHook().upload_image(frame)
 
 
 def given_up(simulator: Simulator, picture: str, clip: Path) -> None:
-    """Buy a job whose first attempt does not see its end."""
+    """Buy a job whose first attempt times out before it ends."""
     with pytest.raises(LumaRayTimeout):
         make_operator(picture, clip, timeout=timedelta(seconds=0.2)).execute(task_context())
 

@@ -1,4 +1,4 @@
-"""What an attempt does, from what is on record and what lies at the path: one table."""
+"""What an attempt does, given the record and the file at the path: one table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def decision(
     if_exists: str = "overwrite",
     output_path: str = PATH,
 ) -> Decision:
-    """Decide, with the last of the takes as the path's own."""
+    """Decide, with the last of the takes as the path's current one."""
     own = [one for one in takes if one.identity == ME]
     standing = Standing(
         own=own[-1] if own else None, current=takes[-1] if takes else None, takes=tuple(takes)

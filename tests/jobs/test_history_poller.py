@@ -1,4 +1,4 @@
-"""One page of the request history for many jobs, over real HTTP: what it proves, and when it is left alone."""
+"""One page of the request history for many jobs, over real HTTP: what it proves, and when it is not used."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MODEL = "luma-ray-img-2-video"
 
 @pytest.fixture
 def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A vendor whose jobs take so long that the test has to move its clock on."""
+    """A vendor with jobs so long that the test must advance its clock."""
     with Simulator(latency=60, clip_seconds=0.2, credits="100", api_key=API_KEY) as running:
         set_connection(monkeypatch, running.url)
         yield running
 
 
 class Crowd:
-    """Jobs that wait together, and what they are told."""
+    """Jobs that wait together, and the verdicts that they get."""
 
     def __init__(self, jobs: int) -> None:
         self.now = 0.0
@@ -137,7 +137,7 @@ def test_jobs_that_are_further_back_than_a_page_are_shown_by_the_next_ones(simul
 
 
 def test_a_job_that_waits_on_although_it_was_told_of_its_end_is_told_no_more(simulator: Simulator) -> None:
-    """Of a history that was right about others, a row may lie; or the worker had no luck when it asked."""
+    """The history was right about other jobs, but this row may lie, or the worker's own poll failed."""
     Crowd(1)
     simulator.advance(60)
     crowd = Crowd(4)

@@ -1,4 +1,4 @@
-"""The one owner of a record: two copies, conditional writes, a claim before each paid call."""
+"""The owner of a record: two copies, conditional writes, a claim before each paid call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support import MemoryStore, record_path
 
 
 class BrokenStore:
-    """A task state store whose API server is away, or has been since some call."""
+    """A task state store whose API server is down, or goes down at some call."""
 
     def get(self, key: str) -> Any:
         return None
@@ -35,7 +35,7 @@ class BrokenStore:
 
 
 class Gone(Exception):
-    """What Airflow's client raises on an answer that is an error."""
+    """What Airflow's client raises for an error response."""
 
     def __init__(self, status_code: int) -> None:
         super().__init__("API_SERVER_ERROR")
@@ -43,7 +43,7 @@ class Gone(Exception):
 
 
 class AttemptsStore(MemoryStore):
-    """A task state store as an attempt sees it, which a retry or a clear may replace: its id then is no more."""
+    """A task state store as seen by an attempt; when a retry or a clear replaces it, its id is gone."""
 
     #: What the API server answers by now; None: it still is the attempt's.
     refusal: int | None = None
@@ -72,7 +72,7 @@ def on_record(clip: Path) -> JobRecord:
 
 
 def bought(clip: Path, store: Any = None, owner: Identity = ME, **values: Any) -> JobRecord:
-    """Put a purchase on record, as an attempt does; return its take."""
+    """Record a purchase as an attempt does; return its take."""
     ledger = ledger_of(clip, store, owner)
     ledger.read()
     claim = ledger.claim(take("intent", owner=owner, **values))
@@ -81,7 +81,7 @@ def bought(clip: Path, store: Any = None, owner: Identity = ME, **values: Any) -
 
 
 def stale_pair(clip: Path, store: Any = None) -> tuple[Ledger, Ledger]:
-    """Return the ledgers of two attempts that have both read, and neither knows of the other's writes."""
+    """Return the ledgers of two attempts that have both read, but do not know each other's writes."""
     pair = ledger_of(clip, store), ledger_of(clip, store)
     for ledger in pair:
         ledger.read()
@@ -137,7 +137,7 @@ def test_the_newer_copy_counts(clip: Path) -> None:
 
 @pytest.mark.parametrize("place", ["file", "store"])
 def test_what_an_older_copy_knows_of_a_job_is_not_lost(clip: Path, place: str) -> None:
-    """A person settled it where the other copy could not be seen; the vendor is then asked about the job."""
+    """A person settled it while the other copy was out of reach; the vendor is then asked about the job."""
     store = MemoryStore()
     older = take("completed", request_id="r1", output_url="https://x.example/v.mp4", revision=3)
     newer = take("failed", revision=4)
@@ -160,7 +160,7 @@ def test_what_an_older_copy_knows_of_a_job_is_not_lost(clip: Path, place: str) -
 def test_an_edit_of_the_state_stores_copy_alone_counts(
     clip: Path, before: JobRecord, edited: JobRecord
 ) -> None:
-    """A person settles a job where the file cannot be reached; the number of writes need not be minded."""
+    """A person settles a job while the file cannot be reached; how often each copy was written does not matter."""
     store = MemoryStore()
     record_path(clip).write_bytes(before.to_bytes())
     store.set(STATE_KEY, edited.dump())
@@ -316,7 +316,7 @@ def test_a_withdrawn_claim_leaves_the_path_to_who_has_it_by_now(clip: Path) -> N
 
 
 def test_before_a_purchase_both_places_must_take_the_claim(clip: Path) -> None:
-    """The copy that took it says afterwards that nothing was bought."""
+    """The copy that has the intent says afterwards that nothing was bought."""
     with pytest.raises(LumaRayRecordError, match="the API server is away"):
         ledger_of(clip, BrokenStore()).claim(take("intent"))
     assert on_record(clip).state is RecordState.FAILED
@@ -357,7 +357,7 @@ def test_a_place_that_can_never_be_written_is_an_argument_that_is_wrong(
 
 
 def test_a_write_whose_answer_was_lost_is_a_claim(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3's client sends it again, and is told that somebody was first: itself."""
+    """S3's client retries the write and is told that somebody was first: itself."""
     create = LocalFile.create
 
     def create_twice(self: LocalFile, content: bytes) -> str | None:
@@ -437,7 +437,7 @@ def test_a_write_that_lost_is_repeated_on_what_is_there_by_now(clip: Path) -> No
 
 
 def test_a_delivery_that_was_first_stays_the_one(clip: Path) -> None:
-    """Two attempts have the video of one job, in different bytes."""
+    """Two attempts have one job's video, in different bytes."""
     job = bought(clip)
     one, other = stale_pair(clip)
     first = one.advance(job, sha256="d1", bytes=1)

@@ -1,4 +1,4 @@
-"""A bought job that the vendor, the record or the trigger says odd things about."""
+"""A bought job about which the vendor, the record or the trigger says odd things."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ HOUR = 3600.0
 
 
 def forget(simulator: Simulator, *calls: str) -> None:
-    """Let the vendor answer 404 to calls from now on."""
+    """Make the vendor answer 404 to these calls from now on."""
     for call in calls:
         simulator.fault(call, "status", status=404, times=99)
 
 
 def buy_and_leave(simulator: Simulator, frame: Path, clip: Path) -> str:
-    """Let an attempt buy a job and give up waiting for it; return the job's id."""
+    """Run an attempt that buys a job and times out; return the job's id."""
     for call in ("status", "result"):
         simulator.fault(call, "status", status=500, times=99)
     with pytest.raises(LumaRayTimeout):
@@ -47,7 +47,7 @@ def buy_and_leave(simulator: Simulator, frame: Path, clip: Path) -> str:
 
 
 def check_is_named(error: LumaRayError, request_id: str, clip: Path, simulator: Simulator) -> None:
-    """Check what each error about a bought job says, and that nothing more was bought."""
+    """Check what every error about a bought job must say, and that nothing else was bought."""
     told = str(error)
     assert told.startswith(f"{request_id}: ")
     assert "bought" in told

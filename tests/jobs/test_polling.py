@@ -1,4 +1,4 @@
-"""Polling one job over real HTTP: when it is asked about, and what happens where there is no room or no answer."""
+"""Polling one job over real HTTP: when, and what happens if the rate limit has no room or no answer comes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODEL = "luma-ray-img-2-video"
 
 
 class Patience:
-    """A clock of the seconds waited, moved by the test, and the simulator's with it."""
+    """A clock of the seconds waited; the test advances it and the simulator's together."""
 
     def __init__(self, simulator: Simulator) -> None:
         self.waited = 0.0
@@ -49,7 +49,7 @@ def submitted() -> str:
 
 
 def waited_for(simulator: Simulator, poll_interval: float | None = None) -> tuple[int, float]:
-    """Wait for a new job; return how many polls that took, and after how many seconds it was seen to be done."""
+    """Wait for a new job; return the number of polls, and the seconds until its end was noticed."""
     patience = Patience(simulator)
     poller = poller_of(patience, submitted(), poll_interval)
     polls, verdict = 0, Verdict.WAIT

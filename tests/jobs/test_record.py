@@ -1,4 +1,4 @@
-"""The record's JSON form, its schema, what two writers know together, and the fingerprint."""
+"""The record: its JSON form, its schema, merging what two writers know, and the fingerprint."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_record_of_the_version_before_is_read_with_its_earlier_takes(name: str
 def test_a_call_that_the_version_before_lost_is_looked_up_and_its_job_delivered(
     simulator: Simulator, connection: None, tmp_path: Path
 ) -> None:
-    """The id becomes known, and it still is the same take."""
+    """Its id becomes known, but it is still the same take."""
     clip = tmp_path / "clip.mp4"
     request = GenerationRequest("luma-ray-img-2-video", "a quick pan", None)
     request_id = LumaRayHook().submit(request)
@@ -158,7 +158,7 @@ _FIRST = st.sampled_from(("intent", "submitted", "failed", "completed", "deliver
 
 @st.composite
 def takes_of(draw: st.DrawFn, claim: str, *, vendor_id: str | None = None) -> JobRecord:
-    """What one writer knows of a purchase: the owner and the id are the claim's, unless another id is given."""
+    """What one writer knows of purchases: owner and id follow from the claim, unless another id is given."""
     state = draw(_FIRST)
     has_id = state in ("submitted", "completed", "delivered") or draw(st.booleans())
     is_bought = has_id or state not in ("intent", "failed")
@@ -190,7 +190,7 @@ def records(draw: st.DrawFn) -> JobRecord:
 
 
 def told(takes: Iterable[JobRecord]) -> set[tuple[str, object]]:
-    """What takes say that may not be lost: each kind of value, with the id of its job where that is known."""
+    """The values in takes that must not be lost, each with the id of its job if known."""
     said: set[tuple[str, object]] = set()
     for one in takes:
         for name in {one.request_id, one.key.partition("/")[0]} - {None}:
@@ -273,7 +273,7 @@ def test_two_jobs_of_one_claim_are_two_takes_and_both_go_on() -> None:
 
 
 def test_one_job_in_two_spellings_is_one_take() -> None:
-    """The vendor's replies name a job with or without the dashes of its id."""
+    """The vendor's replies have a job's id with or without dashes."""
     dashed, plain = "6947f304-637e-4538-b9a5-bf957de1236c", "6947F304637E4538B9A5BF957DE1236C"
     merged = merge(take("submitted", request_id=dashed), take("completed", request_id=plain))
     assert (len(merged.takes), merged.request_id, merged.state) == (1, dashed, "completed")
@@ -281,7 +281,7 @@ def test_one_job_in_two_spellings_is_one_take() -> None:
 
 @pytest.mark.parametrize("first_known", ["intent", "failed"])
 def test_a_call_that_is_known_to_have_bought_nothing_stays_so(first_known: str) -> None:
-    """Also where one of two copies does not know that yet."""
+    """Even if one of the two copies does not know that yet."""
     knows, does_not = take("failed", claim="lost"), take("intent", claim="lost")
     copies = [does_not, knows] if first_known == "intent" else [knows, does_not]
     (kept,) = assemble(take("intent", claim="new"), copies).superseded

@@ -1,4 +1,4 @@
-"""Whose job in the vendor's history is that of a paid call whose answer was lost, and when that is certain."""
+"""Which job in the vendor's history belongs to a lost paid call, and when that is certain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOST = take("intent", claim="lost", called_at=AT.isoformat(), error="The connect
 
 
 def row(request_id: str, *, seconds: float = 1, **values: Any) -> HistoryEntry:
-    """Return a job of the body that was lost, made some seconds after the call."""
+    """Return a job with the lost call's body, created some seconds after the call."""
     defaults: dict[str, Any] = {
         "model": LOST.model,
         "state": VendorStatus.PROCESSING,
@@ -37,7 +37,7 @@ def row(request_id: str, *, seconds: float = 1, **values: Any) -> HistoryEntry:
 
 
 def other(state: str, seconds: float = 0, **values: Any) -> JobRecord:
-    """Return the call of another task instance with the same body."""
+    """Return another task instance's call with the same body."""
     at = (AT + timedelta(seconds=seconds)).isoformat()
     return take(state, owner=SIBLING, **{"claim": "other", "intent_at": at, "called_at": at} | values)
 

@@ -51,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("connection")
 
 
 def files_beside(clip: Path) -> set[str]:
-    """Return the names in a clip's folder, but for the lock, which stays."""
+    """Return the file names in a clip's folder, except the lock, which stays."""
     return {path.name for path in clip.parent.iterdir()} - {LOCK_NAME}
 
 
@@ -255,7 +255,7 @@ def die(*args: object) -> None:
 
 
 def attempt_that_dies(phase: str, frame: Path, clip: Path, **arguments: Any) -> None:
-    """Let an attempt of the default task instance die as it begins to wait or to deliver, or right after its submit."""
+    """Make an attempt of the default task instance die when it begins to wait or deliver, or after its submit."""
     submit = LumaRayHook.submit
 
     def submit_and_die(self: LumaRayHook, request: Any) -> str:
@@ -360,7 +360,7 @@ def test_a_clear_with_inputs_that_are_wrong_buys_nothing_and_tells_what_stays(
 def test_a_clear_leaves_a_job_in_flight_for_other_inputs_and_another_clear_takes_it_up(
     simulator: Simulator, frame: Path, clip: Path, caplog: pytest.LogCaptureFixture, phase: str
 ) -> None:
-    """Whether or not its id is known, in one attempt."""
+    """Within one attempt, whether or not its id is known."""
     attempt_that_dies(phase, frame, clip)
     second = make_operator(frame, clip, prompt="another").execute(task_context(clears=1))
     assert "never delivered; it stays on record at" in caplog.text
@@ -514,7 +514,7 @@ def test_a_failed_job_is_unbilled_and_a_retry_buys_anew(
 def test_a_job_that_failed_only_for_a_moment_is_taken_up_again(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
-    """Even if another run has put its video at the path meanwhile."""
+    """Even if another run has put its video at the path in the meantime."""
     simulator.fault("status", "gateway", status=200, accepted=True)
     with pytest.raises(LumaRayJobFailed):
         make_operator(frame, clip).execute(task_context(run_id="sunday"))
@@ -595,7 +595,7 @@ def test_the_floor_counts_what_is_known_to_be_in_flight(
 def test_tasks_that_look_at_the_same_moment_pass_the_floor_together(
     simulator: Simulator, frame: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is no cap, as its documentation says; a batch's is one."""
+    """As documented, it is not a cap, unlike a batch's ``max_credits``."""
     operators = [make_operator(frame, tmp_path / f"{n}.mp4", min_remaining_credits=4) for n in range(20)]
     with ThreadPoolExecutor(20) as threads:
         for number, operator in enumerate(operators):
@@ -625,7 +625,7 @@ def test_a_wrong_key_is_told_by_the_first_call(
 def test_an_attempt_whose_successor_delivers_first_returns_that_video(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who delivers removes what others have begun; they may still run."""
+    """Delivering removes other attempts' partial files, although these attempts may still be running."""
     download = LumaRayHook.download_video
     outputs: list[dict[str, Any]] = []
 
@@ -787,7 +787,7 @@ def test_what_is_not_templated_is_checked_when_the_dag_is_parsed(
 
 @pytest.mark.parametrize("timeout", [900, 900.0, timedelta(seconds=900)])
 def test_a_timeout_is_seconds_or_a_timedelta(frame: Path, clip: Path, timeout: Any) -> None:
-    """``default_args={"timeout": 3600}`` is usual for the sensors of a DAG."""
+    """``default_args={"timeout": 3600}`` is common, for a DAG's sensors."""
     with DAG("clips", schedule=None, default_args={"timeout": timeout}):
         operator = make_operator(frame, clip, deferrable=True)
     with pytest.raises(TaskDeferred) as deferred:
@@ -805,7 +805,7 @@ def test_paths_are_taken_as_objects_too(simulator: Simulator, frame: Path, clip:
 
 
 def test_a_tag_is_the_same_as_a_number_and_as_a_text(simulator: Simulator, frame: Path, clip: Path) -> None:
-    """Which of the two it is changes with ``render_template_as_native_obj``."""
+    """It depends on ``render_template_as_native_obj``."""
     first = make_operator(frame, clip, generation_tag=20261124).execute(task_context())
     again = make_operator(frame, clip, generation_tag="20261124").execute(task_context(clears=1))
     assert (first["request_id"], simulator.charges) == (again["request_id"], 1)

@@ -1,4 +1,4 @@
-"""Pure functions: nothing here waits, so nothing has to be made quick."""
+"""Tests of pure functions: nothing waits, so nothing needs to be shortened."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture
 def quick() -> None:
-    """Leave the waits between tries as they are; the decisions about them are what is tested."""
+    """Leave the waits between tries unchanged: the decisions about them are under test."""

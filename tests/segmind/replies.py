@@ -1,4 +1,4 @@
-"""Replies as the vendor, a gateway or a stranger would send them."""
+"""Replies as the vendor, a gateway or a stranger might send them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOSTILE = {
 
 
 def outcome(read: Callable[..., object], *args: object) -> object:
-    """Return what a function makes of its arguments: a value, or an error of ours."""
+    """Return a function's result: a value, or one of our errors."""
     try:
         return read(*args)
     except LumaRayError as error:
@@ -57,7 +57,7 @@ def reply(body: object = b"", status: int = 200, **headers: str) -> Reply:
 
 
 def anything() -> st.SearchStrategy[Any]:
-    """Generate JSON values, made of the contract's own names more often than not."""
+    """Generate JSON values, mostly with names from the contract."""
     names = st.sampled_from(
         "request_id status error output video url metrics cost remaining_credits credits free-credits file_urls urls "
         "data model_name model_status request_body model_created generation_url credits_deduction".split()
@@ -91,7 +91,7 @@ def anything() -> st.SearchStrategy[Any]:
 
 
 def anyhow() -> st.SearchStrategy[Reply]:
-    """Generate whole replies."""
+    """Generate complete replies."""
     codes = st.sampled_from(
         [200, 201, 204, 302, 400, 401, 403, 404, 406, 408, 410, 422, 429, 499, 500, 502, 504]
     )

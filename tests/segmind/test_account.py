@@ -1,4 +1,4 @@
-"""The balance, uploads, and times."""
+"""Parsing balances, uploads and times."""
 
 from __future__ import annotations
 

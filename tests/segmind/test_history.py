@@ -1,4 +1,4 @@
-"""The request history: rows from an envelope that nobody documented, and which of them can be a lost job."""
+"""The request history: rows from an undocumented envelope, and which of them can be a lost job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answers to a poll: what ends a wait, and what never does; and where the video is."""
+"""The answers to a poll: which end a wait and which never do; and the video's URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Amounts of US dollars: read exactly or not at all, and written as people write them."""
+"""Amounts in US dollars: parsed exactly or not at all, and formatted as people write them."""
 
 from __future__ import annotations
 

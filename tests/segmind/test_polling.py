@@ -26,7 +26,7 @@ doubtful = st.sampled_from(
 
 
 def polls(end: float, source: random.Random, typical: float = TYPICAL, spacing: float = 0.0) -> list[float]:
-    """Return when a job is polled that takes so long."""
+    """Return when a job of this duration is polled."""
     moments = [0.0]
     while moments[-1] < end:
         moments.append(next_poll(moments[-1], typical, spacing=spacing, jitter=source.random()))

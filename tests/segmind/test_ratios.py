@@ -1,4 +1,4 @@
-"""How much of a frame an aspect ratio cuts off."""
+"""How much of a frame an aspect ratio crops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no log, error or record shows."""
+"""What must not appear in any log, error or record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer to a paid POST: an id, a refusal that cost nothing, or doubt."""
+"""The answer to a paid POST: an id, a refusal that costs nothing, or uncertainty."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_doubt_comes_with_the_id_that_may_be_the_jobs(
     ],
 )
 def test_a_rate_limit_lasts_between_a_second_and_a_minute(reset: str, seconds: float) -> None:
-    """By the time of the reply, whatever the worker's clock says."""
+    """Relative to the reply's time, whatever the worker's clock says."""
     answer = reply({"error": "Rate limit exceeded"}, 429, x_rate_limit_reset_at_utc=reset)
     with pytest.raises(LumaRayRateLimited) as caught:
         parse_submit(replace(answer, received_at=datetime(2026, 11, 22, 10, tzinfo=UTC)), MODEL)

@@ -1,4 +1,4 @@
-"""URLs in replies, and the walk that finds them."""
+"""URLs in replies, and how they are found."""
 
 from __future__ import annotations
 

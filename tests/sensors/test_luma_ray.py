@@ -1,4 +1,4 @@
-"""The sensor over real HTTP: poking, rescheduling and deferred, with the same outcomes."""
+"""The sensor over real HTTP: poke, reschedule and deferred, with the same outcomes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sensor(mode: str = "reschedule", **arguments: Any) -> LumaRayCreditSensor:
 
 
 def run(waiting: LumaRayCreditSensor) -> Any:
-    """Run a sensor to its end, as Airflow does: reschedule it, or run its trigger and resume it."""
+    """Run a sensor to its end like Airflow: reschedule it, or run its trigger and resume it."""
     started = datetime.now(UTC)
     ctx = context()
     ctx["ti"].get_first_reschedule_date = lambda _: started
@@ -121,7 +121,7 @@ def test_a_timeout_fails_or_skips(soft_fail: bool, outcome: type[Exception]) -> 
 def test_a_deferred_sensor_that_resumes_after_its_timeout_fails_or_skips(
     soft_fail: bool, outcome: type[Exception]
 ) -> None:
-    """The time counts from the first attempt to wait, however often the trigger has fired."""
+    """The timeout counts from the first wait, however often the trigger has fired."""
     waiting = sensor(mode="deferrable", threshold=99, soft_fail=soft_fail)
     with pytest.raises(TaskDeferred) as deferred:
         waiting.execute(context())

@@ -55,7 +55,7 @@ class Api:
         return dict(self.get(f"/v2/requests/{request_id}").json())
 
     def v1(self, slug: str = "luma-ray-img-2-video", **body: Any) -> requests.Response:
-        """Make a v1 call in a thread and let its time pass once it has arrived."""
+        """Make a v1 call in a thread, and advance the clock once it has arrived."""
         before = len(self.sim.jobs)
         waiting = self._threads.submit(self.call, "POST", f"/v1/{slug}", json={"prompt": "a road", **body})
         until(lambda: len(self.sim.jobs) > before or waiting.done())
@@ -67,7 +67,7 @@ class Api:
 
 
 def send_v1(sim: Simulator, **body: Any) -> socket.socket:
-    """Send a v1 request, wait until its job exists, and leave the connection to the caller."""
+    """Send a v1 request, wait until its job exists, and return the open connection."""
     before = len(sim.jobs)
     text = json.dumps({"prompt": "a road", **body})
     connection = socket.create_connection(("127.0.0.1", int(sim.url.rpartition(":")[2])))
@@ -80,7 +80,7 @@ def send_v1(sim: Simulator, **body: Any) -> socket.socket:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for what another thread or process is about to do."""
+    """Wait until another thread or process has done something."""
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -89,7 +89,7 @@ def until(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def sim(clips: Path) -> Iterator[Simulator]:
-    """A simulator whose jobs take a minute of its own time: tests advance the clock."""
+    """A simulator with jobs of a minute; tests advance its clock."""
     with Simulator(latency=60, clip_seconds=0.25, work_dir=clips) as simulator:
         yield simulator
 
@@ -115,7 +115,7 @@ def api(sim: Simulator, connect: Callable[[Simulator], Api]) -> Api:
 
 @pytest.fixture(scope="session")
 def picture() -> bytes:
-    """A PNG of four coloured quarters and a ring, wider than high."""
+    """A landscape PNG with four coloured quarters and a ring."""
     image = Image.new("RGB", (640, 400), "#c03030")
     pen = ImageDraw.Draw(image)
     pen.rectangle((320, 0, 640, 200), fill="#30c030")

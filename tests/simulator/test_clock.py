@@ -1,4 +1,4 @@
-"""The vendor's clock, which need not be the worker's."""
+"""The vendor's clock, which may differ from the worker's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is accepted, what is refused and how, as the vendor's contract has it."""
+"""What is accepted, and what is refused and how, according to the vendor's contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos as files: ranges, validators, and files that are not what they should be."""
+"""Downloads: ranges, validators, and broken files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Broken = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 
 @pytest.fixture
 def output(sim: Simulator, api: Any) -> str:
-    """Return the address of a finished video."""
+    """Return the URL of a finished video."""
     return finished(sim, api)
 
 
@@ -32,7 +32,7 @@ def finished(sim: Simulator, api: Api) -> str:
 
 
 def received(api: Api, url: str, **headers: str) -> tuple[requests.Response, bytes, bool]:
-    """Download as much as comes; tell whether that is as much as was announced."""
+    """Download what arrives; return it, and whether it is as much as announced."""
     with api.download(url, headers=headers, stream=True) as reply:
         data = b""
         with suppress(ProtocolError):

@@ -1,4 +1,4 @@
-"""Refusals and errors: a gateway's words, limits that are past, a key that is echoed, ids of replies."""
+"""Refusals and errors: a gateway's replies, reset times in the past, an echoed key, reply ids."""
 
 from __future__ import annotations
 

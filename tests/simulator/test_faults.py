@@ -19,7 +19,7 @@ Broken = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 
 @pytest.fixture
 def output(sim: Simulator, api: Any) -> str:
-    """Return the address of a finished video."""
+    """Return the URL of a finished video."""
     request_id = api.job()
     sim.advance(60)
     return str(api.result(request_id)["output"])

@@ -1,4 +1,4 @@
-"""Start frames: where they may come from, and uploads."""
+"""Start frames: allowed sources, and uploads."""
 
 from __future__ import annotations
 

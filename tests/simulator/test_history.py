@@ -1,4 +1,4 @@
-"""The request history, by which a lost job is found again."""
+"""The request history, which helps to find a lost job."""
 
 from __future__ import annotations
 

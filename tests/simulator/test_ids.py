@@ -1,4 +1,4 @@
-"""How a job's id is written: with and without dashes, and not as an id at all."""
+"""A job's id: with dashes, without, and malformed."""
 
 from __future__ import annotations
 

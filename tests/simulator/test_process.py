@@ -1,4 +1,4 @@
-"""The simulator as a program, and as an object that starts and stops."""
+"""The simulator as a program, and as an object that is started and stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.simulator.conftest import send_v1
 
 @contextmanager
 def program(*options: str) -> Iterator[tuple[subprocess.Popen[str], str, dict[str, Any]]]:
-    """Start the program; give its process, its URL and the connection it suggests."""
+    """Start the program; yield its process, its URL and the connection that it prints."""
     command = [sys.executable, "-m", "airflow_provider_luma.simulator", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

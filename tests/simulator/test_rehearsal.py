@@ -1,4 +1,4 @@
-"""What users rehearse with: the words of faults, top-ups, and where they are explained."""
+"""What users inject: faults in all notations and top-ups, and the help that explains them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An S3 server on loopback, reached through Airflow's Amazon provider by a connection's id."""
+"""An S3 server on loopback, used through Airflow's Amazon provider with a connection id."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def session_gate(store: Store) -> Iterator[Gate]:
 
 @pytest.fixture
 def gate(session_gate: Gate) -> Iterator[Gate]:
-    """The way to the store, free."""
+    """The gate to the store, with no fault set."""
     session_gate.reset()
     yield session_gate
     session_gate.reset()
 
 
 class Bucket:
-    """The bucket of a test, seen by another client than the worker's."""
+    """A test's bucket, accessed with a client other than the worker's."""
 
     name = "media"
 
@@ -72,7 +72,7 @@ class Bucket:
         self.client.put_object(Bucket=self.name, Key=key, Body=content)
 
     def put_in_parts(self, key: str, content: bytes) -> None:
-        """Put an object that gets the ETag of an upload in parts."""
+        """Put an object with the ETag of a multipart upload."""
         place = {"Bucket": self.name, "Key": key}
         upload = {**place, "UploadId": self.client.create_multipart_upload(**place)["UploadId"]}
         etag = self.client.upload_part(**upload, PartNumber=1, Body=content)["ETag"]
@@ -89,7 +89,7 @@ class Bucket:
         return {entry["Key"] for entry in self.client.list_objects_v2(Bucket=self.name).get("Contents", [])}
 
     def uploads(self) -> list[str]:
-        """The multipart uploads that were begun and neither completed nor aborted."""
+        """The multipart uploads that were neither completed nor aborted."""
         return [
             entry["Key"] for entry in self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", [])
         ]
@@ -98,7 +98,7 @@ class Bucket:
         return dict(json.loads(self.get(f"{key}.job.json")))
 
     def deny(self, *actions: str) -> None:
-        """Refuse these actions to everybody."""
+        """Deny these actions to everybody."""
         resource = [f"arn:aws:s3:::{self.name}", f"arn:aws:s3:::{self.name}/*"]
         statement = {"Effect": "Deny", "Principal": "*", "Action": list(actions), "Resource": resource}
         policy = {"Version": "2012-10-17", "Statement": [statement]}
@@ -130,7 +130,7 @@ def bucket(store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch, frame: Pat
 
 @pytest.fixture(autouse=True)
 def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget Airflow's file systems, as a new process has none; two tries each are enough."""
+    """Drop Airflow's cached file systems, as in a new process; and limit S3 to two tries."""
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
     airflow_store._STORE_CACHE.clear()
     yield
@@ -152,7 +152,7 @@ def simulator(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator
 
 @pytest.fixture
 def large_videos(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A vendor whose videos go up in several parts."""
+    """A vendor with videos so large that they are uploaded in parts."""
     with Simulator(
         latency=0.02,
         clip_seconds=0.2,
@@ -167,6 +167,6 @@ def large_videos(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simula
 
 @pytest.fixture
 def logs(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """All that was logged and printed so far, at the finest level."""
+    """Everything logged and printed so far, at DEBUG level."""
     caplog.set_level(logging.DEBUG)
     return lambda: caplog.text + "".join(capfd.readouterr())

@@ -1,4 +1,4 @@
-"""A real S3 server in a process of its own, and a gate before it that sees each request and breaks what it is told."""
+"""A real S3 server in its own process, behind a gate that sees each request and injects faults."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Self
 
 
 class Store:
-    """moto's server, on a port that the system chose."""
+    """moto's server, on a port chosen by the system."""
 
     def __init__(self) -> None:
         self.port = 0
         self.start()
 
     def start(self) -> None:
-        """Start it, empty; after a kill on another port."""
+        """Start it, empty; after a kill, on another port."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
             stdout=subprocess.DEVNULL,
@@ -44,7 +44,7 @@ class Store:
         return f"http://127.0.0.1:{self.port}"
 
     def kill(self) -> None:
-        """Kill it with SIGKILL: what it held is gone."""
+        """Kill it with SIGKILL; its content is lost."""
         self._process.kill()
         self._process.wait()
         self._drain.join()
@@ -59,7 +59,7 @@ def _answer(status: int, code: str) -> bytes:
 
 @dataclass(frozen=True)
 class Seen:
-    """The head of a request that came to the gate."""
+    """The head of a request that reached the gate."""
 
     head: str
 
@@ -69,12 +69,12 @@ class Seen:
 
     @property
     def signed_by_header(self) -> bool:
-        """Whether it is the worker's, and not made with a signed URL."""
+        """Whether it is the worker's, rather than one with a signed URL."""
         return "\r\nauthorization:" in self.head.lower()
 
 
 class Gate:
-    """Passes connections on to a store.
+    """Forwards connections to a store.
 
     :param store: where they go
     """
@@ -102,27 +102,27 @@ class Gate:
         self._listener.close()
 
     def reset(self) -> None:
-        """Let everything pass and forget what was seen."""
+        """Remove all faults and forget what was seen."""
         self._trouble = self._refused = self._kept = None
         self.down = self._kills = False
         self.struck.clear()
         self.seen.clear()
 
     def strike(self, line: str, *, after: int = 0, stays_down: bool = False, kills: bool = False) -> None:
-        """Reset the connection at each request whose first line matches.
+        """Reset the connection of each request whose first line matches.
 
-        :param after: so many bytes of it are let through
-        :param stays_down: from then on nothing passes
-        :param kills: the store is killed then, too
+        :param after: how many of its bytes pass first
+        :param stays_down: whether nothing passes from then on
+        :param kills: whether the store is killed, too
         """
         self._trouble, self._kills = (re.compile(line), after, stays_down), kills
 
     def refuse(self, line: str, status: int = 403, code: str = "AccessDenied", header: str = "") -> None:
-        """Answer with an error to each request whose first line matches, as does one of its headers."""
+        """Answer with an error to each request whose first line and one of its headers match."""
         self._refused = re.compile(line), re.compile(header), _answer(status, code)
 
     def keep_answers(self, line: str) -> None:
-        """Reset the connection instead of answering to each request whose first line matches."""
+        """Forward each request whose first line matches, but reset the connection instead of answering."""
         self._kept = re.compile(line)
 
     def _accept(self) -> None:

@@ -1,4 +1,4 @@
-"""Writes into a bucket that depend on what is there, and a store that does not know such writes."""
+"""Conditional writes into a bucket, and a store without them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_token_of_a_write_is_that_of_a_read(file: StoredFile) -> None:
 def test_a_content_that_is_newer_than_its_mark_is_not_written_over(
     bucket: Bucket, file: StoredFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody writes between the two calls by which mark and content are read."""
+    """Somebody writes between the two calls that read ETag and content."""
     file.create(b"one")
     look = objects.ObjectFile.look
 
@@ -106,7 +106,7 @@ def test_a_video_is_not_put_where_that_is_not_allowed(
 def test_a_video_is_not_put_over_one_that_somebody_else_put_meanwhile(
     bucket: Bucket, gate: Gate, file: StoredFile, video: Path, before: bytes | None
 ) -> None:
-    """After it was allowed: in parts the condition is that of the last request."""
+    """After the check: with multipart uploads only the last request has the condition."""
     if before is not None:
         bucket.put(KEY, before)
         etag = bucket.client.head_object(Bucket=bucket.name, Key=KEY)["ETag"]
@@ -150,7 +150,7 @@ def test_a_bucket_that_is_not_there_has_not_said_no(bucket: Bucket, tmp_path: Pa
 
 @pytest.fixture
 def without_conditions(file: StoredFile, gate: Gate) -> Iterator[StoredFile]:
-    """A file in such a store; that it is one is forgotten afterwards."""
+    """A file in such a store, which is forgotten afterwards."""
     gate.refuse(r"(PUT|POST) ", 501, "NotImplemented", r"(?i)\r\nif-(none-)?match: ")
     yield file
     objects._unconditional.clear()

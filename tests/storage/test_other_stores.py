@@ -1,4 +1,4 @@
-"""Local disks, the schemes of providers that are not installed, and a store that signs nothing and is not atomic."""
+"""Local disks, schemes of missing providers, and a store that neither signs URLs nor writes atomically."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_local_file_becomes_a_local_file(
 
 
 class PlainStore(MemoryFileSystem):  # type: ignore[misc]
-    """Keeps what was written when a write breaks off, as a file server does."""
+    """Keeps the partial file when a write breaks off, like a file server."""
 
     store: dict[str, Any] = {}  # noqa: RUF012 - as in MemoryFileSystem
     pseudo_dirs = [""]  # noqa: RUF012
@@ -95,7 +95,7 @@ def files(store: PlainStore) -> set[str]:
 
 
 def test_a_store_that_cannot_sign_and_shows_parts(plain: PlainStore, simulator: Simulator) -> None:
-    """The frame is uploaded to the vendor, and what breaks on its way into the store is never at the video's path."""
+    """The frame is uploaded to the vendor, and a broken write is never visible at the video's path."""
     with pytest.raises(LumaRayConfigurationError, match="its store signs no URL for it"):
         attempt(FRAME, VIDEO, frame_transfer="url")
     assert simulator.jobs == []

@@ -1,4 +1,4 @@
-"""A disk with eight real processes that write one file in the same instant: one of them wins, and nothing is torn."""
+"""Eight real processes write one file on disk at the same instant: one wins, and no write is torn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def replace(writer: int, file: LocalFile, before: str) -> bool:
 
 
 def put(writer: int, file: LocalFile, before: str) -> bool:
-    """Put a video where its digest's owner still has the path, as a delivery does."""
+    """Put a video in place unless the file there has changed, like a delivery."""
 
     def allowed() -> bool:
         there = file.read_version()
@@ -44,12 +44,12 @@ def put(writer: int, file: LocalFile, before: str) -> bool:
         part.write_bytes(content_of(writer))
         try:
             return file.put(part, allowed) is not None
-        except FileNotFoundError:  # who is first removes what the others have begun
+        except FileNotFoundError:  # the winner removes the others' partial files
             return False
 
 
 def count_up(writer: int, file: LocalFile, before: str) -> bool:
-    """Add to a number, one by one, and again where another was quicker."""
+    """Increment a number, retrying if another process was faster."""
     for _ in range(STEPS):
         written = None
         while written is None:
@@ -60,14 +60,14 @@ def count_up(writer: int, file: LocalFile, before: str) -> bool:
 
 
 class Writers:
-    """Processes of their own, which begin together."""
+    """Processes that start writing at the same time."""
 
     def __init__(self, pool: Pool, start: Barrier) -> None:
         self._pool = pool
         self._start = start
 
     def write(self, write_once: Write, path: Path) -> list[bool]:
-        """Let all write at once; return who says that it has written."""
+        """Let all write at once; return those that report success."""
         there = LocalFile(path).read_version()
         job = partial(begin, write_once, self._start, path=path, before=there.token if there else "")
         return self._pool.map(job, range(WRITERS), chunksize=1)

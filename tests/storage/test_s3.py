@@ -1,4 +1,4 @@
-"""Frames from a bucket, videos into a bucket: what happens when all goes well, and what it is known by."""
+"""Frames from a bucket, videos into a bucket: the normal case, and how both are identified."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODEL = model_info("luma-ray-img-2-video")
 
 
 def attempt(frame: str = FRAME, video: str = VIDEO, **arguments: Any) -> dict[str, Any]:
-    """Run one attempt of a task instance, with an operator of its own."""
+    """Run one attempt of a task instance, with a new operator."""
     names = ("task_id", "run_id", "map_index", "store", "clears")
     context = task_context(**{name: arguments.pop(name) for name in names if name in arguments})
     return make_operator(frame, video, **arguments).execute(context)
@@ -108,7 +108,7 @@ def test_the_frame_goes_by_a_signed_url_and_its_bytes_pass_the_worker_by(
 
 
 def test_no_secret_is_left_anywhere(bucket: Bucket, simulator: Simulator, logs: Callable[[], str]) -> None:
-    """The worker logs at DEBUG, and so does what it runs on."""
+    """The worker logs at DEBUG, and so do its libraries."""
     store = MemoryStore()
     simulator.fault("status", "reset", times=1)
     outputs = attempt(store=store)
@@ -164,7 +164,7 @@ def inline(frame: Frame) -> str:
 def test_a_store_that_the_vendor_cannot_reach_is_known_by_its_address(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The API's host is public, and the store's is not."""
+    """The API's host is public, but the store's is not."""
     connection = {"conn_type": "luma_ray", "password": API_KEY, "host": "https://1.1.1.1"}
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", json.dumps(connection))
     hook, frame = LumaRayHook(), read_frame(FRAME)
@@ -242,7 +242,7 @@ def test_a_deleted_video_is_restored_at_no_charge(bucket: Bucket, simulator: Sim
 def test_a_video_that_was_copied_back_is_known_by_its_content(
     bucket: Bucket, simulator: Simulator, run_id: str
 ) -> None:
-    """A backup in parts has another ETag, and after a week the vendor no longer has the video."""
+    """A multipart copy has another ETag, and after a week the vendor no longer has the video."""
     first = attempt()
     content = bucket.get("clips/v.mp4")
     bucket.put_in_parts("clips/v.mp4", content)

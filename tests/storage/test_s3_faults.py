@@ -1,4 +1,4 @@
-"""A store that is killed, that breaks connections or refuses: no partial object, no second charge, no lost video."""
+"""A store that dies, breaks connections or refuses: no partial object, no second charge, no lost video."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_store_goes_down_during_the_upload_and_comes_back(
 def test_the_store_is_killed_during_the_upload_and_what_it_held_is_lost(
     bucket: Bucket, gate: Gate, store: Store, request: pytest.FixtureRequest, line: str
 ) -> None:
-    """What is left of the job is the copy in Airflow's task state store."""
+    """Only the copy in Airflow's task state store is left of the job."""
     vendor = request.getfixturevalue("large_videos" if line is PART else "simulator")
     airflow = MemoryStore()
     gate.strike(line, after=1000, stays_down=True, kills=True)
@@ -109,7 +109,7 @@ def test_the_store_goes_before_the_last_record_is_written(
     monkeypatch: pytest.MonkeyPatch,
     kills: bool,
 ) -> None:
-    """The video is up. Where the record has no other copy, the retry fetches the video once more, at no charge."""
+    """The video is uploaded. If the record has no other copy, the retry fetches the video again, at no charge."""
     airflow = MemoryStore() if kills else None
     original = type(open_file(VIDEO)).put
 
@@ -137,7 +137,7 @@ def test_the_store_goes_before_the_last_record_is_written(
 
 
 def test_the_intent_cannot_be_written(bucket: Bucket, gate: Gate, simulator: Simulator) -> None:
-    """A store that breaks connections is no wrong path: a retry passes."""
+    """A store that breaks connections is not a wrong path: a retry succeeds."""
     gate.strike(RECORD)
     with pytest.raises(LumaRayRecordError, match="Nothing new was bought"):
         attempt()
@@ -149,7 +149,7 @@ def test_the_intent_cannot_be_written(bucket: Bucket, gate: Gate, simulator: Sim
 def test_the_intent_is_written_and_the_store_does_not_say_so(
     bucket: Bucket, gate: Gate, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is seen to be there, so it is this attempt's claim."""
+    """It is read back, so it is this attempt's claim."""
     original = Ledger._holds
 
     def come_back_and_look(self: Ledger, claim: JobRecord) -> bool:
@@ -195,7 +195,7 @@ def test_a_lost_answer_is_looked_up_by_the_body_as_it_was_sent(bucket: Bucket, s
 def test_a_neighbour_in_the_bucket_keeps_its_job(
     bucket: Bucket, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two bodies that are the same; the task instance whose submit is lost does not take the other's job."""
+    """The bodies are identical; the task instance whose submit is lost does not take the other's job."""
 
     def die(*arguments: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What is wrong with a path in a bucket is told in one sentence before anything is bought, and seen as it is now."""
+"""A wrong path in a bucket is reported in one sentence before anything is bought, and never from a stale cache."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.support import MemoryStore
 
 
 def list_folder(name: str) -> list[str]:
-    """Let the file system remember what lies in a folder."""
+    """Fill the file system's cache with a folder's content."""
     from airflow.sdk import ObjectStoragePath
 
     return [str(path) for path in ObjectStoragePath(f"s3://store@media/{name}").iterdir()]
 
 
 def refused(simulator: Simulator, **arguments: Any) -> str:
-    """Run an attempt that is to fail for good; return its error's text."""
+    """Run an attempt that must fail for good; return its error's text."""
     store = MemoryStore()
     with pytest.raises(LumaRayConfigurationError) as caught:
         attempt(store=store, **arguments)
@@ -113,7 +113,7 @@ def test_a_frame_that_is_no_object(bucket: Bucket, simulator: Simulator, name: s
 
 
 def test_a_frame_that_vanishes_between_listing_and_reading(bucket: Bucket, simulator: Simulator) -> None:
-    """The worker has listed the folder, and its file system remembers."""
+    """The worker has listed the folder, and its file system has cached that."""
     frames = list_folder("frames")
     assert frames == [FRAME]
     bucket.delete("frames/f.jpg")
@@ -172,7 +172,7 @@ def test_a_frame_that_vanishes_before_the_vendor_fetches_it_costs_nothing(
 
 
 def test_what_another_process_wrote_is_seen_past_the_listings(bucket: Bucket) -> None:
-    """The file system's cache says that neither a record nor a video is there."""
+    """The file system's cache has neither a record nor a video."""
     bucket.put("clips/old.txt", b"")
     output = open_file(VIDEO)
     ledger = Ledger(ME, output, None)
