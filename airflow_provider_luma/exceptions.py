@@ -21,6 +21,7 @@ Those never retried are also ``AirflowFailException``, so Airflow spends no retr
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from copy import copy
 from datetime import UTC, datetime
@@ -45,6 +46,8 @@ __all__ = [
     "LumaRayTimeout",
     "LumaRayUnavailable",
 ]
+
+log = logging.getLogger(__name__)
 
 #: Seconds. A reset time in the past only means that clocks differ; without a floor, a loop would send a burst.
 SHORTEST_RATE_LIMIT = 1.0
@@ -87,6 +90,15 @@ class LumaRayError(AirflowException):
         error.standing = standing
         error.remedy = remedy or self.remedy
         return error
+
+
+def without_frames(error: LumaRayError) -> LumaRayError:
+    """Return an error without its traceback, which Airflow's log would show above the text that says it all.
+
+    At DEBUG the traceback is logged here.
+    """
+    log.debug("Raised here:", exc_info=error)
+    return error.with_traceback(None)
 
 
 class LumaRayConfigurationError(LumaRayError, AirflowFailException):

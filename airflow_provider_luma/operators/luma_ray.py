@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_luma.exceptions import LumaRayError, LumaRayRecordError
+from airflow_provider_luma.exceptions import LumaRayError, LumaRayRecordError, without_frames
 from airflow_provider_luma.jobs.checks import (
     ApiVersion,
     FrameTransfer,
@@ -163,6 +163,12 @@ class LumaRayImageToVideoOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy the video or re-attach to it, wait, and return the XComs."""
+        try:
+            return self._execute(context)
+        except LumaRayError as error:
+            raise without_frames(error) from None
+
+    def _execute(self, context: Context) -> dict[str, Any]:
         from airflow_provider_luma.jobs.record import JobRecord
 
         job, hook = self._job(context)
@@ -225,7 +231,13 @@ class LumaRayImageToVideoOperator(BaseOperator):
         :param output_path: where the video goes, as rendered before the wait; None (``dag.test()`` drops it): as
             rendered now
         """
-        self.output_path = output_path or self.output_path
+        try:
+            return self._execute_complete(context, event, output_path or self.output_path)
+        except LumaRayError as error:
+            raise without_frames(error) from None
+
+    def _execute_complete(self, context: Context, event: Any, output_path: str) -> dict[str, Any]:
+        self.output_path = output_path
         if not isinstance(event, dict) or not isinstance(event.get("request_id"), str):
             raise LumaRayRecordError(
                 f"The trigger's event {event!r} names no job. The job is on record beside {self.output_path}; a retry "

@@ -63,7 +63,7 @@ CATALOGUE = {
             fields=("prompt", "resolution", "duration", "aspect_ratio"),
             price=Decimal("1.32"),
             typical_seconds=52,
-            values={"resolution": RESOLUTIONS[:3]},
+            values={"resolution": RESOLUTIONS[:3], "duration": ("5s", "10s")},
         ),
         Model(
             slug="ray-flash-2-720p",

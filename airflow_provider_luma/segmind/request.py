@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
-from airflow_provider_luma.segmind.models import model_info
+from airflow_provider_luma.segmind.models import SUCCESSOR, model_info
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,14 @@ class GenerationRequest:
                 v for v in (value if isinstance(value, list) else [value]) if allowed and v not in allowed
             ]
             if unknown:
+                given = unknown if isinstance(value, list) else value
                 doubts.append(
-                    f"{name}={unknown} is not among the documented values: {', '.join(allowed or ())}"
+                    f"{name}={given!r} is not among the documented values: {', '.join(allowed or ())}"
                 )
             elif name not in model.fields:
                 doubts.append(f"the field {name!r} is not documented for {self.model}; it is sent unchanged")
+        if self.model == SUCCESSOR and self.extra_parameters.get("duration") == "10s":
+            doubts.append(
+                "duration='10s' is for clips without a start frame; with one, Ray 3.2 renders 5 seconds"
+            )
         return doubts

@@ -18,8 +18,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_luma.exceptions import (
     LumaRayAuthenticationError,
     LumaRayConfigurationError,
+    LumaRayError,
     LumaRayRateLimited,
     LumaRayUnavailable,
+    without_frames,
 )
 from airflow_provider_luma.segmind.credits import CreditThreshold
 from airflow_provider_luma.segmind.money import usd
@@ -103,6 +105,8 @@ class LumaRayCreditSensor(BaseSensorOperator):
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
             self.log.warning("The balance cannot be read right now: %s", error)
             return PokeReturnValue(is_done=False)
+        except LumaRayError as error:
+            raise without_frames(error) from None
         balance = threshold.balance(credits)
         self.log.info(
             "The balance is %s; waiting for it to be %s %s.",

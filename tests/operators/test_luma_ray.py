@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import shlex
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -48,6 +49,23 @@ from tests.support import (
 )
 
 pytestmark = pytest.mark.usefixtures("connection")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_an_error_comes_without_the_frames_that_led_to_it(
+    simulator: Simulator, frame: Path, clip: Path, caplog: pytest.LogCaptureFixture, resumed: bool
+) -> None:
+    """Airflow prints an exception's traceback above its text, whose remedy then is off the screen."""
+    operator = make_operator(frame, clip.with_suffix(".mov"))
+    caplog.set_level("DEBUG", "airflow_provider_luma.exceptions")
+    with pytest.raises(LumaRayConfigurationError, match=r"\.mp4") as caught:
+        operator.execute_complete(task_context(), {"request_id": "r"}) if resumed else operator.execute(
+            task_context()
+        )
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    ours = [one.name for one in frames if "airflow_provider_luma" in one.filename]
+    assert ours == ["execute_complete" if resumed else "execute"]
+    assert "in _execute" in caplog.text, "the frames are there at DEBUG"
 
 
 def files_beside(clip: Path) -> set[str]:

@@ -139,25 +139,33 @@ def test_extra_parameters_cannot_override_an_argument(model: str, name: str) -> 
         pytest.param(
             make(resolution="4k", aspect_ratio="9:21", concepts=("truck_left",)), [], id="documented values"
         ),
-        pytest.param(
-            make(resolution="8k"), ["resolution=['8k']", "540p, 720p, 1080p, 4k"], id="a resolution"
-        ),
-        pytest.param(make(aspect_ratio="3:4"), ["aspect_ratio=['3:4']", "16:9"], id="an aspect ratio"),
+        pytest.param(make(resolution="8k"), ["resolution='8k'", "540p, 720p, 1080p, 4k"], id="a resolution"),
+        pytest.param(make(aspect_ratio="3:4"), ["aspect_ratio='3:4'", "16:9"], id="an aspect ratio"),
         pytest.param(
             make(concepts=("pan_left", "barrel_roll")), ["concepts=['barrel_roll']", "zoom_in"], id="a move"
         ),
         pytest.param(make(extra_parameters={"seed": 1}), ["luma-ray-img-2-video", "'seed'"], id="a field"),
         pytest.param(
-            make("luma-ray-3-2", resolution="4k"), ["resolution=['4k']", "1080p"], id="another model's value"
+            make("luma-ray-3-2", resolution="4k"), ["resolution='4k'", "1080p"], id="another model's value"
         ),
         pytest.param(make("luma-ray-3-2", loop=True), ["luma-ray-3-2", "'loop'"], id="another model's field"),
         pytest.param(
             make("luma-ray-3-2", extra_parameters={"duration": "5s"}), [], id="luma-ray-3-2's own field"
         ),
+        pytest.param(
+            make("luma-ray-3-2", extra_parameters={"duration": "5"}),
+            ["duration='5' is not among the documented values: 5s, 10s"],
+            id="another spelling",
+        ),
+        pytest.param(
+            make("luma-ray-3-2", extra_parameters={"duration": "10s"}),
+            ["duration='10s' is for clips without a start frame"],
+            id="an image-anchored clip has five seconds",
+        ),
         pytest.param(make("ray-flash-2-720p", aspect_ratio="3:4"), [], id="ray-flash's own value"),
         pytest.param(
             make("ray-flash-2-720p", aspect_ratio="2:3"),
-            ["aspect_ratio=['2:3']", "3:4"],
+            ["aspect_ratio='2:3'", "3:4"],
             id="not ray-flash's",
         ),
         pytest.param(
