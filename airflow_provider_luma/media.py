@@ -375,24 +375,6 @@ def is_mp4_head(head: bytes) -> bool:
     return head[4:8] == b"ftyp"
 
 
-def ends_whole(file: BinaryIO) -> bool:
-    """Whether an MP4's top-level boxes end exactly where the file does, so that it is complete."""
-    end = file.seek(0, 2)
-    at = 0
-    while at < end:
-        file.seek(at)
-        header = file.read(16)
-        length, shortest = int.from_bytes(header[:4], "big"), 8
-        if length == 1:
-            length, shortest = int.from_bytes(header[8:16], "big"), 16
-        elif length == 0:
-            length = end - at
-        if length < shortest or len(header) < shortest:
-            return False
-        at += length
-    return at == end > 0
-
-
 def _bad_frame(start_frame: str, problem: str) -> LumaRayConfigurationError:
     shown = unsigned(start_frame) if start_frame.startswith(("http://", "https://")) else start_frame
     return LumaRayConfigurationError(f"start_frame {shown!r} {problem}.")

@@ -30,7 +30,8 @@ from airflow_provider_luma.hooks.transport import (
     error_summary,
     open_session,
 )
-from airflow_provider_luma.media import VideoFile, VideoSink, ends_whole
+from airflow_provider_luma.media import VideoFile, VideoSink
+from airflow_provider_luma.mp4 import why_incomplete
 
 #: At most so much is read at once: a chunk is one write, one digest update and one check of the time.
 CHUNK_BYTES = 1024 * 1024
@@ -126,9 +127,9 @@ class _Fetcher:
             return error_summary(error)
         if self._total not in (None, self.sink.size):
             return f"{self.sink.size} of {self._total} bytes arrived"
-        if not ends_whole(self._file):
+        if problem := why_incomplete(self._file):
             self._start_over()
-            return "the file ends in the middle of an MP4 box"
+            return f"the file {problem}"
         return None
 
     def _write(self, chunk: bytes) -> None:

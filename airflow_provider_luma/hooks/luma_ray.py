@@ -28,7 +28,8 @@ from airflow_provider_luma.hooks.key import sealed
 from airflow_provider_luma.hooks.limiter import Rank, RateLimiter, limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
 from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport
-from airflow_provider_luma.media import Frame, VideoFile, VideoSink, ends_whole, is_mp4_head, read_frame
+from airflow_provider_luma.media import Frame, VideoFile, VideoSink, is_mp4_head, read_frame
+from airflow_provider_luma.mp4 import why_incomplete
 from airflow_provider_luma.provider_info import UI_FIELD_BEHAVIOUR
 from airflow_provider_luma.segmind.history import HistoryEntry, parse_one, parse_rows
 from airflow_provider_luma.segmind.ids import id_key
@@ -389,6 +390,6 @@ def _receive(
         for chunk in chunks:
             sink.write(chunk)
         told = None if response.headers.get("Content-Encoding") else response.headers.get("Content-Length")
-        if told not in (None, str(sink.size)) or not ends_whole(file):
+        if told not in (None, str(sink.size)) or why_incomplete(file):
             raise requests.ConnectionError("the body is incomplete")
         return sink.finish(destination)

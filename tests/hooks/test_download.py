@@ -522,6 +522,14 @@ def box(kind: bytes, length: int) -> bytes:
 CLIP_20_MB = box(b"ftyp", 24) + box(b"moov", 1000) + box(b"mdat", 20_000_000)
 
 
+def test_a_file_without_an_index_is_not_delivered(hook: LumaRayHook, peer: StartPeer, tmp_path: Path) -> None:
+    """Cut between two boxes, with an honest length."""
+    host = peer(http(200, box(b"ftyp", 24) + box(b"mdat", 99), **SAME))
+    with pytest.raises(LumaRayDeliveryFailed, match="the file has no MP4 index"):
+        hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
+    assert len(host.seen) == 4
+
+
 def test_a_line_that_cuts_every_900_kb_delivers_a_clip_of_20_mb(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path
 ) -> None:

@@ -379,7 +379,7 @@ def test_the_money_in_the_headers_is_read_exactly_or_not_at_all(
     balance: str,
     read: tuple[Decimal | None, Decimal | None],
 ) -> None:
-    content = box(b"ftyp", b"isom") + box(b"mdat", b"x")
+    content = box(b"ftyp", b"isom") + box(b"moov", b"")
     hook, _ = hook_at(http(200, content, x_cost=cost, x_remaining_credits=balance))
     generated = hook.generate(request_, tmp_path / "v.mp4")
     assert (generated.cost, generated.remaining_credits) == read
@@ -387,7 +387,7 @@ def test_the_money_in_the_headers_is_read_exactly_or_not_at_all(
 
 
 def test_the_headers_may_be_missing(hook_at: HookAt, request_: GenerationRequest, tmp_path: Path) -> None:
-    hook, _ = hook_at(http(200, box(b"ftyp", b"isom") + box(b"mdat", b"x")))
+    hook, _ = hook_at(http(200, box(b"ftyp", b"isom") + box(b"moov", b"")))
     generated = hook.generate(request_, tmp_path / "v.mp4")
     assert (generated.request_id, generated.cost, generated.remaining_credits) == (None, None, None)
 
