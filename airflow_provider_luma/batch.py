@@ -47,7 +47,7 @@ def plan_batch(
 
         @task
         def plan() -> list[dict]:
-            return plan_batch("s3://photos/", "s3://clips/", max_credits=320)
+            return plan_batch("s3://aws_default@photos/", "s3://aws_default@clips/", max_credits=320)
 
         LumaRayImageToVideoOperator.partial(task_id="generate", prompt="...").expand_kwargs(plan())
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
         "photo": Param(
             str(Path(__file__).parent / "frames" / "coffee.jpg"),
             type="string",
-            description="The clip's first frame: a path, an http(s) URL, or s3://..., gs://..., abfs://...",
+            description="The clip's first frame: a path, an http(s) URL, or s3://aws_default@photos/1.jpg and the like",
         ),
         "prompt": Param(
             "Slow push-in on the espresso, steam rising, warm morning light",
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
         "videos": Param(
             f"{Path.home() / 'luma-ray-videos'}/",
             type="string",
-            description="A folder (ending in /) that all workers share: a disk, or s3://..., gs://..., abfs://...",
+            description="A folder (ending in /) that all workers share: on a disk, or s3://aws_default@clips/",
         ),
     },
 )

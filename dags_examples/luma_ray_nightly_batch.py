@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
         "photos": Param(
             str(Path(__file__).parent / "frames"),
             type="string",
-            description="The folder with the photos: a path, or s3://..., gs://..., abfs://...",
+            description="The folder with the photos: a path, or a bucket such as s3://aws_default@photos/",
         ),
         "videos": Param(
             str(Path.home() / "luma-ray-videos" / "nightly"),

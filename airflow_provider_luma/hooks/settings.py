@@ -73,7 +73,7 @@ def read_settings(password: str | None, host: str | None, extra_json: str) -> Se
         return "its extra is not a JSON object"
     key = (password or "").strip(" ")
     if not key:
-        return "its password is empty; put the Segmind API key there"
+        return "its password is empty; put the Segmind API key there (as a URI it is luma-ray://:<key>@, with a hyphen)"
     if not key.isascii() or not key.isprintable() or " " in key:
         return "its password contains a space, a line break or another character that no API key has"
     urls: dict[str, str] = {"api_url": API_URL, "upload_url": UPLOAD_URL, "history_url": HISTORY_URL}

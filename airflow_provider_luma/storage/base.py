@@ -171,5 +171,8 @@ def is_lasting(error: Exception) -> bool:
 
 def permission_hint(error: Exception) -> str:
     """Return advice for a permission error, for the end of a sentence; else nothing."""
-    needed = " (the storage connection needs permission to list, read and write there)"
+    needed = (
+        " (the storage connection needs permission to list, read and write there; a path names its connection as in "
+        "s3://aws_default@bucket/, else storage_conn_id does)"
+    )
     return needed if isinstance(error, PermissionError) else ""

@@ -144,6 +144,14 @@ def test_a_connection_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, raw:
     assert "'luma_ray_default' cannot be used" in refused(LumaRayHook())
 
 
+def test_a_uri_with_an_underscore_is_told_its_hyphen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow reads no scheme in it, and so no password."""
+    monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", f"luma_ray://:{API_KEY}@")
+    told = refused(LumaRayHook())
+    assert "luma-ray://:<key>@" in told
+    assert API_KEY not in told
+
+
 @pytest.mark.parametrize("raw", ["{", '{"password": "SG_0123456789abcdef"'])
 def test_a_connection_that_cannot_be_parsed_is_told_without_its_text(
     monkeypatch: pytest.MonkeyPatch, raw: str
