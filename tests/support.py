@@ -1,4 +1,4 @@
-"""What tests build by hand: a connection, a task instance's context, an operator."""
+"""Helpers for tests: a connection, a task instance's context, an operator."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class MemoryStore:
         self.values: dict[str, str] = {}
 
     def get(self, key: str) -> Any:
-        """Return a value; None where there is none."""
+        """Return a value; None if there is none."""
         return json.loads(self.values[key]) if key in self.values else None
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        """Keep a value, as JSON, so that nothing else passes."""
+        """Store a value as JSON, so that only JSON values are accepted."""
         self.values[key] = json.dumps(value)
 
 
 def set_connection(
     monkeypatch: pytest.MonkeyPatch, host: str, *, password: str = API_KEY, **extra: Any
 ) -> None:
-    """Define the connection ``luma_ray_default`` as a headless set-up does."""
+    """Define the connection ``luma_ray_default`` in the environment."""
     extra = {"requests_per_minute": 100_000, **extra}
     connection = {"conn_type": "luma_ray", "password": password, "host": host, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", json.dumps(connection))
@@ -47,7 +47,7 @@ def task_context(
     store: Any = None,
     clears: int = 0,
 ) -> Any:
-    """Return the context of a task instance, as far as the operator reads it.
+    """Return a task instance's context, with what the operator reads.
 
     :param clears: how often the task was cleared; attempts with the same number are retries
     """
@@ -66,18 +66,18 @@ def task_context(
 
 
 def record_path(clip: Path) -> Path:
-    """Return where the record of a local video is."""
+    """Return the path of a local video's record."""
     return clip.with_name(f"{clip.name}.job.json")
 
 
 def recorded(clip: Path) -> dict[str, Any]:
-    """Return what is on record beside a local video."""
+    """Return a local video's sidecar record."""
     record: dict[str, Any] = json.loads(record_path(clip).read_text())
     return record
 
 
 def make_operator(start_frame: object, output_path: object, **arguments: Any) -> LumaRayImageToVideoOperator:
-    """Return an operator that polls quickly; every call makes a new one, as every attempt of a task does."""
+    """Return an operator that polls quickly; a new one per call, as per attempt of a task."""
     defaults: dict[str, Any] = {
         "task_id": "generate",
         "prompt": "a slow push in",

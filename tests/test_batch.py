@@ -1,4 +1,4 @@
-"""The plan of a batch: names, order, and the budget over real HTTP; a run that is cleared, shifted or repeated."""
+"""A batch's plan: names, order, and the budget over real HTTP; runs that are cleared, shifted or repeated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("connection")
 
 @pytest.fixture
 def folder(tmp_path: Path, frame: Path) -> Callable[..., Path]:
-    """Put frames into the folder of frames."""
+    """Write frames into the folder of frames."""
 
     def put(*names: str) -> Path:
         for name in names:
@@ -63,7 +63,7 @@ def plan(
 
 
 class Run:
-    """A run's mapped tasks, each with the state store that Airflow keeps for its index."""
+    """A run's mapped tasks, each with the state store of its map index."""
 
     def __init__(self, run_id: str = "run_1") -> None:
         self.run_id = run_id
@@ -73,7 +73,7 @@ class Run:
     def generate(
         self, planned: list[dict[str, Any]], **arguments: Any
     ) -> list[dict[str, Any] | LumaRayError]:
-        """Run them one after the other, cleared if they ran before; what one raises does not keep the next from it."""
+        """Run the tasks in order, cleared if they ran before; an error of one does not stop the next."""
         self._clears += 1
         done: list[dict[str, Any] | LumaRayError] = []
         for index, given in enumerate(planned):
@@ -88,7 +88,7 @@ class Run:
 
 
 def ids(done: list[dict[str, Any] | LumaRayError]) -> list[Any]:
-    """Return the jobs of clips that were made; an error is its own."""
+    """Return the ids of the clips that were made; errors stay errors."""
     return [item["request_id"] if isinstance(item, dict) else item for item in done]
 
 
@@ -236,7 +236,7 @@ def test_no_more_is_planned_than_airflow_maps(
 def test_a_cleared_run_spends_no_more_than_its_cap_whatever_was_edited(
     simulator: Simulator, folder: Callable[..., Path], change: str
 ) -> None:
-    """Seen: 32 USD at a cap of 20."""
+    """A regression: 32 USD were spent at a cap of 20."""
     run, frames = Run(), folder("b.jpg", "c.jpg")
     first = run.generate(plan(frames, max_credits=3.2))
     arguments: dict[str, Any] = {"the prompt": {"prompt": "x"}, "the tag": {"generation_tag": "2"}}.get(

@@ -1,4 +1,4 @@
-"""What parsing a DAG costs: the modules that DAG files import bring in next to nothing."""
+"""What parsing a DAG costs: the modules for DAG files import next to nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames in and videos out: what may be sent, and what counts as a video."""
+"""Frames and videos: what may be sent, and what counts as a video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Night after night, whatever happens to the frames, the clips, the prompt and the runs: a state machine."""
+"""Night after night, whatever happens to frames, clips, prompt and runs: a state machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = [f"{letter}.jpg" for letter in "abcdefgh"]
 
 
 class Run:
-    """A night's run: its plan, its mapped tasks and what Airflow keeps of them."""
+    """A night's run: its plan, its mapped tasks and their state in Airflow."""
 
     def __init__(self, name: str, cap: int) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class Run:
 
 
 class Nights(RuleBasedStateMachine):
-    """Runs that are planned, executed task by task in any order, retried, cleared and overlapping."""
+    """Runs that are planned, executed task by task in any order, retried, cleared, and overlap."""
 
     @initialize()
     def begin(self) -> None:
@@ -161,7 +161,7 @@ class Nights(RuleBasedStateMachine):
 
     @rule()
     def in_the_end_every_frame_gets_its_clip(self) -> None:
-        """Nights with money enough, after everything open was settled by its own run."""
+        """Run nights with enough money, after each run has settled what it left open."""
         for run in self.runs:
             run.clears += 1
             self.plan(run)

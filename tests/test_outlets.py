@@ -1,4 +1,4 @@
-"""What the assets and the lineage of a clip say, and what they keep to themselves."""
+"""What a clip's asset events and lineage contain, and what they must not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths on local disks and in object stores, and files that appear whole or not at all."""
+"""Paths on local disks and in object stores; files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_luma.storage import LocalFile, StoredFile, open_file, safe
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A working directory and a home that are the test's own."""
+    """A working directory and a home for this test only."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return tmp_path
@@ -30,7 +30,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def memory() -> Iterator[str]:
-    """An object store in memory, known to Airflow by a connection's id."""
+    """An in-memory object store, which Airflow finds by connection id."""
     store = fsspec.filesystem("memory")
     attach("memory", conn_id="luma_ray_test", fs=store)
     yield "memory://luma_ray_test@bucket"
@@ -68,7 +68,7 @@ def test_an_object_stores_path(memory: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["nosuchscheme", "a.b", "ftp"])
 def test_a_store_without_a_file_system_is_told(scheme: str) -> None:
-    """Airflow knows a scheme when a provider brings it; that fsspec does is not enough."""
+    """Airflow knows a scheme if a provider registers it; that fsspec knows it is not enough."""
     with pytest.raises(
         LumaRayConfigurationError,
         match=rf"(?s)No file system for '{scheme}' .* is installed.*This attempt bought nothing",
@@ -164,7 +164,7 @@ def local(path: Path) -> StoredFile:
 
 
 def names(folder: Path) -> list[str]:
-    """What lies in a folder, the lock left out."""
+    """The file names in a folder, without the lock."""
     return sorted(path.name for path in folder.iterdir() if path.name != ".luma_ray.lock")
 
 
@@ -334,7 +334,7 @@ def test_a_file_holds_what_has_its_digest(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_listed_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deep: bool
 ) -> None:
-    """Whoever runs the tests may list any."""
+    """Skipped for users who may list any folder."""
     closed = tmp_path / "run"
     closed.mkdir()
     scandir = os.scandir

@@ -1,4 +1,4 @@
-"""A triggerer whose time is a number: while all triggers pause, its clock and the simulator's are moved on."""
+"""A triggerer in virtual time: while all triggers pause, its clock and the simulator's are advanced."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from airflow_provider_luma.triggers import account as accounts
 from airflow_provider_luma.triggers.account import Account
 from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger
 
-#: Seconds that a turn of the loop takes, so that a pause too short to be told from none comes to its end.
+#: Seconds that one iteration of the loop takes, so that even a pause of almost zero ends.
 _TICK = 1e-6
 T = TypeVar("T")
 
 
 class _Selector(selectors.DefaultSelector):
-    """Does not wait, but passes time by."""
+    """Advances time instead of waiting."""
 
     def __init__(self, pass_by: Callable[[float], None]) -> None:
         super().__init__()
@@ -41,9 +41,9 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop for coroutines that wait for nothing but time.
+    """An event loop for coroutines that wait only for time.
 
-    :param advance: moves the rest of the world on by some seconds
+    :param advance: advances the rest of the world by some seconds
     """
 
     def __init__(self, advance: Callable[[float], None]) -> None:
@@ -52,7 +52,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(_Selector(self._pass_by))
 
     def time(self) -> float:
-        """Return the seconds since the loop was made."""
+        """Return the seconds since the loop was created."""
         return self._now
 
     def _pass_by(self, seconds: float) -> None:
@@ -63,7 +63,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 @contextmanager
 def triggerer(simulator: Simulator, per_minute: float = 100_000) -> Iterator[VirtualLoop]:
-    """Give a loop in which job triggers run in the simulator's time; their polls take none of it."""
+    """Yield a loop in which job triggers run in the simulator's time; their polls take no time."""
     loop = VirtualLoop(simulator.advance)
     limiter = RateLimiter(per_minute, loop.time)
     began = simulator.now()

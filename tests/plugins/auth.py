@@ -1,4 +1,4 @@
-"""An auth manager with rights per DAG: whoever is named after one (``of_<dag_id>``) may read that one and no other.
+"""An auth manager with permissions per DAG: user ``of_<dag_id>`` may read that DAG only.
 
 And ``nobody`` may read none.
 """
@@ -11,7 +11,7 @@ from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleA
 
 
 class ByName(SimpleAuthManager):
-    """Airflow's simple auth manager, narrowed."""
+    """Airflow's simple auth manager, restricted."""
 
     def is_authorized_dag(
         self, *, method: Any, user: Any, access_entity: Any = None, details: Any = None

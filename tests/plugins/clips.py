@@ -1,4 +1,4 @@
-"""Clips on a disk with their records, as the operator would have left them, and as it never would."""
+"""Clips on disk with their records, both as the operator writes them and as it never would."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def identity(
 
 
 def url_of(whose: Identity, part: str = "") -> str:
-    """Return where a clip's page is, as Airflow fills it in."""
+    """Return the URL of a clip's page, as Airflow fills it in."""
     index = "{MAP_INDEX}" if whose.map_index < 0 else whose.map_index
     return f"clip/{whose.dag_id}/{whose.run_id}/{whose.task_id}/{index}{part}"
 

@@ -1,4 +1,4 @@
-"""One api-server for all of these tests; each module has a run id, and so clips, of its own."""
+"""One API server for all these tests; each module has its own run id, and thus its own clips."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _RUNS = count(1)
 
 @dataclass(frozen=True)
 class Shown:
-    """A server, and a folder whose clips it may show.
+    """A server, and the folder whose clips it shows.
 
-    :param run_id: of a run that no other module's tests use
+    :param run_id: a run id that no other module uses
     """
 
     server: Server

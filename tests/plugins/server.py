@@ -1,4 +1,4 @@
-"""A real Airflow api-server with the plugin, whose users are named in advance."""
+"""A real Airflow API server with the plugin and predefined users."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ USERS = {
 
 
 class Server:
-    """An api-server, started on entry and gone on exit.
+    """An API server: started on entry, gone on exit.
 
-    :param home: the AIRFLOW_HOME to be, empty
+    :param home: an empty folder for AIRFLOW_HOME
     :param roots: what ``preview_roots`` is set to
     :param settings: further environment variables
     """
@@ -96,13 +96,13 @@ class Server:
         self.stop()
 
     def stop(self) -> None:
-        """End the server and all that it forked."""
+        """Kill the server and everything that it forked."""
         if self._process is not None:
             processes.end(self._process.pid)
             self._process.wait()
 
     def log(self) -> str:
-        """Return what the server has said."""
+        """Return the server's log."""
         return self._log.read_text(errors="replace")
 
     def session(self, user: str | None, *, by_cookie: bool = True) -> requests.Session:

@@ -1,4 +1,4 @@
-"""Records and files that somebody made up to see more than their own DAG's clips: none of it is shown."""
+"""Forged records and files, made to see other DAGs' clips: none of it is shown."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _not_delivered(clip: Path, whose: Identity, secret: Path) -> None:
 
 
 def _taken_over(clip: Path, whose: Identity, secret: Path) -> None:
-    """The path is another DAG's by now, and so is what lies there."""
+    """The path now belongs to another DAG, and so does its video."""
     mine = clips.record(clip, whose, claim="mine")
     clips.put(clip, whose.model_copy(update={"dag_id": "others"}), video=SECRET, superseded=(mine,))
 
@@ -124,7 +124,7 @@ ATTACKS: list[Callable[[Path, Identity, Path], None]] = [
 
 @pytest.fixture(scope="module")
 def attacked(shown: Shown, secret: Path) -> dict[str, Identity]:
-    """Return the task instances of all attacks, which the server has seen."""
+    """Return the task instances of all attacks, once the server has listed them."""
     made = {}
     for attack in ATTACKS:
         whose = shown.identity(task_id=attack.__name__.strip("_"))

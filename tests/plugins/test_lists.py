@@ -1,4 +1,4 @@
-"""What the lists show: the run's contact sheet, the gallery, what was spent."""
+"""The lists: a run's contact sheet, the gallery, and the spending."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_page_of_the_gallery_is_one_that_there_is(page: int, shown: int, amoun
 
 @pytest.fixture(scope="module")
 def batch(shown: Shown):
-    """A run of two clips that were made and one that was not, and one of another DAG."""
+    """A run with two finished clips and one failed, and a clip of another DAG."""
     for index in range(2):
         whose = shown.identity(map_index=index)
         clips.put(shown.path(whose), whose, request_id=f"job-{shown.run_id}-{index}")

@@ -1,4 +1,4 @@
-"""How Airflow finds the plugin, and what it costs those who do not serve it."""
+"""How Airflow finds the plugin, and what it costs processes that do not serve it."""
 
 from __future__ import annotations
 

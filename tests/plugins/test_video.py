@@ -1,4 +1,4 @@
-"""A delivered clip, streamed by a real api-server: ranges, and who gets them."""
+"""A delivered clip, streamed by a real API server: ranges, and permissions."""
 
 from __future__ import annotations
 

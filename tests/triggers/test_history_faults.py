@@ -1,4 +1,4 @@
-"""A history that is down, of another shape, late or lying, in virtual time: nothing is settled wrongly or late."""
+"""A history that is down, malformed, late or wrong, in virtual time: no job is settled wrongly or late."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch, work_dir: Path) -> Iterator[Callable
 
 
 def seen(simulator: Simulator, per_minute: float = PER_MINUTE) -> dict[str, tuple[str, float]]:
-    """Let so many jobs wait together; return for each why its worker was woken, and how many seconds after its end."""
+    """Let several jobs wait together; return why each one's worker was woken, and how long after the job's end."""
     random.seed(JOBS)
     jobs = [LumaRayHook().submit(GenerationRequest(MODEL, "p", None)) for _ in range(JOBS)]
     created = {job.request_id: job.created for job in simulator.jobs}
@@ -87,7 +87,7 @@ def other_shape(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def states(change: Callable[[int, HistoryEntry], VendorStatus]) -> Callable[..., None]:
-    """Show rows in another state than the job's: of the page with this number."""
+    """Show rows of this page in a state other than the job's."""
 
     def plant(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         newest_jobs = LumaRayHook.newest_jobs
@@ -143,7 +143,7 @@ def test_a_page_that_lies_about_each_job_in_flight_wakes_no_worker_for_it(
 
 
 def check_seen(found: dict[str, tuple[str, float]], latency: float, per_minute: int) -> None:
-    """Allow for each job the longest pause that its schedule alone has, and a poll's more."""
+    """Check that each job is at most its longest scheduled pause late, plus a poll."""
     spacing = JOBS * 61 / (per_minute / 2)
     pause = next_poll(latency, TYPICAL, spacing=spacing, jitter=1.0) - latency
     for reason, at in found.values():

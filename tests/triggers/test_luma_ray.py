@@ -1,4 +1,4 @@
-"""The triggers over real HTTP: when they fire, what they carry, and that they block nobody."""
+"""The triggers over real HTTP: when they fire, what their events have, and that they block nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def job_trigger(request_id: str, **arguments: Any) -> LumaRayJobTrigger:
 
 
 def revived(trigger: BaseTrigger) -> Any:
-    """Return the trigger as another triggerer makes it from the database."""
+    """Return the trigger as another triggerer loads it from the database."""
     classpath, arguments = trigger.serialize()
     return import_string(classpath)(**json.loads(json.dumps(arguments)))
 
@@ -307,7 +307,7 @@ def test_waits_without_room_for_a_look_hardly_do_anything_and_say_little(
 
 
 class Naps:
-    """Stands for ``asyncio.sleep`` in the trigger: a pause of minutes is noted, and ends when the test says so."""
+    """Replaces the trigger's ``asyncio.sleep``: a long pause is recorded, and ends when the test says so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.over = asyncio.Event()
@@ -434,7 +434,7 @@ def test_a_kill_is_told_and_cancels_nothing(
 
 
 class AssetStore:
-    """An asset's state store, as the triggerer injects it."""
+    """An asset's state store as injected by the triggerer."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -507,7 +507,7 @@ def test_a_restart_neither_fires_again_nor_misses_a_crossing() -> None:
 
 
 class SeveralAssets:
-    """The store of a trigger that Airflow made of equal ones; it does not know which asset is meant."""
+    """The store of a trigger merged from equal ones; it does not know which asset is meant."""
 
     async def aget(self, key: str) -> Any:
         raise ValueError("Task has 2 concrete inlets and outlets")
@@ -520,7 +520,7 @@ def test_equal_triggers_of_several_assets_watch_without_a_memory() -> None:
 
 
 class Outage(AssetStore):
-    """A store that is down for the first calls."""
+    """A store whose first calls fail."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()
