@@ -1,4 +1,4 @@
-"""Counter-examples by people who did not write the code: each once broke the promise."""
+"""Counterexamples found by people who did not write the code: each once broke the promise."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ LATE = {"timeout": timedelta(seconds=0.1)}
 
 
 def late(simulator: Simulator, operator: Any, context: Any) -> str:
-    """An attempt buys and gives up waiting; the id of what it bought."""
+    """Run an attempt that buys and times out; return its job's id."""
     for call in ("status", "result"):
         simulator.fault(call, "status", status=500, times=99)
     with pytest.raises(LumaRayTimeout):
@@ -71,7 +71,7 @@ class Killed(BaseException):
 
 
 def killed_while_it_pays(monkeypatch: pytest.MonkeyPatch, operator: Any, **context: Any) -> None:
-    """An attempt dies after its paid call has reached the vendor, and before the answer has reached it."""
+    """Run an attempt that dies after its paid call reached the vendor, before the answer arrives."""
     submit = LumaRayHook.submit
 
     def dies(self: LumaRayHook, request: Any) -> str:
@@ -85,7 +85,7 @@ def killed_while_it_pays(monkeypatch: pytest.MonkeyPatch, operator: Any, **conte
 
 
 def advised(error: object, command: str) -> list[str]:
-    """The arguments of the command that an error's text advises."""
+    """Return the arguments of the command that an error advises."""
     told = [line.partition("airflow_provider_luma ")[2] for line in str(error).splitlines()]
     (line,) = (one for one in told if one.startswith(f"{command} "))
     return shlex.split(line)
@@ -171,7 +171,7 @@ def test_the_advice_after_an_expiry_gives_up_the_job_that_it_speaks_of(
 def test_a_lost_call_of_a_batch_does_not_adopt_its_siblings_job(
     simulator: Simulator, frame: Path, tmp_path: Path, bought: bool
 ) -> None:
-    """Two equal pictures in a batch, sent as base64: the bodies are the same."""
+    """Two identical pictures in a batch, sent as base64: the bodies are identical."""
     keep = {"if_exists": "keep", "frame_transfer": "base64"}
     theirs = make_operator(frame, tmp_path / "v" / "b.mp4", **keep).execute(task_context(map_index=1))
     if bought:
@@ -204,7 +204,7 @@ def test_a_v1_clip_of_a_plain_url_that_could_not_be_stored_is_not_bought_again(
 def test_a_wrong_clock_does_not_hide_the_job_of_a_lost_call(
     monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path, offset: float
 ) -> None:
-    """A frame that is a URL: no reply has told the vendor's time before the intent is written."""
+    """The frame is a URL, so no reply has shown the vendor's time before the intent is written."""
     with Simulator(latency=0.02, clip_seconds=0.2, api_key=API_KEY, clock_offset=offset) as simulator:
         set_connection(monkeypatch, simulator.url, timeout=5)
         url = LumaRayHook().upload_image(frame)
@@ -254,7 +254,7 @@ def test_a_retry_whose_if_exists_became_keep_finishes_its_job(
 def test_an_upload_whose_answer_was_lost_leaves_the_record_delivered(
     simulator: Simulator, frame: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store has the video; the client sends it once more and is told that it is there."""
+    """The store has the video; the client retries the write and is told that it exists."""
     file: Any = type(open_file("s3://store@media/clips/v.mp4"))
     upload = file._upload
 
@@ -329,7 +329,7 @@ def test_a_batch_whose_own_in_flight_job_is_another_path_says_what_is_wrong(
 def test_a_batchs_job_is_found_in_the_store_by_its_map_index(
     simulator: Simulator, frame: Path, clip: Path, database: Database
 ) -> None:
-    """The file is on another machine: the command is told to name the task instance, map index and all."""
+    """The file is on another machine, so the command must name the task instance, including its map index."""
     kept = database.stores["run_1", 2] = MemoryStore()
     simulator.fault("submit", "reset", accepted=False)
     with pytest.raises(LumaRaySubmitUnknown):
@@ -359,7 +359,7 @@ def test_signed_urls_of_one_frame_are_all_different(bucket: Bucket) -> None:
 def test_a_cleared_batch_returns_what_was_bought_a_second_time(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
-    """A lost call, resubmitted and delivered; each clear of the run buys once more."""
+    """A lost call was resubmitted and delivered; each clear of the run bought again."""
     keep = {"if_exists": "keep", "on_unknown_submit": "resubmit"}
     simulator.fault("submit", "reset", accepted=False)
     first = make_operator(frame, clip, **keep).execute(task_context(map_index=0))
@@ -542,7 +542,7 @@ def test_a_stopped_process_does_not_hold_up_its_retry_for_ever(
 def test_a_gateways_id_on_v1_does_not_free_a_siblings_job(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
-    """The sibling's id on record is a gateway's, so that its real row passes for nobody's."""
+    """The sibling's id on record is a gateway's, so its real row seems to belong to nobody."""
     url = LumaRayHook().upload_image(frame)
     v1 = {"api_version": "v1"}
     simulator.fault("v1", "slow", seconds=0.0, request_id="gw-0001")
@@ -560,7 +560,7 @@ def test_a_gateways_id_on_v1_does_not_free_a_siblings_job(
 def test_a_store_of_s3s_kind_that_ignores_conditions_lets_one_contender_pay(
     simulator: Simulator, frame: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some answer 200 to a PUT with If-None-Match as if it were not there: no error tells that."""
+    """Some stores ignore If-None-Match and answer 200 to the PUT, without any error."""
     file: Any = type(open_file("s3://store@media/clips/v.mp4"))
     upload, together = file._upload, threading.Barrier(2, timeout=10)
     seen: list[int] = []
@@ -616,7 +616,7 @@ def test_advice_for_a_bucket_whose_connection_is_an_argument(
 def test_adopt_knows_the_jobs_of_the_tasks_other_runs(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
-    """output_path is a folder: the runs' records lie in folders of their own below it."""
+    """output_path is a folder, and each run's records are in their own subfolder."""
     url = LumaRayHook().upload_image(frame)
     first = make_operator(url, f"{tmp_path}/v/").execute(task_context(run_id="run_1"))
     simulator.delay_history("next", 600)
@@ -630,7 +630,7 @@ def test_adopt_knows_the_jobs_of_the_tasks_other_runs(
 def test_give_up_of_a_job_whose_successor_was_refused_is_about_the_current_one(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
-    """The last call bought nothing; the clip that lies there is the take before, and nobody asked to give it up."""
+    """The last call bought nothing; the existing clip is the previous take, which nobody asked to give up."""
     first = make_operator(frame, clip, prompt="one").execute(task_context())
     simulator.set_credits("0")
     with pytest.raises(LumaRayError, match="402"):
@@ -642,7 +642,7 @@ def test_give_up_of_a_job_whose_successor_was_refused_is_about_the_current_one(
 
 
 def test_a_moved_folder_keeps_its_clips_under_keep(simulator: Simulator, frame: Path, tmp_path: Path) -> None:
-    """The disk was mounted elsewhere between two attempts: file, record and all are there."""
+    """Between two attempts the disk was mounted at another path, with all its files."""
     keep = {"if_exists": "keep"}
     old, new = tmp_path / "old", tmp_path / "new"
     first = late(simulator, make_operator(frame, old / "a.mp4", **keep, **LATE), task_context(map_index=0))
@@ -707,7 +707,7 @@ def test_odd_frames_in_a_bucket(
 def test_a_retry_on_a_worker_that_has_not_the_file_goes_on_with_the_store(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
-    """Each worker its own disk: two lives on two machines, and back on the first one."""
+    """Each worker has its own disk: two takes on two machines, then back on the first."""
     kept = MemoryStore()
     first = late(simulator, make_operator(frame, clip, **LATE), task_context(store=kept))
     here = clip.with_name("clip.mp4.job.json")
@@ -797,7 +797,7 @@ def test_an_old_wait_that_ends_after_a_clear_with_other_inputs_delivers_over_not
 def test_a_retry_whose_callable_went_wrong_finishes_its_job(
     simulator: Simulator, frame: Path, clip: Path, later: Any
 ) -> None:
-    """@task.luma_ray(output_path=...): the record is where it was; the operator leaves such inputs aside."""
+    """@task.luma_ray(output_path=...): the record stays where it was; the operator ignores such inputs."""
 
     def operator(returned: Any, **more: Any) -> Any:
         def inputs() -> Any:
@@ -833,7 +833,7 @@ def test_a_retry_whose_path_renders_wrong_names_the_job_that_is_in_flight(
 def test_what_was_spent_is_told_once(
     simulator: Simulator, frame: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The take of an earlier path is copied into the record of the new one by the store's copy."""
+    """The store's copy carries the take of an earlier path into the record of the new one."""
     kept = MemoryStore()
     make_operator(frame, clip).execute(task_context(store=kept))
     make_operator(frame, clip.with_name("b.mp4"), prompt="two").execute(task_context(store=kept, clears=1))
@@ -858,7 +858,7 @@ def test_adopt_knows_the_jobs_of_a_batchs_siblings(simulator: Simulator, frame: 
 def test_a_batch_that_lost_a_call_and_gave_it_up_buys_no_more_than_its_cap(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
-    """A clip in flight, moved storage connection or not: what the plan calls its own is bought once."""
+    """A clip in flight, whether or not the storage connection moves: the run's own clip is bought once."""
     frames = tmp_path / "frames"
     frames.mkdir()
     shutil.copy(frame, frames / "x.jpg")
@@ -917,7 +917,7 @@ def test_a_stopped_writer_of_a_bucket_that_wakes_late_writes_nothing_over(
 def test_a_gateways_id_that_the_history_will_not_hear_of_keeps_nobody_from_the_job(
     simulator: Simulator, frame: Path, clip: Path, status: int
 ) -> None:
-    """The hint is asked about at each look, and its refusal hides the rows."""
+    """Each search also asks about the hint, and its refusal hid the rows."""
     simulator.fault("submit", "gateway", status=502, request_id="gw:0001", accepted=True)
     simulator.fault("history_one", "status", status=status, times=999)
     outputs = make_operator(frame, clip, on_unknown_submit="resubmit").execute(task_context())
@@ -927,7 +927,7 @@ def test_a_gateways_id_that_the_history_will_not_hear_of_keeps_nobody_from_the_j
 def test_a_frame_that_the_upload_host_dates_otherwise_is_found(
     simulator: Simulator, frame: Path, clip: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """upload_url names another machine, ten minutes ahead; the last Date before the intent is its."""
+    """upload_url is another machine, ten minutes ahead; the last Date before the intent is that machine's."""
     with Simulator(latency=0.02, clip_seconds=0.2, api_key=API_KEY, clock_offset=600) as uploads:
         set_connection(monkeypatch, simulator.url, timeout=5, upload_url=uploads.url)
         simulator.fault("submit", "reset", accepted=True)
@@ -991,7 +991,7 @@ def test_a_damaged_copy_beside_a_good_one_leads_somewhere(
 def test_a_call_that_still_waits_is_not_said_to_have_ended(
     monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path, unknown: str
 ) -> None:
-    """v1 blocks for up to ten minutes, and the look into the history lasts two: heartbeat lost, a retry looks."""
+    """v1 blocks for up to ten minutes, a history search for two: the heartbeat is lost and a retry searches."""
     with Simulator(latency=0.05, clip_seconds=0.2, api_key=API_KEY, history_lag=99999) as simulator:
         set_connection(monkeypatch, simulator.url, timeout=20)
         simulator.fault("v1", "slow", seconds=4.0)

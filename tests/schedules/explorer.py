@@ -1,8 +1,8 @@
-"""Explores the schedules of a few contenders: all that have at most so many preemptions and kills.
+"""Explores the schedules of a few contenders: all with a bounded number of preemptions and kills.
 
-A world is made anew for each schedule, so nothing is kept but the path to the present one and, for states that
-come up again, a table of bounded size. The bounds are raised one by one, so that what is found first is a
-schedule with as few preemptions as can be, and of these one with as few kills.
+Each schedule gets a new world, so only the current schedule is kept and, to recognize known states, a table of bounded
+size. The bounds are raised one by one, so the first failure found is one with the fewest preemptions, and among those
+with the fewest kills.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _RATES = (0.02, 0.05, 0.1, 0.2, 0.5)  # how often a random schedule does not jus
 
 
 def bound(default: int = 1) -> int:
-    """Return how many preemptions to explore: what LUMA_SCHEDULES says, if it says anything."""
+    """Return how many preemptions to explore: LUMA_SCHEDULES, if set."""
     return int(os.environ.get("LUMA_SCHEDULES") or default)
 
 
 @dataclass
 class Trace:
-    """What happened under one schedule.
+    """What happened in one schedule.
 
-    :param schedule: the text to replay it by
+    :param schedule: as text, to replay it
     """
 
     schedule: str
@@ -62,7 +62,7 @@ class Trace:
 
 
 class Broken(AssertionError):
-    """Under this schedule the invariant does not hold; the cause is what the check raised."""
+    """The invariant does not hold in this schedule; the cause is what the check raised."""
 
     def __init__(self, trace: Trace, cause: BaseException) -> None:
         self.trace = trace
@@ -75,13 +75,13 @@ class Broken(AssertionError):
 
 @dataclass
 class Level:
-    """What was run within some bounds.
+    """What was explored within some bounds.
 
-    :param schedules: how many to their end
-    :param pruned: how many no further than to a state that was known
-    :param steps: in all of these
+    :param schedules: how many were run to their end
+    :param pruned: how many were stopped at a known state
+    :param steps: in all of them
     :param states: how many are known
-    :param cut: whether there are schedules with more preemptions
+    :param cut: whether there are more schedules with more preemptions
     :param outcomes: how often a contender ended how, by name and :attr:`Outcome.word`
     :param ends: the worlds and outcomes at the ends, if asked for
     """
@@ -99,9 +99,9 @@ class Level:
 
 @dataclass
 class Report:
-    """What was explored.
+    """The result of an exploration.
 
-    :param levels: as the bounds were raised; each holds all the schedules of the one before
+    :param levels: one per bound, each with all the schedules of the one before
     :param sampled: the random schedules
     :param complete: whether all within the bounds was explored
     """
@@ -113,12 +113,12 @@ class Report:
 
     @property
     def schedules(self) -> int:
-        """How many schedules there are within the bounds, but for those that came to a known state."""
+        """How many schedules were run within the bounds, without those that reached a known state."""
         return self.levels[-1].schedules
 
     @property
     def pruned(self) -> int:
-        """How many schedules came to a known state, and were left there."""
+        """How many schedules were stopped at a known state."""
         return self.levels[-1].pruned
 
     @property
@@ -134,13 +134,13 @@ class Report:
 
     @property
     def runs(self) -> int:
-        """How many runs there were in all."""
+        """The total number of runs."""
         parts = [*self.levels, self.sampled] if self.sampled else self.levels
         return sum(level.schedules + level.pruned for level in parts)
 
     @property
     def steps(self) -> int:
-        """How many steps were done in all runs."""
+        """The total number of steps."""
         parts = [*self.levels, self.sampled] if self.sampled else self.levels
         return sum(level.steps for level in parts)
 
@@ -172,19 +172,19 @@ def explore(
     max_steps: int = 2_000,
     collect: bool = False,
 ) -> Report:
-    """Run all schedules within the bounds, and check the invariant at the end of each.
+    """Run all schedules within the bounds, and check the invariant at each end.
 
     :param factory: makes a world and its contenders
     :param preemptions: see :class:`Bounds`, as for the next four; without one, :func:`bound` says it
     :param prune: whether to leave a schedule at a state that was explored before, with no less left of the
         bounds; takes a scenario with a fingerprint
-    :param states: how many of them are remembered
+    :param states: how many states are remembered
     :param limit: how many runs there may be
-    :param samples: how many schedules to draw on top, with any number of preemptions
-    :param seed: what they are drawn by
-    :param max_steps: how long a run may get; one that gets longer is a failure
+    :param samples: how many random schedules to add, with any number of preemptions
+    :param seed: their seed
+    :param max_steps: the most steps of a run; a longer one is a failure
     :param collect: whether to keep the worlds and outcomes at the ends
-    :raise Broken: the invariant does not hold under some schedule
+    :raise Broken: the invariant does not hold in some schedule
     """
     since = time.perf_counter()
     most = bound() if preemptions is None else preemptions
@@ -197,10 +197,10 @@ def explore(
 
 
 def replay(factory: Factory, schedule: str, *, max_steps: int = 2_000) -> Trace:
-    """Run one schedule; where its text ends before the run does, it goes on without preemptions.
+    """Run one schedule; if its text ends before the run does, continue without preemptions.
 
     :raise Broken: the invariant does not hold
-    :raise ValueError: it is no schedule of this scenario
+    :raise ValueError: it is not a schedule of this scenario
     """
     bounds = Bounds(_ANY, kills=_ANY, stalls=True)
     run = Run(factory, bounds)
@@ -229,7 +229,7 @@ class _Search:
         self._collect = collect
 
     def exhaust(self, most: Bounds) -> None:
-        """Run all schedules, with more and more preemptions and kills."""
+        """Run all schedules, raising the bounds on preemptions and kills."""
         for preemptions in range(most.preemptions + 1):
             for kills in range(most.kills + 1):
                 level = Level(preemptions, kills)
@@ -297,7 +297,7 @@ class _Search:
         level.states = len(table)
 
     def _follow(self, run: Run, path: list[int], labels: list[str]) -> None:
-        """Bring a run to where the last one is left for another."""
+        """Repeat the last run up to the point where another contender takes over."""
         for depth, decision in enumerate(path):
             label = run.perform(decision)
             if depth == len(labels):
@@ -327,7 +327,7 @@ class _Search:
             self._blame(run, path, Endless())
 
     def _blame(self, run: Run, path: list[int], error: BaseException) -> None:
-        """Run a schedule that fails once more, to tell about it."""
+        """Repeat a failing schedule, to report it."""
         run.close()
         trace, again = _record(self._factory, Bounds(_ANY, kills=_ANY, stalls=True), path, self._max_steps)
         if type(again) is not type(error):
@@ -335,7 +335,7 @@ class _Search:
         raise Broken(trace, again) from again
 
     def _spent(self) -> bool:
-        """Count a run, unless there may be no more."""
+        """Count a run, unless the limit is reached."""
         if self._left is not None:
             self._left -= 1
             self.report.complete = self.report.complete and self._left >= 0
@@ -343,7 +343,7 @@ class _Search:
 
 
 class _Table:
-    """The states that were explored, each with how many preemptions were left; how many kills it says itself."""
+    """The explored states, each with the preemptions that were left; a state itself has its kills."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -353,7 +353,7 @@ class _Table:
         return len(self._known)
 
     def covers(self, state: bytes, left: int) -> bool:
-        """Tell whether a state was explored with no fewer preemptions left; it is from now on."""
+        """Whether a state was explored with at least as many preemptions left; from now on it is."""
         known = self._known.get(state)
         if known is not None and known >= left:
             return True
@@ -365,7 +365,7 @@ class _Table:
 def _record(
     factory: Factory, bounds: Bounds, decisions: list[int], max_steps: int
 ) -> tuple[Trace, BaseException | None]:
-    """Run one schedule, and take down what happens."""
+    """Run one schedule, and record what happens."""
     journal = Journal()
     run = Run(factory, bounds, journal=journal)
     path: list[int] = []

@@ -1,8 +1,7 @@
-"""One run of contenders that take turns: before each effect it is decided who goes on.
+"""One run of contenders that take turns: before each effect the scheduler decides who continues.
 
-The contenders are plain functions. Each runs as a greenlet, and what it does to the world it does by way of
-doubles that call :meth:`Scheduler.step`; only there can it be left for another, or be killed. What it does
-between its steps is its own, and nobody sees it.
+The contenders are plain functions. Each runs as a greenlet and changes the world only through test doubles that call
+:meth:`Scheduler.step`; only there can it be preempted or killed. What it does between its steps is invisible to others.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ _undead: list[Any] = []
 
 
 class Killed(BaseException):
-    """Raised in a contender that is no more, at any step that it still tries."""
+    """Raised in a killed contender at any step that it still tries."""
 
 
 class Deadlock(AssertionError):
-    """All that still live wait for something that none of them will do."""
+    """All that are still alive wait for something that none of them will do."""
 
 
 class Endless(AssertionError):
-    """A run goes on and on."""
+    """A run does not end."""
 
 
 class Misuse(Exception):
-    """The scenario is not one that can be explored: its runs would not be reproducible, or not told apart."""
+    """The scenario cannot be explored: its runs would not be reproducible or distinguishable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a contender ended.
 
-    :param kind: "stuck" is one that waits in a deadlock
+    :param kind: "stuck" for one that waits in a deadlock
     :param value: what it returned or raised
     """
 
@@ -68,15 +67,15 @@ _STUCK: Final = Outcome("stuck")
 
 @dataclass(slots=True)
 class Scenario:
-    """A world and those who contend in it; made anew for each run.
+    """A world and its contenders, created again for each run.
 
-    :param contenders: what they do, by name
-    :param check: the invariant: raises where the world or the outcomes are not as they should be
+    :param contenders: their functions, by name
+    :param check: the invariant: raises if the world or the outcomes are wrong
     :param fingerprint: the whole of the world that effects, conditions and the check depend on, as a value
         whose repr tells it all; with it, states that were explored before are not explored again
     :param expected: what contenders may raise; anything else is a failure, and so is a deadlock unless
         :class:`Deadlock` is among them
-    :param describe: tells results and exceptions apart: what looks the same must be the same to a contender
+    :param describe: describes results and exceptions; equal descriptions must be equal to a contender
     """
 
     contenders: Mapping[str, Callable[[], object]]
@@ -88,14 +87,14 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What may befall the contenders of one run.
+    """What may happen to the contenders of a run.
 
-    :param preemptions: how often one may be left for another though it could go on
+    :param preemptions: how often one may be suspended although it could continue
     :param kills: how many may be killed
-    :param after: whether they may be killed also between an effect and its result
-    :param stalls: whether the clock may move on past one that could go on. To leave it behind so is a
-        preemption; one that was preempted is behind already
-    :param longest_stall: for how many seconds the clock leaves one behind
+    :param after: whether they may also be killed between an effect and its result
+    :param stalls: whether the clock may advance past one that could continue. That counts as a preemption, unless it
+        was preempted already
+    :param longest_stall: how many seconds the clock may advance past one
     """
 
     preemptions: int
@@ -106,7 +105,7 @@ class Bounds:
 
 
 class _Contender:
-    """One contender: the step it is about to do, and what it has seen so far."""
+    """One contender: its next step, and what it has seen so far."""
 
     __slots__ = (
         "asleep", "behind", "doomed", "history", "index", "label", "name", "outcome", "refusals", "thread",
@@ -129,7 +128,7 @@ class _Contender:
 
 
 class Scheduler:
-    """What doubles call; outside of the contenders it just does what it is asked to."""
+    """What test doubles call; outside of contenders it just performs the effect."""
 
     def __init__(self) -> None:
         self._main = getcurrent()
@@ -144,13 +143,13 @@ class Scheduler:
 
     @property
     def current(self) -> str | None:
-        """The name of the contender that runs; None outside of them."""
+        """The name of the running contender; None outside of them."""
         return self._running.name if self._running else None
 
     def now(self) -> float:
         """Return the time in seconds; it stands still while anybody has something to do.
 
-        Nothing comes between this and the step before. Where something should, it is to be a step of its own:
+        Nothing can happen between this and the step before. If something should, make it a step:
         ``step("now", scheduler.now)``.
         """
         me = self._running
@@ -159,10 +158,10 @@ class Scheduler:
         return self._clock
 
     def step(self, label: str, effect: Callable[[], T], *, when: Callable[[], bool] | None = None) -> T:
-        """Do something to the world, or look at it: others may go first, and the effect is atomic.
+        """Change the world, or read it: others may go first, and the effect is atomic.
 
-        :param label: says in traces what it does; the same in each run of a schedule
-        :param when: what it waits for; looks at the world, and neither changes it nor depends on the clock
+        :param label: describes it in traces; the same in each run of a schedule
+        :param when: the condition that it waits for; reads the world, without changing it or using the clock
         """
         me = self._enter(label)
         if me is None:
@@ -181,7 +180,7 @@ class Scheduler:
         return result
 
     def sleep(self, seconds: float) -> None:
-        """Let others run, and go on when the time has come."""
+        """Let others run, and continue after some seconds."""
         me = self._enter("sleep")
         if me is None:
             self._clock += max(0.0, seconds)
@@ -212,7 +211,7 @@ class Scheduler:
         return me
 
     def _observe(self, me: _Contender, result: object, *, raised: bool) -> None:
-        """Let a contender have a result, unless it is killed before."""
+        """Give a contender its result, unless it is killed first."""
         if me.doomed:
             me.outcome = _KILLED
         if self._journal is not None:
@@ -227,7 +226,7 @@ class Scheduler:
         return f"raises {type(result).__qualname__}: {text}" if raised else text
 
     def _remember(self, me: _Contender, label: str, text: str) -> None:
-        """Add to what a contender has seen, on which depends what it will do."""
+        """Add to what a contender has seen, which determines what it will do."""
         if not self._remembers:
             return
         if " at 0x" in text and _ADDRESS.search(text):
@@ -236,7 +235,7 @@ class Scheduler:
         me.history = blake2b(seen, digest_size=16).digest()
 
     def _failed(self, why: str) -> Misuse:
-        """Keep what is wrong with the scenario; raised where the contender stops, whatever it does about it."""
+        """Record what is wrong with the scenario; raised when the contender stops, even if it caught the error."""
         if self._fault is None:
             self._fault = Misuse(why)
         return self._fault
@@ -246,12 +245,12 @@ Factory = Callable[[Scheduler], Scenario]
 
 
 class Run(Scheduler):
-    """One run, as who explores it sees it: it asks for the options, and says which to take.
+    """One run, as seen by the explorer, which asks for the options and chooses one.
 
     :param factory: makes the world
-    :param bounds: what may befall the contenders
-    :param remember: whether :meth:`state` will be asked for
-    :param journal: takes down what happens
+    :param bounds: what may happen to the contenders
+    :param remember: whether :meth:`state` will be called
+    :param journal: records what happens
     """
 
     def __init__(
@@ -282,7 +281,7 @@ class Run(Scheduler):
         return {contender.name: contender.outcome or _STUCK for contender in self._contenders}
 
     def options(self) -> list[int]:
-        """Return what may happen next, in a fixed order; first what is no preemption and no kill."""
+        """Return what may happen next, in a fixed order: preemptions and kills last."""
         ready = self._awaken()
         if not ready:
             return []
@@ -307,7 +306,7 @@ class Run(Scheduler):
         return options
 
     def perform(self, decision: int) -> str:
-        """Let happen what was decided, which is one of the options, and return its label."""
+        """Perform one of the options, and return its label."""
         if decision == TICK:
             return self._tick()
         index, kind = divmod(decision, KINDS)
@@ -342,7 +341,7 @@ class Run(Scheduler):
         return label
 
     def state(self) -> bytes:
-        """Return a hash of all that what is still to come depends on, but for what is left of the bounds."""
+        """Return a hash of everything that the future depends on, except the remaining bounds."""
         assert self._scenario.fingerprint is not None
         current = self._current
         # By their reprs: 1, 1.0 and True are equal, yet no program has to take them for the same.
@@ -367,7 +366,7 @@ class Run(Scheduler):
 
     @property
     def remembers(self) -> bool:
-        """Whether :meth:`state` may be asked for."""
+        """Whether :meth:`state` may be called."""
         return self._remembers
 
     def finish(self) -> None:
@@ -387,7 +386,7 @@ class Run(Scheduler):
         scenario.check(outcomes)
 
     def close(self) -> None:
-        """Unwind what contenders have left; nothing of it has an effect."""
+        """Unwind the contenders' stacks; nothing of that has an effect."""
         for contender in self._contenders:
             if contender.outcome is None:
                 contender.outcome = _KILLED
@@ -416,7 +415,7 @@ class Run(Scheduler):
         self._switch(contender)
 
     def _switch(self, contender: _Contender) -> None:
-        """Let a contender run on to its next step, or its end."""
+        """Let a contender run to its next step, or its end."""
         self._running = contender
         try:
             contender.thread.switch()
@@ -431,7 +430,7 @@ class Run(Scheduler):
         return contender.when is None or contender.when()
 
     def _awaken(self) -> list[_Contender]:
-        """Return who can go on; where nobody can, the clock moves on until somebody wakes, if anybody sleeps."""
+        """Return who can continue; if nobody can, advance the clock until a sleeper wakes, if there is one."""
         ready = [contender for contender in self._contenders if self._ready(contender)]
         if ready:
             return ready
@@ -446,7 +445,7 @@ class Run(Scheduler):
         return contender.outcome is None and contender.until > self._clock
 
     def _ticks(self, ready: list[_Contender], left: int) -> list[int]:
-        """Return the option to move the clock on past those that are ready, if it is one."""
+        """Return the option to advance the clock past those that are ready, if there is one."""
         sleeping = [contender.until for contender in self._contenders if self._sleeps(contender)]
         if not sleeping:
             return []
@@ -471,7 +470,7 @@ class Run(Scheduler):
         self._note("the clock moves on")
 
     def _mark(self, contender: _Contender) -> object:
-        """Return what one contender adds to the state; of one that was killed nothing is left."""
+        """Return a contender's part of the state; a killed one has none."""
         if contender.outcome is _KILLED:
             return None
         if contender.outcome is not None:

@@ -1,4 +1,4 @@
-"""Whoever contends for one job, under every schedule: at most one charge each, and no paid video is lost.
+"""Contenders for one job, in every schedule: at most one charge each, and no paid video is lost.
 
 LUMA_SCHEDULES says how many preemptions are explored (default 1; `make faults` explores 3). With one preemption less,
 one of the contenders may also be killed at any step, before its effect or right after it.
@@ -30,7 +30,7 @@ PLACES = pytest.mark.parametrize("place", [LOCAL, S3])
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Look twice for a lost job, and log nothing: most of the time would be spent on that."""
+    """Search only twice for a lost job, and log nothing: logging would take most of the time."""
     monkeypatch.setattr(recovery, "LOOK_DELAYS", (0.0, 60.0))
     logging.disable(logging.CRITICAL)
     yield
@@ -47,12 +47,12 @@ def scenario(
     person: Callable[[World], None] | None = None,
     charged: Counter[int] | None = None,
 ) -> Callable[[Scheduler], Scenario]:
-    """Return the making of a world in which attempts contend.
+    """Return a factory of worlds in which attempts contend.
 
-    :param charges: the most that one task instance may be charged for
-    :param total: the most that all may be charged for
-    :param finish: whether at the end each task instance is tried once more, and then must have its video or ask
-    :param person: what a person does meanwhile
+    :param charges: how many charges one task instance may have
+    :param total: how many charges all may have
+    :param finish: whether each task instance gets one more try at the end, and then must deliver or ask
+    :param person: what a person does in the meantime
     :param charged: counts the schedules by their charges
     """
 
@@ -82,7 +82,7 @@ def scenario(
 
 
 def come_to_rest(world: World, attempts: list[Attempt]) -> None:
-    """Try each task instance once more with nobody about: it delivers what it bought, or asks a person."""
+    """Try each task instance once more, without contention: it delivers what it bought, or asks a person."""
     for attempt in {attempt.identity: attempt for attempt in attempts}.values():
         last = replace(attempt, name="last", starts=0)
         mine = [sold.request_id for sold in world.sold if sold.poster == attempt.identity]
@@ -103,9 +103,9 @@ def explored(
     stalls: bool = False,
     **options: Any,
 ) -> None:
-    """Explore all schedules, then with one preemption less those in which somebody is killed; print how many.
+    """Explore all schedules, then those with a kill and one preemption less; print how many there were.
 
-    :param stalls: whether who was left behind may stay there for hours
+    :param stalls: whether a suspended contender may stay suspended for hours
     """
     most = bound() if preemptions is None else preemptions
     make = scenario(attempts, **options)
@@ -182,7 +182,7 @@ def test_a_retry_with_changed_inputs(capsys: pytest.CaptureFixture[str], place: 
 def test_a_zombie_and_a_run_that_took_the_path(
     capsys: pytest.CaptureFixture[str], place: str, stored: bool
 ) -> None:
-    """The first try is left for dead; its retry delivers; then another run overwrites the path."""
+    """The first try is considered dead; its retry delivers; then another run overwrites the path."""
     attempts = {
         "try1": Attempt(ONE, "try1", stored=stored),
         "try2": Attempt(ONE, "try2", stored=stored),
@@ -201,7 +201,7 @@ def test_a_zombie_and_a_run_that_took_the_path(
 
 @PLACES
 def test_a_person_who_adopts_the_job_of_a_lost_call(capsys: pytest.CaptureFixture[str], place: str) -> None:
-    """Between any two steps of an attempt and its retry a person looks into the history and records what is there."""
+    """Between any two steps of an attempt and its retry, a person finds the job in the history and records it."""
     attempts = {"try1": Attempt(ONE, "try1", stored=False), "try2": Attempt(ONE, "try2", stored=False)}
     explored(
         capsys, f"a person adopts, {place}", attempts, place=place, person=adopt, preemptions=min(bound(), 2)
@@ -209,7 +209,7 @@ def test_a_person_who_adopts_the_job_of_a_lost_call(capsys: pytest.CaptureFixtur
 
 
 def adopt(world: World) -> None:
-    """Do what the command does."""
+    """Do what the command ``adopt`` does."""
     ledger = Ledger(ONE, Place(world), None, clock=world.scheduler.now, nonce=world.nonce)
     take = ledger.read().current
     if take is not None and take.state is RecordState.INTENT and world.sold:
@@ -222,7 +222,7 @@ def adopt(world: World) -> None:
 
 
 def test_a_store_without_conditional_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    """There a second charge can happen, as the docs say, and the explorer finds it.
+    """A second charge is possible there, as documented, and the explorer finds it.
 
     One writer may even erase another's id; whoever bought it then has returned it, or names it in its error.
     """
@@ -255,7 +255,7 @@ def test_the_state_store_keeps_attempts_apart_even_there(capsys: pytest.CaptureF
 
 
 def test_a_claim_that_is_not_exclusive_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The explorer sees what it is for."""
+    """Check that the explorer finds what it is made to find."""
     monkeypatch.setattr(
         Place, "create", lambda self, content: self._step("write", lambda: self._put(content))
     )

@@ -1,4 +1,4 @@
-"""The explorer on toy programs: it finds what there is to find, and counts what there is to count."""
+"""The explorer on toy programs: it finds all errors, and its counts are right."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Program = Callable[[Scheduler, list[Any]], object]
 
 @pytest.fixture(autouse=True)
 def default_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever bound the developer has set is for other tests."""
+    """Ignore the bound that the developer has set for other tests."""
     monkeypatch.delenv("LUMA_SCHEDULES", raising=False)
 
 
 def fine(outcomes: Mapping[str, Outcome]) -> None:
-    """No invariant at all."""
+    """An invariant that always holds."""
 
 
 def toy(
@@ -49,7 +49,7 @@ def toy(
     check: Callable[[list[Any]], None] = lambda world: None,
     **more: Any,
 ) -> Callable[[Scheduler], Scenario]:
-    """Return a factory: the programs contend in a world that is a list, and are called a, b and c."""
+    """Return a factory: the programs, called a, b and c, contend in a world that is a list."""
 
     def factory(scheduler: Scheduler) -> Scenario:
         cells = list(world)
@@ -62,7 +62,7 @@ def toy(
 
 
 def straight(length: int) -> Program:
-    """Return a program of so many steps, each of which can be told from all others."""
+    """Return a program of this many steps, all distinguishable."""
 
     def program(scheduler: Scheduler, world: list[Any]) -> None:
         for number in range(length):
@@ -120,7 +120,7 @@ def test_lost_update(prune):
 
 
 def double_check(scheduler: Scheduler, world: list[Any]) -> None:
-    """Act on the first of two looks, by compare-and-set, unless the second is the same."""
+    """Act on the first of two reads, by compare-and-set, unless the second is equal."""
 
     def swap() -> None:
         if world[0] == first:
@@ -169,7 +169,7 @@ def test_what_takes_a_kill_is_not_found_without():
 
 
 def interleavings(first: int, second: int, preemptions: int) -> int:
-    """Count the interleavings: words of so many blocks, of which the last change is no preemption."""
+    """Count the interleavings: words with this many blocks, whose last change is not a preemption."""
     total = 0
     for blocks in range(2, preemptions + 3):
         one, other = (blocks + 1) // 2, blocks // 2
@@ -181,7 +181,7 @@ def interleavings(first: int, second: int, preemptions: int) -> int:
 @pytest.mark.parametrize("prune", [False, True])
 @pytest.mark.parametrize(("first", "second"), [(1, 1), (1, 4), (3, 3), (5, 2), (4, 5)])
 def test_counts_of_two(first, second, prune):
-    """Each schedule leaves its own trace in the world: so none is pruned."""
+    """Each schedule leaves its own trace in the world, so none is pruned."""
     report = explore(toy(straight(first), straight(second)), preemptions=99, prune=prune)
     for level in report.levels:
         assert level.schedules == interleavings(first, second, level.preemptions)
@@ -193,7 +193,7 @@ def test_counts_of_two(first, second, prune):
 
 @pytest.mark.parametrize("lengths", [(1, 1, 1), (2, 3, 1), (2, 2, 2), (3, 2, 2)])
 def test_counts_of_three(lengths):
-    """The same, counted one by one."""
+    """The same, counted by enumeration."""
     word = "".join(name * length for name, length in zip("abc", lengths, strict=True))
     costs = [cost_of(order) for order in set(itertools.permutations(word))]
     report = explore(toy(*map(straight, lengths)), preemptions=99)
@@ -203,7 +203,7 @@ def test_counts_of_three(lengths):
 
 
 def cost_of(order: Sequence[str]) -> int:
-    """Count the preemptions: changes away from one who comes again later."""
+    """Count the preemptions: changes away from one that continues later."""
     return sum(
         one != other and one in order[at:] for at, (one, other) in enumerate(itertools.pairwise(order), 1)
     )
@@ -377,7 +377,7 @@ def test_interrupt_is_nobodys_outcome():
 
 
 def locked(*locks: int) -> Program:
-    """Return a program that takes locks in that order, and releases them; the world says who holds which."""
+    """Return a program that takes locks in this order and releases them; the world has their holders."""
 
     def program(scheduler: Scheduler, world: list[Any]) -> None:
         hold, free = world.__setitem__, lambda lock: world[lock] is None
@@ -473,7 +473,7 @@ def test_who_could_go_on_holds_the_clock():
 
 
 def test_the_preempted_are_stalled_already():
-    """So a lease may run out while its holder is left for another."""
+    """So a lease may expire while its holder is suspended."""
 
     def holder(scheduler, world):
         scheduler.step("take", lambda: put(world, "a"))
@@ -566,7 +566,7 @@ def test_samples_go_beyond_the_bound():
 
 
 def test_history_tells_states_apart():
-    """What a contender has read is part of the state, though it is not in the world."""
+    """What a contender has read is part of the state, although it is not in the world."""
 
     def flip(scheduler, world):
         scheduler.step("set", lambda: put(world, 1))
@@ -596,7 +596,7 @@ def test_values_that_are_equal_are_not_the_same():
 
 
 def state_after(schedule: str, *programs: Program, longest_stall: float = float("inf")) -> bytes:
-    """Return the state that these decisions lead to."""
+    """Return the state after these decisions."""
     bounds = Bounds(preemptions=9, stalls=True, longest_stall=longest_stall)
     run = Run(toy(*programs), bounds, remember=True)
     for decision in decode(schedule, run.names):
@@ -714,7 +714,7 @@ def test_outside_of_contenders_a_step_is_just_done():
 
 
 def test_speed():
-    """More than 2,000 schedules a second: here with room for a slow machine that does other things too."""
+    """More than 2,000 schedules per second, here with room for a slow and busy machine."""
     since = time.process_time()
     report = explore(toy(straight(12), straight(12)), preemptions=3)
     print(report)

@@ -1,4 +1,4 @@
-"""The explorer on random programs: what it leaves out would have shown nothing else."""
+"""The explorer on random programs: what it prunes would not have shown anything else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TIMED = (2, 2, 0, 1, 0, 1, 0, 6, 1, 2, 4, 2)
 
 
 def program_of(dice: random.Random, cells: int) -> Callable[[Scheduler, list[int]], object]:
-    """Return a small random program: what it does depends on what it has read, and on the time."""
+    """Return a small random program; its steps depend on what it has read, and on the time."""
     weights = dice.choice([_MIXED, _TIMED])
     kinds = dice.choices(_KINDS.split(), weights, k=dice.randint(3, 7))
     code = [(kind, dice.randrange(cells), dice.randrange(4)) for kind in kinds]
@@ -90,7 +90,7 @@ def program_of(dice: random.Random, cells: int) -> Callable[[Scheduler, list[int
 
 
 def toy_of(seed: int, forbidden: Hashable = None) -> Factory:
-    """Return a factory of a random scenario, of which one end may be forbidden."""
+    """Return a factory of a random scenario, with one end that may be forbidden."""
     dice = random.Random(seed)
     cells = dice.randint(1, 2)
     programs = [program_of(dice, cells) for _ in range(dice.choice([2, 2, 3]))]
@@ -116,7 +116,7 @@ def toy_of(seed: int, forbidden: Hashable = None) -> Factory:
 
 
 def bounds_of(seed: int) -> dict[str, Any]:
-    """Return bounds to explore a random scenario within."""
+    """Return bounds for exploring a random scenario."""
     dice = random.Random(seed)
     kills = dice.choice([0, 0, 0, 1, 1, 2])
     return {
@@ -129,13 +129,13 @@ def bounds_of(seed: int) -> dict[str, Any]:
 
 
 def explored(seed: int, **more: Any) -> Report | None:
-    """Explore a random scenario; None where it takes too long without pruning."""
+    """Explore a random scenario; None if it takes too long without pruning."""
     report = explore(toy_of(seed), collect=True, limit=300, **bounds_of(seed), **more)
     return report if report.complete else None
 
 
 def test_pruning_is_sound():
-    """The same ends are found as without, level by level; and what is wrong, as soon."""
+    """It finds the same ends as without pruning, level by level, and errors as early."""
     runs = [0, 0]
     seeds = count()
     for _ in range(PROGRAMS):
@@ -167,7 +167,7 @@ def test_pruning_is_sound():
 
 
 class Careful(Run):
-    """Asks for the options at each step, also where a schedule is repeated."""
+    """Asks for the options at each step, even when repeating a schedule."""
 
     def perform(self, decision: int) -> str:
         assert decision in self.options()
@@ -175,7 +175,7 @@ class Careful(Run):
 
 
 def test_repetition_is_exact(monkeypatch: pytest.MonkeyPatch):
-    """A schedule is brought to where it is left for another without asking for options: that is the same."""
+    """Repeating a schedule's beginning without asking for options gives the same result."""
     for seed in range(PROGRAMS // 2):
         quick = explored(seed)
         with monkeypatch.context() as patch:
@@ -188,7 +188,7 @@ def test_repetition_is_exact(monkeypatch: pytest.MonkeyPatch):
 
 
 class Ruthless(Run):
-    """Kills anybody at any time, also one who waits, or whose turn it is not."""
+    """Kills any contender at any time, even one that waits or whose turn it is not."""
 
     def options(self) -> list[int]:
         options = super().options()
@@ -220,7 +220,7 @@ def test_kills_at_other_times_show_nothing_else(monkeypatch: pytest.MonkeyPatch)
 
 
 def alike(ends: Iterable[Any]) -> set[Hashable]:
-    """Take who is killed while it waits for ever for one that just waits for ever."""
+    """Treat one killed while waiting for ever like one that waits for ever."""
     return {
         (world, tuple("gone" if kind in ("stuck", "killed") else (kind, value) for kind, value in outcomes))
         for world, outcomes in ends

@@ -1,4 +1,4 @@
-"""How a schedule is written down: as a text to replay it by, and as a trace to read."""
+"""A schedule written down: as text to replay, and as a trace to read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LONGEST_TRACE = 160
 
 
 def check_name(name: str) -> None:
-    """Refuse a contender's name that a schedule's text could not hold."""
+    """Refuse a contender's name that cannot be part of a schedule's text."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a contender: no blanks, no ':', no '~'")
 
 
 def encode(decisions: Iterable[int], names: Sequence[str]) -> str:
-    """Write decisions as a text.
+    """Write decisions as text.
 
     ``a:3`` is three steps of a, ``a:kill`` kills it before its next one, ``a:kill-after`` between the effect
     of its next one and the result; ``~`` moves the clock on past those who are stalled.
@@ -47,7 +47,7 @@ def encode(decisions: Iterable[int], names: Sequence[str]) -> str:
 def decode(schedule: str, names: Sequence[str]) -> list[int]:
     """Read the decisions back.
 
-    :raise ValueError: it is no schedule of these contenders
+    :raise ValueError: it is not a schedule of these contenders
     """
     kinds = {word: kind for kind, word in _WORDS.items()}
     decisions: list[int] = []
@@ -66,7 +66,7 @@ def decode(schedule: str, names: Sequence[str]) -> list[int]:
 
 @dataclass
 class Line:
-    """What happened at one moment: a contender's step, or without a name what befell one."""
+    """What happened at one moment: a contender's step, or an event if it has no name."""
 
     time: float
     name: str
@@ -85,11 +85,11 @@ class Journal:
         self.lines.append(Line(time, name, label))
 
     def result(self, text: str) -> None:
-        """Add what came of the last step."""
+        """Add the last step's result."""
         self.lines[-1].result = text
 
     def note(self, time: float, text: str) -> None:
-        """Add what befell a contender, or all."""
+        """Add an event of one contender, or of all."""
         self.lines.append(Line(time, "", text))
 
     def __str__(self) -> str:

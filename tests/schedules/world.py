@@ -1,4 +1,4 @@
-"""The world in which contenders for one job meet: a vendor, files, Airflow's state store and a clock."""
+"""The world of contenders for one job: a vendor, files, Airflow's task state store and a clock."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOCAL, S3, PLAIN = "local", "s3", "plain"
 
 
 class Replaced(Exception):
-    """What Airflow's API server says to an attempt that a retry has replaced."""
+    """What Airflow's API server answers to an attempt that a retry has replaced."""
 
     def __init__(self) -> None:
         super().__init__("API_SERVER_ERROR: 404")
@@ -57,9 +57,9 @@ class Sold:
 
 @dataclass
 class World:
-    """What contenders share.
+    """The state that contenders share.
 
-    :param kind: how places keep writers apart
+    :param kind: how places protect against concurrent writers
     :param latency: seconds that a job takes
     :param visible: whether jobs show in the history
     """
@@ -216,7 +216,7 @@ class Place(StoredFile):
 
 
 class Store:
-    """Airflow's task state store, for one attempt: an attempt that was replaced may write no more."""
+    """Airflow's task state store, for one attempt; a replaced attempt can no longer write."""
 
     def __init__(self, world: World, identity: Identity, attempt: str) -> None:
         self._world = world
@@ -241,7 +241,7 @@ class Store:
 
 
 class Hook:
-    """Speaks to the vendor for one task instance."""
+    """Calls the vendor for one task instance."""
 
     def __init__(self, world: World, poster: Identity) -> None:
         self._world = world
@@ -261,7 +261,7 @@ class Hook:
         return Credits(Decimal(100), Decimal(0))  # nothing depends on it: no step
 
     def reserve(self) -> None:
-        """There is no request limit."""
+        """Do nothing: there is no rate limit."""
 
     def reaches(self, url: str) -> bool:
         return True
@@ -336,7 +336,7 @@ class Hook:
 
 
 class Wait:
-    """Waits by the scheduler's clock."""
+    """Waits on the scheduler's clock."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -350,12 +350,12 @@ class Wait:
 class Attempt:
     """One attempt of a task instance.
 
-    :param name: of the attempt: another for each try
-    :param prompt: what it asks for
+    :param name: its name, different for each try
+    :param prompt: its prompt
     :param cleared: how often the task was cleared before
     :param stored: whether Airflow has a task state store
-    :param starts: after how many seconds
-    :param url: whether its frame is a URL, so that other calls may send the same body
+    :param starts: after how many seconds it starts
+    :param url: whether its frame is a URL, so that other calls may have the same body
     """
 
     identity: Identity
@@ -370,7 +370,7 @@ class Attempt:
     starts: float = 0.0
 
     def run(self, world: World) -> str | None:
-        """Start as Airflow starts a try, and go through with it; return the id of the delivered job."""
+        """Run a try as Airflow does; return the id of the delivered job."""
         if self.starts:
             world.scheduler.sleep(self.starts)
         if self.stored:
@@ -418,7 +418,7 @@ class Attempt:
 
 
 def check(world: World, attempts: list[Attempt], *, charges: int = 1, told: str = "") -> None:
-    """What holds at the end, whoever was killed where: at most one charge for each task instance, and none lost.
+    """Check the end, whoever was killed where: at most one charge per task instance, and no job lost.
 
     :param charges: the most that any one task instance may have been charged for
     :param told: what the attempts returned and raised, where an id that it names counts as kept
@@ -430,7 +430,7 @@ def check(world: World, attempts: list[Attempt], *, charges: int = 1, told: str 
 
 
 def check_records(world: World, told: str = "") -> None:
-    """No delivered record over wrong bytes, and no paid id missing from all records but for a call that is open."""
+    """Check that no delivered record has wrong bytes, and that every paid id is on record unless its call is open."""
     records = world.records()
     for name, content in world.files.items():
         if name.endswith(SUFFIX):
@@ -452,7 +452,7 @@ def check_records(world: World, told: str = "") -> None:
 
 
 def check_truth(world: World, identity: Identity, error: LumaRayError) -> None:
-    """An error does not say that nothing was bought where something was, by the time that it is raised."""
+    """Check that no error says that nothing was bought although something was when it was raised."""
     mine = [sold for sold in world.sold if sold.poster == identity]
     if "This attempt bought nothing" in str(error) and mine:
         raise AssertionError(f"{identity} bought {mine[0].request_id}, and is told: {error}")
