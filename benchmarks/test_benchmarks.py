@@ -12,7 +12,7 @@ from benchmarks.report import Limit, Report
 from benchmarks.server import durations
 
 
-def test_a_report_is_a_table_and_says_what_missed() -> None:
+def test_a_report_is_a_table_with_missed_limits() -> None:
     report = Report("A title", ("way", "s"), [("ours", 1.234), ("theirs", None)], notes=["A note."])
     report.limits = [
         Limit("time", 1.234, 1, unit=" s"),
@@ -43,12 +43,12 @@ def test_a_report_is_a_table_and_says_what_missed() -> None:
     ("duration", "at_once", "expected"),
     [(2.5, True, (4, 0.5)), (2.5, False, (3, 0.5)), (3.0, False, (3, 0.0))],
 )
-def test_looks_and_lag_are_counted(duration: float, at_once: bool, expected: polling.Wait) -> None:
+def test_polls_and_lag_are_counted(duration: float, at_once: bool, expected: polling.Wait) -> None:
     assert polling.watch(duration, lambda _: 1.0, at_once=at_once) == expected
 
 
 @pytest.mark.parametrize("kind", ["lognormal", "normal"])
-def test_the_drawn_times_have_the_mean_and_are_the_same_each_time(kind: str) -> None:
+def test_the_drawn_durations_have_the_mean_and_are_reproducible(kind: str) -> None:
     times = durations(4000, 125, 0.2, kind)
 
     assert sum(times) / len(times) == pytest.approx(125, rel=0.02)
@@ -65,7 +65,9 @@ def test_the_schedules_alone() -> None:
     assert not any(limit.missed for limit in report.limits if "polls" in limit.what)
 
 
-def test_the_operator_the_trigger_and_the_sdk_wait_on_a_moving_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_operator_the_trigger_and_the_sdk_wait_on_an_advancing_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(polling, "DURATIONS", (20,))
 
     blocking, deferred, sdk, loop = polling.served(1).rows[:4]
@@ -73,7 +75,7 @@ def test_the_operator_the_trigger_and_the_sdk_wait_on_a_moving_clock(monkeypatch
     assert 0 < blocking[1] < sdk[1] > deferred[1] > loop[1]  # type: ignore[operator]
 
 
-def test_the_faults_are_the_same_each_time_and_of_every_kind() -> None:
+def test_the_faults_are_reproducible_and_of_every_kind() -> None:
     drawn = paid.troubles(paid.FAULTS)
 
     assert drawn == paid.troubles(paid.FAULTS)
@@ -126,7 +128,7 @@ def test_a_triggerer_is_watched_while_its_jobs_wait() -> None:
     assert 0 < report.rows[0][2] < 8  # type: ignore[operator]
 
 
-def test_a_deferred_job_holds_its_worker_for_less() -> None:
+def test_a_deferred_job_occupies_its_worker_for_less() -> None:
     (_, blocked, held, _), (_, deferred, held_deferred, _) = slots.run(
         jobs=1, latency=1, poll_interval=0.3
     ).rows

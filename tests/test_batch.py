@@ -92,7 +92,7 @@ def ids(done: list[dict[str, Any] | LumaRayError]) -> list[Any]:
     return [item["request_id"] if isinstance(item, dict) else item for item in done]
 
 
-def test_every_frame_gets_a_clip_of_its_own_in_a_stable_order(folder: Callable[..., Path]) -> None:
+def test_every_frame_gets_its_own_clip_in_a_stable_order(folder: Callable[..., Path]) -> None:
     names = ["b.PNG", "a.jpg", "a.png", "sub/a.jpg", "sub/x y.jpg", "sub/x-y.jpg", "sub/x+y.jpg", "ä.webp"]
     frames = folder(*names, "notes.txt", "clip.mp4", "noextension")
     planned = plan(frames)
@@ -128,7 +128,7 @@ def test_an_empty_folder_is_an_empty_plan(folder: Callable[..., Path]) -> None:
         ("20", -1, LumaRayConfigurationError, r"max_credits=-1 is wrong"),
     ],
 )  # fmt: skip
-def test_where_all_is_required_too_little_money_is_told_before_the_first_purchase(
+def test_require_all_reports_too_little_money_before_the_first_purchase(
     simulator: Simulator,
     folder: Callable[..., Path],
     balance: str,
@@ -143,7 +143,9 @@ def test_where_all_is_required_too_little_money_is_told_before_the_first_purchas
     assert simulator.jobs == []
 
 
-def test_bad_folders_and_models_are_one_sentence(folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_bad_folders_and_models_are_reported_in_one_sentence(
+    folder: Callable[..., Path], tmp_path: Path
+) -> None:
     with pytest.raises(
         LumaRayConfigurationError, match="frames='/nowhere' is wrong: give a folder that exists"
     ):
@@ -212,9 +214,7 @@ def test_no_more_is_planned_than_the_balance_covers(
     assert len(plan(folder("a.jpg", "b.jpg", "c.jpg"))) == fits
 
 
-def test_nothing_to_buy_passes_whatever_the_balance(
-    simulator: Simulator, folder: Callable[..., Path]
-) -> None:
+def test_a_plan_without_purchases_needs_no_balance(simulator: Simulator, folder: Callable[..., Path]) -> None:
     run = Run()
     first = run.generate(plan(folder("a.jpg")))
     simulator.set_credits("0")
@@ -324,7 +324,7 @@ def test_twenty_tasks_at_once_under_a_cap_of_ten(simulator: Simulator, folder: C
     assert (len(planned), simulator.charges) == (10, 10)
 
 
-def test_a_partial_failure_does_not_sink_the_rest(simulator: Simulator, folder: Callable[..., Path]) -> None:
+def test_one_failure_does_not_stop_the_rest(simulator: Simulator, folder: Callable[..., Path]) -> None:
     frames = folder("a.jpg", "b.jpg", "c.jpg")
     (frames / "b.jpg").write_text("no image")
     planned = plan(frames)
@@ -403,7 +403,7 @@ def test_the_cap_holds_though_a_job_failed_and_the_mapping_grew(
     assert (simulator.charges, float(simulator.spent)) == (2, 3.2)
 
 
-def test_a_clip_is_told_by_where_it_lies_however_its_path_is_spelled(
+def test_a_clip_is_identified_by_its_file_however_its_path_is_spelled(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -415,7 +415,7 @@ def test_a_clip_is_told_by_where_it_lies_however_its_path_is_spelled(
     assert simulator.charges == 1
 
 
-def test_a_lost_call_that_was_resubmitted_is_not_bought_once_more_with_each_clear(
+def test_a_resubmitted_lost_call_is_not_bought_again_with_each_clear(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     keep: dict[str, Any] = {"if_exists": "keep", "on_unknown_submit": "resubmit"}
@@ -435,7 +435,7 @@ def test_a_clip_that_a_sibling_has_bought_is_not_bought_at_another_index(
     assert simulator.charges == 1
 
 
-def test_wrong_inputs_of_a_batch_are_told_in_a_sentence(
+def test_wrong_inputs_of_a_batch_are_reported_in_one_sentence(
     simulator: Simulator, frame: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = MemoryStore()

@@ -49,7 +49,7 @@ def image(kind: str) -> bytes:
         (b"\0\0\0\x18ftypavis" + b"\0" * 20, "image/avif"),
     ],
 )
-def test_a_frame_is_known_by_its_first_bytes(tmp_path: Path, content: bytes, mime: str) -> None:
+def test_a_frame_is_recognized_by_its_first_bytes(tmp_path: Path, content: bytes, mime: str) -> None:
     path = tmp_path / "frame.dat"
     path.write_bytes(content)
     frame = read_frame(str(path))
@@ -66,13 +66,13 @@ def test_a_frame_is_known_by_its_first_bytes(tmp_path: Path, content: bytes, mim
     )
 
 
-def test_a_word_that_begins_like_a_bitmap_is_none(tmp_path: Path) -> None:
+def test_a_text_that_begins_like_a_bitmap_is_not_one(tmp_path: Path) -> None:
     (tmp_path / "frame.txt").write_bytes(b"BMW is a maker of cars")
     with pytest.raises(LumaRayConfigurationError, match="is not an image"):
         read_frame(str(tmp_path / "frame.txt"))
 
 
-def test_a_frame_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
+def test_a_frame_is_the_same_wherever_it_is(tmp_path: Path) -> None:
     for name in ("a.png", "b.jpg"):
         (tmp_path / name).write_bytes(image("PNG"))
     one, other = read_frame(str(tmp_path / "a.png")), read_frame(f"file://{tmp_path}/b.jpg")
@@ -99,7 +99,7 @@ def test_a_frame_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
         pytest.param(lambda path: path.symlink_to(path), "cannot be read", id="a link to itself"),
     ],
 )
-def test_a_bad_frame_is_told_with_what_would_be_right(tmp_path: Path, make: Any, problem: str) -> None:
+def test_a_bad_frame_is_reported_with_what_is_right(tmp_path: Path, make: Any, problem: str) -> None:
     path = tmp_path / "frame.jpg"
     make(path)
     with pytest.raises(LumaRayConfigurationError, match=problem) as caught:
@@ -111,7 +111,7 @@ def test_a_bad_frame_is_told_with_what_would_be_right(tmp_path: Path, make: Any,
 @pytest.mark.parametrize(
     "name", ["frame #1.jpg", "what?.jpg", "a&b=c.jpg", "100% @home.jpg", "caf\u00e9.jpg"]
 )
-def test_a_bad_frame_is_named_as_it_is(tmp_path: Path, name: str) -> None:
+def test_a_bad_frame_is_quoted_as_given(tmp_path: Path, name: str) -> None:
     with pytest.raises(LumaRayConfigurationError) as caught:
         read_frame(str(tmp_path / name))
     assert f"'{tmp_path / name}'" in str(caught.value)
@@ -133,12 +133,12 @@ def test_a_bad_frame_is_named_as_it_is(tmp_path: Path, name: str) -> None:
         "https:///frame.jpg",
     ],
 )
-def test_a_frame_that_cannot_be_is_told(frame: str) -> None:
+def test_an_invalid_frame_is_reported(frame: str) -> None:
     with pytest.raises(LumaRayConfigurationError, match="This attempt bought nothing"):
         read_frame(frame)
 
 
-def test_the_largest_frame_is_taken(tmp_path: Path) -> None:
+def test_the_largest_frame_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "frame.jpg"
     path.write_bytes(b"\xff\xd8\xff" + b"\0" * (MAX_FRAME_BYTES - 3))
     assert read_frame(str(path)).mime == "image/jpeg"
@@ -188,7 +188,7 @@ SIGNED = {
 
 
 @pytest.mark.parametrize(("url", "plain"), SIGNED.values(), ids=SIGNED)
-def test_an_url_is_known_without_its_signature_and_sent_with_it(url: str, plain: str) -> None:
+def test_a_url_is_identified_without_its_signature_and_sent_with_it(url: str, plain: str) -> None:
     assert unsigned(url) == plain
     frame = read_frame(url)
     assert (frame.source, frame.identity, frame.url) == (plain, plain, url)
@@ -204,7 +204,7 @@ def test_a_parameter_that_only_looks_like_a_signature_is_kept(url: str) -> None:
     assert unsigned(url) == url
 
 
-def test_stripping_twice_changes_nothing_more() -> None:
+def test_stripping_twice_changes_nothing() -> None:
     for url, _ in SIGNED.values():
         assert unsigned(unsigned(url)) == unsigned(url)
 
@@ -256,7 +256,7 @@ def test_a_file_is_sent_inline_as_bare_base64(tmp_path: Path) -> None:
         ("gone", "auto", MODEL, "no longer exists"),
     ],
 )
-def test_a_frame_that_cannot_go_that_way_is_told(
+def test_an_impossible_transfer_is_reported(
     tmp_path: Path, frame: str, transfer: str, model: Any, problem: str
 ) -> None:
     given = {
@@ -286,13 +286,13 @@ FTYP = b"\0\0\0\x10ftypisom\0\0\2\0"
         (b"\0\0\0\x08moov", False),
     ],
 )
-def test_an_mp4_is_told_by_its_first_box(head: bytes, yes: bool) -> None:
+def test_an_mp4_is_recognized_by_its_first_box(head: bytes, yes: bool) -> None:
     assert is_mp4_head(head) is yes
 
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=12), max_size=6))
-def test_a_sink_writes_what_comes_in_whatever_pieces(pieces: list[bytes]) -> None:
+def test_a_sink_writes_pieces_of_any_size(pieces: list[bytes]) -> None:
     content = FTYP + b"".join(pieces)
     file = io.BytesIO(b"an earlier attempt's rest")
     sink = VideoSink(file, 1)
@@ -308,7 +308,7 @@ def test_a_sink_writes_what_comes_in_whatever_pieces(pieces: list[bytes]) -> Non
 @pytest.mark.parametrize(
     "pieces", [[b"This is text."], [b"T"] * 8, [b"\0\0\0\x18", b"mdat"], [b"\0\0\0\x18ft", b"yx"]]
 )
-def test_a_sink_refuses_at_its_first_bytes_what_is_no_mp4(pieces: list[bytes]) -> None:
+def test_a_sink_refuses_other_files_at_their_first_bytes(pieces: list[bytes]) -> None:
     sink = VideoSink(io.BytesIO(), 1)
     for piece in pieces[:-1]:
         sink.write(piece)
@@ -324,7 +324,7 @@ def test_a_sink_does_not_finish_what_ended_too_soon(content: bytes) -> None:
         sink.finish(Path("v.mp4"))
 
 
-def test_a_sink_that_starts_again_forgets_everything() -> None:
+def test_a_restarted_sink_forgets_everything() -> None:
     file = io.BytesIO()
     sink = VideoSink(file, 1)
     sink.write(FTYP + b"rest of a broken download")
@@ -338,7 +338,7 @@ def test_a_sink_that_starts_again_forgets_everything() -> None:
 
 
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
-def test_nothing_is_left_beside_the_target(tmp_path: Path, error: type[BaseException] | None) -> None:
+def test_nothing_is_left_next_to_the_target(tmp_path: Path, error: type[BaseException] | None) -> None:
     target = tmp_path / "sub" / "video.mp4"
 
     def fill() -> Path:
@@ -356,14 +356,14 @@ def test_nothing_is_left_beside_the_target(tmp_path: Path, error: type[BaseExcep
     assert list(target.parent.iterdir()) == []
 
 
-def test_what_was_moved_away_stays(tmp_path: Path) -> None:
+def test_a_file_moved_away_stays(tmp_path: Path) -> None:
     with LocalFile(tmp_path / "video.mp4").staged("tag") as part:
         part.write_bytes(b"whole")
         part.rename(tmp_path / "video.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
-def test_each_attempt_stages_in_a_place_of_its_own(tmp_path: Path) -> None:
+def test_each_attempt_has_its_own_staging_file(tmp_path: Path) -> None:
     def place(tag: str) -> Path:
         with LocalFile(tmp_path / "v.mp4").staged(tag) as part:
             return part
@@ -372,7 +372,7 @@ def test_each_attempt_stages_in_a_place_of_its_own(tmp_path: Path) -> None:
     assert place("a") != place("b")
 
 
-def test_what_a_killed_attempt_left_is_overwritten(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_attempt_are_overwritten(tmp_path: Path) -> None:
     with LocalFile(tmp_path / "v.mp4").staged("tag") as part:
         left = part
     left.write_bytes(b"left by a killed attempt")
@@ -383,7 +383,7 @@ def test_what_a_killed_attempt_left_is_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["v" * 230 + ".mp4", "\u30d3" * 76 + ".mp4", "\u00e9" * 117 + ".mp4"])
-def test_a_name_as_long_as_the_file_system_takes_can_be_staged(tmp_path: Path, name: str) -> None:
+def test_a_name_of_maximum_length_can_be_staged(tmp_path: Path, name: str) -> None:
     target = tmp_path / name
     target.touch()
     with LocalFile(target).staged("0123456789abcdef") as part:
@@ -404,7 +404,7 @@ def test_a_frame_in_an_object_store_is_read_from_there() -> None:
     store.store.clear()
 
 
-def test_a_target_in_an_object_store_is_staged_in_a_folder_of_its_own() -> None:
+def test_a_target_in_an_object_store_is_staged_in_its_own_folder() -> None:
     attach("memory", conn_id="luma_ray_test", fs=fsspec.filesystem("memory"))
     target = open_file("memory://luma_ray_test@bucket/video.mp4")
     with target.staged("tag") as part:

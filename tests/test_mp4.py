@@ -181,7 +181,7 @@ def test_the_simulators_clips_are_complete(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_no_file_whatever_confuses_the_check(content: bytes) -> None:
+def test_the_check_survives_any_file(content: bytes) -> None:
     why_incomplete(io.BytesIO(content))
 
 

@@ -38,7 +38,7 @@ def test_an_asset_is_named_without_its_connection(path: str, uri: str) -> None:
     assert (asset_uri(path), Asset(asset_uri(path)).uri) == (uri, uri)
 
 
-def test_only_what_is_declared_is_told() -> None:
+def test_only_declared_outlets_get_events() -> None:
     outputs = {
         "video_path": "s3://aws_default@clips/a.mp4",
         "request_id": "r1",
@@ -67,7 +67,7 @@ def test_only_what_is_declared_is_told() -> None:
 
 
 @pytest.mark.parametrize("map_index", [0, 1])
-def test_each_mapped_task_tells_of_its_own_clip(
+def test_each_mapped_task_announces_its_own_clip(
     simulator: Simulator, frame: Path, tmp_path: Path, map_index: int
 ) -> None:
     alias, context = AssetAlias("videos"), with_outlets(map_index=map_index)
@@ -79,7 +79,7 @@ def test_each_mapped_task_tells_of_its_own_clip(
 
 
 @pytest.mark.parametrize("how", ["returned", "reused"])
-def test_a_clip_that_was_there_is_no_news(
+def test_an_existing_clip_is_marked_as_reused(
     simulator: Simulator, frame: Path, tmp_path: Path, how: str
 ) -> None:
     clip, asset, alias = tmp_path / "clip.mp4", Asset("clips"), AssetAlias("videos")

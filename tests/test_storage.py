@@ -67,7 +67,7 @@ def test_an_object_stores_path(memory: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["nosuchscheme", "a.b", "ftp"])
-def test_a_store_without_a_file_system_is_told(scheme: str) -> None:
+def test_a_store_without_a_file_system_is_reported(scheme: str) -> None:
     """Airflow knows a scheme if a provider registers it; that fsspec knows it is not enough."""
     with pytest.raises(
         LumaRayConfigurationError,
@@ -77,12 +77,12 @@ def test_a_store_without_a_file_system_is_told(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("uri", ["~nosuchuser/v.mp4", "s3://[half/v.mp4"])
-def test_a_path_that_cannot_be_is_told(uri: str) -> None:
+def test_an_invalid_path_is_reported(uri: str) -> None:
     with pytest.raises(LumaRayConfigurationError, match="This attempt bought nothing"):
         open_file(uri)
 
 
-def test_a_sidecar_lies_beside(memory: str) -> None:
+def test_a_sidecar_has_the_same_folder(memory: str) -> None:
     there = open_file(f"{memory}/a/v.mp4").beside(".job.json")
     assert there == open_file(f"{memory}/a/v.mp4.job.json")
     assert local(Path("/data/v.mp4")).beside(".job.json") == local(Path("/data/v.mp4.job.json"))
@@ -140,7 +140,7 @@ def test_any_other_name_is_made_safe(tmp_path: Path, text: str) -> None:
         ("", "-"),
     ],
 )
-def test_two_names_never_meet(one: str, other: str) -> None:
+def test_two_names_never_collide(one: str, other: str) -> None:
     assert safe_name(one) != safe_name(other)
 
 
@@ -148,13 +148,13 @@ def test_two_names_never_meet(one: str, other: str) -> None:
 @given(
     st.sets(st.text(alphabet="ab-./: +\u00e9", max_size=6) | st.text(max_size=200), min_size=2, max_size=20)
 )
-def test_no_two_names_whatever_meet(texts: set[str]) -> None:
+def test_no_two_names_collide(texts: set[str]) -> None:
     assert len({safe_name(text) for text in texts}) == len(texts)
 
 
 @settings(deadline=None)
 @given(st.text(max_size=200))
-def test_a_name_that_was_made_safe_does_not_meet_one_that_was_born_so(text: str) -> None:
+def test_a_name_made_safe_does_not_collide_with_one_that_was_safe(text: str) -> None:
     made = safe_name(text)
     assert made == text or safe_name(made) != made
 
@@ -224,7 +224,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
     assert names(tmp_path) == ["v.mp4.job.json"]
 
 
-def test_a_video_is_put_whole_and_only_where_that_is_allowed(
+def test_a_video_is_put_completely_and_only_if_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "v.mp4"
@@ -247,7 +247,7 @@ def _is_killed_writing_a_record(path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["created", "replaced"])
-def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path, is_there: bool) -> None:
+def test_leftovers_of_a_killed_writer_are_removed_by_the_next_write(tmp_path: Path, is_there: bool) -> None:
     path = tmp_path / "v.mp4.job.json"
     writer = multiprocessing.get_context("spawn").Process(target=_is_killed_writing_a_record, args=(path,))
     writer.start()
@@ -264,7 +264,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path, is_t
     assert list(tmp_path.glob(".*.part")) == []
 
 
-def test_what_killed_attempts_left_goes_with_the_next_video(tmp_path: Path) -> None:
+def test_leftovers_of_killed_attempts_are_removed_with_the_next_video(tmp_path: Path) -> None:
     target = local(tmp_path / "v.mp4")
     with target.staged("killed") as left:
         left.write_bytes(b"half")
@@ -304,7 +304,7 @@ def test_the_same_in_an_object_store_without_conditions(memory: str, tmp_path: P
     assert target.read() == b"video"
 
 
-def test_what_is_not_there_reads_as_none(tmp_path: Path) -> None:
+def test_a_missing_file_reads_as_none(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"12345")
     seen = local(tmp_path / "v.mp4").look()
     assert seen is not None
@@ -321,7 +321,7 @@ def test_what_is_not_there_reads_as_none(tmp_path: Path) -> None:
     assert folder.is_folder
 
 
-def test_a_file_holds_what_has_its_digest(tmp_path: Path) -> None:
+def test_a_file_is_checked_by_its_digest(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"12345")
     digest = hashlib.sha256(b"12345").hexdigest()
     assert local(tmp_path / "v.mp4").holds(5, digest, None)
@@ -350,13 +350,13 @@ def test_a_folder_that_may_not_be_listed_is_an_error(
         list(folder.files_below(".job.json", datetime.now(UTC), deep=deep))
 
 
-def test_files_below_a_folder_that_is_not_there_are_none(tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_files_below(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("nowhere", "file"):
         assert list(local(tmp_path / name).files_below(".job.json", datetime.now(UTC), deep=True)) == []
 
 
-def test_files_below_are_those_of_interest(tmp_path: Path) -> None:
+def test_files_below_are_listed(tmp_path: Path) -> None:
     for name in ("a.job.json", "[x]/b*.job.json", "c.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

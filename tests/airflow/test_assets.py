@@ -37,7 +37,7 @@ def events(home: str | Path, dag_id: str) -> list[tuple[str, int, dict[str, Any]
     return [(uri, index, json.loads(extra)) for uri, index, extra in rows(home, query)]
 
 
-def test_the_first_example_runs_as_it_is_and_leaves_an_asset_event(
+def test_the_first_example_runs_unchanged_and_emits_an_asset_event(
     airflow: Airflow, simulator: Simulator, tmp_path: Path
 ) -> None:
     run = airflow.run_dag(str(PRODUCER), "luma_ray_image_to_video", "generate", videos=f"{tmp_path}/asset/")
@@ -62,7 +62,7 @@ def test_the_first_example_runs_as_it_is_and_leaves_an_asset_event(
 @pytest.mark.parametrize(
     ("example", "task_id"), [("luma_ray_clip_consumer", "catalogue"), ("luma_ray_credit_watcher", "remind")]
 )
-def test_what_an_asset_starts_has_nothing_to_do_when_a_person_does(
+def test_a_dag_for_an_asset_does_nothing_when_started_by_hand(
     airflow: Airflow, example: str, task_id: str
 ) -> None:
     run = airflow.run_dag(str(CONSUMER.with_name(f"{example}.py")), example, task_id)
@@ -70,7 +70,7 @@ def test_what_an_asset_starts_has_nothing_to_do_when_a_person_does(
     assert not run["xcoms"].get("return_value")
 
 
-def test_a_function_gives_the_inputs_of_mapped_clips(
+def test_a_function_returns_the_inputs_of_mapped_clips(
     airflow: Airflow, simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     run = airflow.run_dag(

@@ -36,7 +36,7 @@ def test_a_dag_run_delivers_and_downstream_reads_the_xcoms(
 
 
 @pytest.mark.parametrize("dag_id", ["blocking", "deferred"])
-def test_airflows_own_retry_collects_what_was_bought(
+def test_airflows_own_retry_delivers_what_was_bought(
     airflow: Airflow, simulator: Simulator, frame: Path, tmp_path: Path, dag_id: str
 ) -> None:
     simulator.fault("download", "status", status=500, times=6)  # more than one attempt bears
@@ -56,7 +56,7 @@ def test_airflows_own_retry_collects_what_was_bought(
         (SENSORS, "soft_sensor", "1,2"),
     ],
 )
-def test_a_secrets_backend_that_is_down_for_a_moment_ends_nothing(
+def test_a_secrets_backend_that_is_down_for_a_moment_fails_nothing(
     airflow: Airflow, simulator: Simulator, frame: Path, tmp_path: Path, file: str, dag_id: str, down: str
 ) -> None:
     """Airflow reports it like a connection that does not exist, after asking twice: here and at the server."""

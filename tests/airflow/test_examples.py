@@ -78,7 +78,7 @@ def test_a_nightly_batch_buys_what_is_missing_from_a_bucket_to_a_bucket(
 
 
 @pytest.mark.parametrize(("answer", "published"), [("Approve", 1), ("Reject", 0), (None, 0)])
-def test_a_person_or_the_time_out_decides_what_is_published(
+def test_a_person_or_the_timeout_decides_what_is_published(
     airflow: Airflow, simulator: Simulator, tmp_path: Path, answer: str | None, published: int
 ) -> None:
     script = Path(__file__).with_name("answer.py")

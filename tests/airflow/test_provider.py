@@ -20,7 +20,7 @@ INFO = get_provider_info()
 CONNECTION: dict[str, Any] = INFO["connection-types"][0]
 
 
-def test_the_entry_point_gives_the_provider_info() -> None:
+def test_the_entry_point_returns_the_provider_info() -> None:
     (found,) = [
         entry
         for entry in entry_points(group="apache_airflow_provider")
@@ -36,13 +36,13 @@ def test_the_provider_info_fits_airflows_schema() -> None:
 
 
 @pytest.mark.parametrize("kind", ["hooks", "operators", "sensors", "triggers"])
-def test_every_module_that_is_named_can_be_imported(kind: str) -> None:
+def test_every_listed_module_can_be_imported(kind: str) -> None:
     for entry in INFO[kind]:
         for name in entry["python-modules"]:
             importlib.import_module(name)
 
 
-def test_the_task_decorator_that_is_named_can_be_imported() -> None:
+def test_the_listed_task_decorator_can_be_imported() -> None:
     (decorator,) = INFO["task-decorators"]
     module, _, function = decorator["class-name"].rpartition(".")
     assert decorator["name"] == "luma_ray"

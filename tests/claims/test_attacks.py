@@ -58,7 +58,7 @@ def test_a_v1_clip_that_could_not_be_stored_is_found_by_its_body(
     assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)
 
 
-def test_a_video_that_was_moved_back_is_known_by_its_digest(
+def test_a_video_that_was_moved_back_is_recognized_by_its_digest(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     first = make_operator(frame, clip).execute(task_context())
@@ -102,7 +102,7 @@ def test_a_retry_does_not_leave_its_own_clip_for_anothers(
     assert simulator.charges == 2
 
 
-def test_a_job_is_asked_about_where_it_was_bought(
+def test_a_job_is_polled_with_the_connection_that_bought_it(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection was changed before the retry."""
@@ -171,7 +171,7 @@ def test_a_cleared_old_run_that_cannot_be_restored_leaves_the_path(
     assert simulator.charges == 3
 
 
-def test_a_page_of_404_is_not_the_vendors_word(simulator: Simulator, frame: Path, clip: Path) -> None:
+def test_a_404_page_is_not_the_vendors_reply(simulator: Simulator, frame: Path, clip: Path) -> None:
     first = make_operator(frame, clip).execute(task_context())
     clip.unlink()
     simulator.advance(2 * 3600)
@@ -186,7 +186,7 @@ def test_a_page_of_404_is_not_the_vendors_word(simulator: Simulator, frame: Path
     assert simulator.charges == 1
 
 
-def test_a_file_that_came_to_the_path_after_the_purchase_is_left_alone_under_if_exists_fail(
+def test_if_exists_fail_leaves_a_file_alone_that_appeared_after_the_purchase(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     context = task_context()
@@ -204,7 +204,7 @@ def test_a_file_that_came_to_the_path_after_the_purchase_is_left_alone_under_if_
     assert (outputs["request_id"], simulator.charges) == (event["request_id"], 1)
 
 
-def test_a_record_nearby_that_cannot_be_read_does_not_matter_to_a_body_that_no_other_call_has_sent(
+def test_an_unreadable_neighbour_does_not_matter_for_a_unique_body(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     clip.parent.mkdir()

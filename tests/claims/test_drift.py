@@ -86,7 +86,7 @@ def test_the_retry_of_a_cleared_task_is_a_retry(simulator: Simulator, frame: Pat
     assert (outputs["request_id"], len(simulator.jobs)) == (first, 1)
 
 
-def test_an_innocent_sibling_keeps_its_job_when_the_tag_changes(
+def test_a_sibling_keeps_its_job_when_the_tag_changes(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     """The tag was changed for one map index; another index's automatic retry sees it too."""
@@ -107,7 +107,7 @@ def test_an_innocent_sibling_keeps_its_job_when_the_tag_changes(
 @pytest.mark.parametrize(
     "wrong", [{"prompt": " "}, {"start_frame": "/nowhere/frame.jpg"}, {"aspect_ratio": None}, {"loop": "yes"}]
 )
-def test_inputs_that_went_wrong_do_not_keep_a_retry_from_its_job(
+def test_inputs_that_became_invalid_do_not_keep_a_retry_from_its_job(
     simulator: Simulator, frame: Path, clip: Path, wrong: dict[str, Any]
 ) -> None:
     first = bought_and_late(simulator, make_operator(frame, clip, **LATE), task_context())
@@ -147,7 +147,7 @@ def test_a_signed_end_frame_is_one_frame_however_it_is_signed(
 
 
 @pytest.mark.parametrize("name", ["token", "sv", "sig", "key"])
-def test_a_parameter_that_may_be_content_tells_two_frames_apart_and_is_not_recorded(
+def test_a_parameter_that_may_be_content_distinguishes_frames_and_is_not_recorded(
     simulator: Simulator, frame: Path, clip: Path, name: str
 ) -> None:
     url = LumaRayHook().upload_image(frame)
@@ -230,9 +230,7 @@ def test_an_edit_of_the_state_store_alone_counts(simulator: Simulator, frame: Pa
     assert simulator.charges == 1
 
 
-def test_a_record_that_is_lost_while_deferred_is_made_anew(
-    simulator: Simulator, frame: Path, clip: Path
-) -> None:
+def test_a_record_lost_while_deferred_is_written_again(simulator: Simulator, frame: Path, clip: Path) -> None:
     from airflow.providers.common.compat.sdk import TaskDeferred
 
     with pytest.raises(TaskDeferred) as deferred:
@@ -247,7 +245,7 @@ def test_a_record_that_is_lost_while_deferred_is_made_anew(
     assert recorded(clip)["state"] == "delivered"
 
 
-def test_an_old_record_of_another_dag_that_cannot_be_read_blocks_no_lookup(
+def test_an_unreadable_old_record_of_another_dag_blocks_no_search(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     import os
@@ -303,7 +301,7 @@ def test_a_replaced_attempt_does_not_pay(simulator: Simulator, frame: Path, clip
     assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)
 
 
-def test_a_replaced_attempt_that_wakes_after_its_retry_has_delivered_turns_nothing_back(
+def test_a_replaced_attempt_that_resumes_after_its_retry_delivered_reverts_nothing(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was suspended during the submit; what it learns afterwards is merged, and the record stays delivered."""
@@ -349,7 +347,7 @@ def test_a_worker_whose_clock_is_hours_off_neither_gives_up_nor_sleeps(
         assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)
 
 
-def test_a_record_that_says_tomorrow_is_waited_for(simulator: Simulator, frame: Path, clip: Path) -> None:
+def test_a_record_dated_tomorrow_is_waited_for(simulator: Simulator, frame: Path, clip: Path) -> None:
     """Another worker wrote it with a clock that was ahead."""
     first = bought_and_late(simulator, make_operator(frame, clip, **LATE), task_context())
     record = recorded(clip)
@@ -369,7 +367,7 @@ def test_a_record_that_says_tomorrow_is_waited_for(simulator: Simulator, frame: 
 # What a limit may cost
 
 
-def test_a_limit_whose_reset_lies_in_the_past_is_no_burst(
+def test_a_rate_limit_with_a_past_reset_causes_no_burst(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exceptions, "SHORTEST_RATE_LIMIT", 1.0)  # as it is; the other tests make it shorter
@@ -382,7 +380,7 @@ def test_a_limit_whose_reset_lies_in_the_past_is_no_burst(
 
 @pytest.mark.parametrize("word", ["FAILED", "COMPLETED"])
 @pytest.mark.parametrize("status", [502, 503, 404])
-def test_a_gateways_word_is_not_the_vendors(
+def test_a_gateways_reply_is_not_the_vendors(
     simulator: Simulator, frame: Path, clip: Path, status: int, word: str
 ) -> None:
     simulator.fault("status", "gateway", status=status)
@@ -390,7 +388,7 @@ def test_a_gateways_word_is_not_the_vendors(
     assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)
 
 
-def test_a_job_that_failed_is_asked_about_once_more_before_another_is_bought(
+def test_a_failed_job_is_polled_once_more_before_another_is_bought(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     """The record says FAILED, but the vendor says COMPLETED."""

@@ -117,7 +117,7 @@ def test_three_lost_calls_of_a_mapped_task(
     assert [take["state"] for take in after[given_up]["superseded"]] == ["given_up"]
 
 
-def test_below_airflow_with_the_connection_in_its_database(
+def test_under_airflow_with_the_connection_in_its_database(
     airflow: Airflow, simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     simulator.fault("submit", "reset")

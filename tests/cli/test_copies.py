@@ -141,9 +141,7 @@ def test_an_unreadable_store_is_not_written_over(task: Task, simulator: Simulato
     assert (task.store.values[STATE_KEY], task.record["state"]) == ("{}", "intent")
 
 
-def test_a_task_that_runs_may_be_buying(
-    task: Task, simulator: Simulator, cli: Cli, database: Database
-) -> None:
+def test_a_running_task_may_be_buying(task: Task, simulator: Simulator, cli: Cli, database: Database) -> None:
     task.lose(simulator, bought=False)
     database.running = True
     refused = cli("not-bought", task.clip)

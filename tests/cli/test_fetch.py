@@ -68,9 +68,7 @@ def test_a_clip_without_a_record(home: Home, simulator: Simulator, frame: Path, 
     assert home.read("copy.mp4") == at_vendor(simulator, request_id)
 
 
-def test_a_clip_that_is_not_its_jobs_any_more(
-    home: Home, simulator: Simulator, frame: Path, cli: Cli
-) -> None:
+def test_a_clip_that_was_overwritten(home: Home, simulator: Simulator, frame: Path, cli: Cli) -> None:
     task = Task(home, frame, stored=True)
     request_id = task.attempt()["request_id"]
     home.write(task.name, b"somebody's")
@@ -94,7 +92,9 @@ def test_a_path_of_another_job_is_refused(
     assert (other.video, other.record["state"]) == (None, "intent")
 
 
-def test_what_was_given_up_is_had_again(tmp_path: Path, simulator: Simulator, frame: Path, cli: Cli) -> None:
+def test_what_was_given_up_can_be_fetched(
+    tmp_path: Path, simulator: Simulator, frame: Path, cli: Cli
+) -> None:
     task = Task(folder(tmp_path / "clips"), frame, stored=True)
     request_id = task.buy(simulator)
     assert cli("give-up", task.clip, "--yes").code == 0

@@ -30,7 +30,7 @@ Cli = Callable[..., Done]
     ],
     ids=" ".join,
 )
-def test_wrong_usage_is_told_and_ends_with_2(cli: Cli, arguments: list[str]) -> None:
+def test_wrong_usage_is_reported_with_exit_code_2(cli: Cli, arguments: list[str]) -> None:
     done = cli(*arguments)
     assert (done.code, done.out) == (2, "")
     assert done.err
@@ -58,7 +58,7 @@ print(" ".join(sorted({name.split(".")[0] for name in sys.modules} - set(sys.std
     assert not {"airflow", "requests", "pendulum", "pydantic"} & set(done.stdout.splitlines()[-1].split())
 
 
-def test_what_airflow_takes_up_is_the_same_table() -> None:
+def test_airflow_gets_the_same_commands() -> None:
     (group,) = get_cli_commands()
     assert group.name == "luma-ray"
     assert [command.name for command in group.subcommands] == [command.name for command in COMMANDS]

@@ -104,7 +104,7 @@ def test_after_a_job_is_given_up_the_next_attempt_buys(
         assert task.stored == task.record
 
 
-def test_a_delivered_clip_is_given_up_at_a_word(
+def test_a_delivered_clip_is_given_up_without_yes(
     home: Home, simulator: Simulator, frame: Path, cli: Cli
 ) -> None:
     task = Task(home, frame)
@@ -133,7 +133,7 @@ def test_a_lost_call_that_blocks_a_path_is_given_up(
     assert (submits(simulator), simulator.charges) == (2, 2)
 
 
-def test_seven_days_later_nothing_is_left_that_a_word_could_lose(
+def test_after_seven_days_give_up_needs_no_yes(
     tmp_path: Path, simulator: Simulator, frame: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Task(folder(tmp_path / "clips"), frame)
@@ -213,7 +213,7 @@ def test_what_has_an_id_is_neither_adopted_nor_not_bought(
     assert task.record == before
 
 
-def test_what_was_given_up_is_taken_up_again(
+def test_what_was_given_up_can_be_adopted_again(
     tmp_path: Path, simulator: Simulator, frame: Path, cli: Cli
 ) -> None:
     task = Task(folder(tmp_path / "clips"), frame, stored=True)
@@ -240,7 +240,7 @@ def test_a_failed_job_has_nothing_to_give_up_and_no_id_to_adopt(
     assert "Segmind's request history has no job some-id" in refused.err
 
 
-def test_a_job_that_the_history_shows_is_not_not_bought(
+def test_a_job_in_the_history_is_not_settled_as_not_bought(
     tmp_path: Path, simulator: Simulator, frame: Path, cli: Cli
 ) -> None:
     task = Task(folder(tmp_path / "clips"), frame)
@@ -268,9 +268,7 @@ def test_a_history_that_does_not_answer_leaves_it_to_the_person(
     assert "Segmind's request history could not be asked" in done.out
 
 
-def test_one_task_instance_is_settled_and_no_other(
-    home: Home, simulator: Simulator, frame: Path, cli: Cli
-) -> None:
+def test_only_one_task_instance_is_settled(home: Home, simulator: Simulator, frame: Path, cli: Cli) -> None:
     tasks = [Task(home, frame, f"clip-{index}.mp4", index, stored=True) for index in range(3)]
     for task in tasks:
         task.lose(simulator, bought=False, prompt=f"prompt of {task.name}")
@@ -294,7 +292,7 @@ def test_the_current_take_is_meant_unless_a_task_instance_is_named(
 
 
 @pytest.mark.parametrize("bought", [False, True], ids=["not-bought", "adopt"])
-def test_an_earlier_call_that_the_task_comes_back_to(
+def test_an_earlier_call_that_the_task_returns_to(
     home: Home, simulator: Simulator, frame: Path, cli: Cli, bought: bool
 ) -> None:
     """After a lost call the inputs were changed and another clip bought; then they are changed back."""
@@ -316,7 +314,7 @@ def test_an_earlier_call_that_the_task_comes_back_to(
 
 
 @pytest.mark.slow
-def test_each_command_in_a_process_of_its_own(home: Home, simulator: Simulator, frame: Path) -> None:
+def test_each_command_in_its_own_process(home: Home, simulator: Simulator, frame: Path) -> None:
     task = Task(home, frame)
     error = task.lose(simulator, bought=False)
     done = shell(advised(error, "not-bought"))

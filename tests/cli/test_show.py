@@ -46,7 +46,7 @@ def test_a_delivered_clip(home: Home, simulator: Simulator, frame: Path, cli: Cl
     assert simulator.charges == 1
 
 
-def test_a_clip_that_is_gone_or_another(home: Home, simulator: Simulator, frame: Path, cli: Cli) -> None:
+def test_a_clip_that_is_missing_or_replaced(home: Home, simulator: Simulator, frame: Path, cli: Cli) -> None:
     task = Task(home, frame)
     task.attempt()
     home.write(task.name, b"something else")
@@ -67,7 +67,7 @@ def test_a_call_of_unknown_outcome(tmp_path: Path, simulator: Simulator, frame: 
     assert "looks for the job of the paid call of" in done.out
 
 
-def test_a_job_under_way_and_a_failed_one(
+def test_a_job_in_flight_and_a_failed_one(
     tmp_path: Path, simulator: Simulator, frame: Path, cli: Cli
 ) -> None:
     task = Task(folder(tmp_path / "clips"), frame)
@@ -88,7 +88,7 @@ def test_a_job_under_way_and_a_failed_one(
     assert "if it FAILED buys a clip for about 1.60 USD." in done.out
 
 
-def test_earlier_takes_and_whose_the_path_is(
+def test_earlier_takes_and_the_paths_owner(
     tmp_path: Path, simulator: Simulator, frame: Path, cli: Cli
 ) -> None:
     task = Task(folder(tmp_path / "clips"), frame)
@@ -133,13 +133,13 @@ def test_an_unreadable_record_is_left_alone(home: Home, cli: Cli, content: bytes
     assert home.read("clip.mp4.job.json") == content
 
 
-def test_a_store_that_is_not_there(cli: Cli) -> None:
+def test_a_store_that_is_not_installed(cli: Cli) -> None:
     done = cli("show", "nosuch://media/clip.mp4")
     assert (done.code, done.out) == (1, "")
     assert "No file system for 'nosuch' paths is installed" in done.err
 
 
-def test_the_storage_connection_may_be_given_apart(
+def test_the_storage_connection_may_be_an_option(
     bucket: object, simulator: Simulator, frame: Path, cli: Cli
 ) -> None:
     home = folder(Path("/nowhere"))

@@ -91,7 +91,9 @@ def test_a_record_that_cannot_be_read_is_named(clips: Path, cli: Cli) -> None:
         (("--since", "monday"), "'monday' is not a date"),
     ],
 )
-def test_a_wrong_argument_is_told(clips: Path, cli: Cli, arguments: tuple[str, ...], sentence: str) -> None:
+def test_a_wrong_argument_is_reported(
+    clips: Path, cli: Cli, arguments: tuple[str, ...], sentence: str
+) -> None:
     done = cli("spent", str(clips), *arguments)
     assert done.code == 2
     assert sentence in done.err

@@ -28,7 +28,7 @@ def make_task(function: Callable[..., Any], *args: Any, **arguments: Any) -> Any
         return decorated(*args).operator
 
 
-def test_the_callable_gives_the_inputs_and_the_decorator_the_rest(
+def test_the_callable_returns_the_inputs_and_the_decorator_has_the_rest(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     def clip(product: str, ti: Any = None) -> dict[str, str]:
@@ -43,7 +43,7 @@ def test_the_callable_gives_the_inputs_and_the_decorator_the_rest(
     assert operator.multiple_outputs
 
 
-def test_what_is_returned_is_rendered_by_nobody(simulator: Simulator, frame: Path, tmp_path: Path) -> None:
+def test_the_returned_inputs_are_not_rendered(simulator: Simulator, frame: Path, tmp_path: Path) -> None:
     def clip() -> dict[str, str]:
         return {"prompt": "{{ ds }} in neon", "start_frame": str(frame)}
 
@@ -112,7 +112,7 @@ async def _coroutine() -> dict[str, str]:
         ({"prompt": 7, "start_frame": "f.jpg", "output_path": "/videos/o.mp4"}, r"prompt=7 is wrong"),
     ],
 )
-def test_a_wrong_return_is_one_sentence_and_costs_nothing(
+def test_a_wrong_return_value_is_reported_and_costs_nothing(
     simulator: Simulator, returned: Any, sentence: str
 ) -> None:
     def clip() -> Any:
@@ -124,7 +124,7 @@ def test_a_wrong_return_is_one_sentence_and_costs_nothing(
     assert simulator.requests == []
 
 
-def test_a_coroutine_is_a_wrong_return(simulator: Simulator) -> None:
+def test_a_coroutine_is_a_wrong_return_value(simulator: Simulator) -> None:
     def clip() -> Any:
         coroutine = _coroutine()
         coroutine.close()
@@ -142,7 +142,7 @@ def test_none_is_a_start_frame_for_a_model_that_needs_none(simulator: Simulator,
     assert simulator.charges == 1
 
 
-def test_a_mapped_task_that_was_deferred_ends_well(simulator: Simulator, frame: Path, tmp_path: Path) -> None:
+def test_a_deferred_mapped_task_succeeds(simulator: Simulator, frame: Path, tmp_path: Path) -> None:
     """It resumes without calling its callable, so it does not know its frame."""
 
     def clip() -> dict[str, str]:

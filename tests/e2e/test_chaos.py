@@ -74,7 +74,7 @@ def test_killed_supervisors_with_their_tasks(vendor: Callable[..., Runs]) -> Non
 
 @long_run_only
 @pytest.mark.parametrize("call", ["upload", "submit", "status", "download"])
-def test_a_killed_supervisor_whose_task_lives_on(vendor: Callable[..., Runs], call: str) -> None:
+def test_a_killed_supervisor_whose_task_survives(vendor: Callable[..., Runs], call: str) -> None:
     """The first attempt's call outlasts Airflow's heartbeat timeout, so the retry overlaps with it."""
     runs = vendor(latency=3.0, video_size=_VIDEO_BYTES)
     runs.simulator.fault(call, "slow", seconds=45)

@@ -13,7 +13,7 @@ from tests.e2e.runs import HELD, Runs
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 
-def test_a_triggerer_that_cannot_read_the_connection_wakes_the_worker_now_and_then(
+def test_a_triggerer_that_cannot_read_the_connection_wakes_the_worker_rarely(
     cluster: Cluster, vendor: Callable[..., Runs]
 ) -> None:
     runs = vendor(latency=HELD)

@@ -13,7 +13,7 @@ from tests.e2e.runs import Runs
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 
-def test_the_balance_starts_dags(cluster: Cluster, vendor: Callable[..., Runs]) -> None:
+def test_the_balance_triggers_dags(cluster: Cluster, vendor: Callable[..., Runs]) -> None:
     simulator = vendor(latency=1.0).simulator
 
     def looks() -> int:

@@ -46,7 +46,7 @@ def task(simulator: Simulator, connection: None, frame: Path, tmp_path: Path) ->
     return Task(simulator, tmp_path / "videos", frame, stored=True)
 
 
-def test_an_edit_that_is_taken_back_finds_its_video_again(simulator: Simulator, task: Task) -> None:
+def test_undoing_an_edit_returns_to_its_video(simulator: Simulator, task: Task) -> None:
     """The first prompt's video was paid for, and the vendor still has it."""
     first = task.attempt(prompt="a")
     task.clear()
@@ -63,7 +63,7 @@ def test_an_edit_that_is_taken_back_finds_its_video_again(simulator: Simulator, 
     assert simulator.charges == 2
 
 
-def test_a_retry_finishes_what_was_bought_whatever_is_asked_for_by_now(
+def test_a_retry_finishes_what_was_bought_whatever_the_inputs_are_now(
     simulator: Simulator, task: Task
 ) -> None:
     """Such as a prompt that an upstream task rewrites each time; only a clear buys another clip."""
@@ -99,7 +99,7 @@ def test_a_lost_job_is_not_taken_for_that_of_a_later_edit(
 
 
 @pytest.mark.parametrize("leg", ["beside the video", "task state store"])
-def test_a_record_that_could_not_be_written_before_the_purchase_does_not_pass_for_a_purchase(
+def test_a_record_that_could_not_be_written_before_the_purchase_is_not_a_purchase(
     task: Task, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, leg: str
 ) -> None:
     """One copy has the intent; the error says that nothing was bought and that a retry may succeed."""
@@ -115,7 +115,7 @@ def test_a_record_that_could_not_be_written_before_the_purchase_does_not_pass_fo
     assert second.word == "delivered", second.error
 
 
-def test_a_parameter_that_is_no_json_is_found_out_before_the_intent(task: Task, simulator: Simulator) -> None:
+def test_a_parameter_that_is_not_json_is_refused_before_the_intent(task: Task, simulator: Simulator) -> None:
     """Such as an amount that an upstream task computed."""
     refused = task.attempt(extra_parameters={"cfg": Decimal("1.5")})
     assert isinstance(refused.error, LumaRayConfigurationError)
@@ -139,7 +139,7 @@ def test_a_full_disk_on_v1_loses_no_id(
     assert simulator.charges == 1
 
 
-def test_an_attempt_that_lives_on_does_not_buy_what_its_retry_has_bought(
+def test_a_surviving_attempt_does_not_buy_what_its_retry_has_bought(
     task: Task, simulator: Simulator, frame: Path
 ) -> None:
     """Airflow considered it dead while it uploaded its frame; it read the record before, and buys after."""
@@ -156,7 +156,7 @@ def test_an_attempt_that_lives_on_does_not_buy_what_its_retry_has_bought(
     assert simulator.charges == 1
 
 
-def test_a_deferred_wait_delivers_where_the_video_is_asked_for_now(
+def test_a_deferred_wait_delivers_to_the_current_output_path(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
     """output_path costs nothing: a clear with another one delivers the same job there, in both modes."""
@@ -175,7 +175,7 @@ def test_a_deferred_wait_delivers_where_the_video_is_asked_for_now(
     assert (tmp_path / "new.mp4").exists()
 
 
-def test_an_edit_that_is_taken_back_while_its_job_runs_waits_for_that_job(
+def test_undoing_an_edit_while_its_job_runs_waits_for_that_job(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
     """The deferral has the first prompt's job; when the trigger fires, the record must have it too."""
@@ -193,7 +193,7 @@ def test_an_edit_that_is_taken_back_while_its_job_runs_waits_for_that_job(
     assert xcoms["request_id"] == next(job.request_id for job in jobs if job.body["prompt"] == "a")
 
 
-def test_a_copy_at_the_new_place_is_not_reported_at_the_old_one(
+def test_a_copy_at_the_new_path_is_not_reported_at_the_old_one(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
     """The video was moved and output_path changed accordingly: the size is right, but its record is elsewhere."""
@@ -237,9 +237,7 @@ def test_a_task_that_is_stopped_while_it_looks_for_a_lost_job_names_the_record(
     assert json.loads(task.record_path.read_text())["state"] == "intent"
 
 
-def test_a_neighbours_record_that_cannot_be_read_does_not_hide_what_is_perhaps_bought(
-    task: Task, simulator: Simulator
-) -> None:
+def test_an_unreadable_neighbour_does_not_hide_a_possible_purchase(task: Task, simulator: Simulator) -> None:
     """It may claim the job, so nothing is adopted; but the error is about this task's job, not about that record."""
     task.video.parent.mkdir(parents=True)
     (task.video.parent / "other.mp4.job.json").write_text("{")
@@ -250,7 +248,7 @@ def test_a_neighbours_record_that_cannot_be_read_does_not_hide_what_is_perhaps_b
     assert task.tells_of(outcome.error, job), outcome.error
 
 
-def test_a_death_while_the_submit_waits_for_the_request_limit_is_no_purchase(
+def test_a_death_while_the_submit_waits_for_the_rate_limit_is_not_a_purchase(
     simulator: Simulator,
     connection: None,
     frame: Path,
@@ -277,7 +275,7 @@ def test_a_death_while_the_submit_waits_for_the_request_limit_is_no_purchase(
     assert simulator.charges == 1
 
 
-def test_a_job_that_was_bought_long_after_the_call_is_not_its_own(task: Task, simulator: Simulator) -> None:
+def test_a_job_bought_long_after_the_call_is_not_its_own(task: Task, simulator: Simulator) -> None:
     """Somebody sent the same request elsewhere, an hour later; no paid call lasts that long."""
     body: dict[str, Any] = {}
     submit = LumaRayHook.submit
@@ -303,7 +301,7 @@ def failing(error: Exception) -> Any:
     return fail
 
 
-def test_copies_of_the_record_that_differ_are_made_the_same_again(simulator: Simulator, task: Task) -> None:
+def test_differing_copies_of_the_record_are_reconciled(simulator: Simulator, task: Task) -> None:
     """The first attempt died when the file said "delivered" but the task state store did not yet."""
     assert task.store
     task.attempt()
@@ -321,7 +319,7 @@ def test_copies_of_the_record_that_differ_are_made_the_same_again(simulator: Sim
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["with its id", "without its id"])
-def test_a_failed_job_of_v1_is_not_taken_for_a_lost_one(
+def test_a_failed_v1_job_is_not_taken_for_a_lost_one(
     monkeypatch: pytest.MonkeyPatch, frame: Path, tmp_path: Path, named: bool
 ) -> None:
     """The first v1 call FAILED; the second bought a job, its answer was lost, and the history shows it later."""
@@ -404,7 +402,7 @@ def test_what_a_person_settled_is_not_asked_again_when_the_next_job_fails(
     task.check_delivered(task.attempt(), settle(simulator)[1])
 
 
-def test_what_a_person_settled_outlives_another_run_at_the_same_path(
+def test_what_a_person_settled_survives_another_run_at_the_same_path(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
     """A path that is the same each night: the sidecar file belongs to the later run by then."""
@@ -423,7 +421,7 @@ def test_what_a_person_settled_outlives_another_run_at_the_same_path(
     assert simulator.charges == 2
 
 
-def test_a_video_that_cannot_be_read_again_is_no_bare_error(
+def test_an_unreadable_video_does_not_raise_a_bare_oserror(
     simulator: Simulator, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as one on a network disk that is briefly unavailable, right after another attempt has delivered it."""

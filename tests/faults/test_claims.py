@@ -87,7 +87,7 @@ def test_two_in_turn(
 
 
 @pytest.mark.parametrize("fate", [TAKEN, NOT_TAKEN], ids=FATES.get)
-def test_a_job_whose_owner_still_waits_for_the_answer_is_nobody_elses(
+def test_a_job_whose_owner_is_waiting_for_the_answer_is_not_adopted(
     simulator: Simulator, tasks: list[Task], fate: tuple[str, bool]
 ) -> None:
     """The other's job is in the history before its owner knows its id."""
@@ -105,7 +105,7 @@ def test_a_job_whose_owner_still_waits_for_the_answer_is_nobody_elses(
     assert words == ["delivered", "delivered" if fate == TAKEN else "person"]
 
 
-def test_a_job_is_its_owners_even_where_the_owner_was_the_first_to_claim_and_the_last_to_send(
+def test_a_job_is_its_owners_even_if_the_owner_claimed_first_and_sent_last(
     simulator: Simulator, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Assigned in the order of the claims, the owner's job would go to the other, and the other's to nobody."""
@@ -139,7 +139,7 @@ def test_a_job_is_its_owners_even_where_the_owner_was_the_first_to_claim_and_the
     assert check(simulator, (owner, lost), (first, lost.attempt())) == ["delivered", "delivered"]
 
 
-def test_a_job_of_v1_that_named_no_id_is_nobody_elses(
+def test_a_v1_job_without_an_id_is_not_adopted(
     simulator: Simulator, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A v1 reply may be nothing but the video: then its record has no id for a claim."""

@@ -54,7 +54,7 @@ class Heart:
 
 
 @pytest.mark.slow
-def test_a_crowd_outlives_a_bad_day_of_the_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_waits_survive_a_bad_day_of_the_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
     heart, late = Heart(), []
     with Simulator(latency=2, clip_seconds=0.2, credits="1000", api_key=API_KEY) as simulator:
         set_connection(monkeypatch, simulator.url, timeout=TIMEOUT, requests_per_minute=100_000)

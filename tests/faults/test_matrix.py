@@ -291,7 +291,7 @@ def check(task: Task, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def test_the_table_is_whole() -> None:
+def test_the_table_is_complete() -> None:
     """Every call has every fault, each case once."""
     names = [str(case) for case in CASES]
     assert len(set(names)) == len(names) >= 120

@@ -263,7 +263,7 @@ def test_v1(make: MakeVendor, request_of: RequestOf, tmp_path: Path, v1_reply: s
     assert vendor.hook.get_result(request_id).state is VendorStatus.NOT_FOUND
 
 
-def test_a_job_of_v1_that_failed_is_a_refusal_that_names_it(
+def test_a_failed_v1_job_is_a_refusal_with_its_id(
     make: MakeVendor, request_of: RequestOf, tmp_path: Path
 ) -> None:
     vendor = make(latency=SHORT)
@@ -276,7 +276,7 @@ def test_a_job_of_v1_that_failed_is_a_refusal_that_names_it(
     assert vendor.hook.get_credits().total == 20
 
 
-def test_an_id_that_never_existed_is_a_plain_answer(vendor: Vendor, tmp_path: Path) -> None:
+def test_an_unknown_id_is_an_answer(vendor: Vendor, tmp_path: Path) -> None:
     request_id = "0f9b1c2d-0000-4000-8000-000000000000"
     assert vendor.hook.get_status(request_id) == JobStatus(VendorStatus.NOT_FOUND)
     result = vendor.hook.get_result(request_id)
@@ -285,7 +285,7 @@ def test_an_id_that_never_existed_is_a_plain_answer(vendor: Vendor, tmp_path: Pa
     assert vendor.hook.find_jobs(MODEL, _at(vendor)) == []
 
 
-def test_the_history_is_of_one_model_and_newest_first(vendor: Vendor, request_of: RequestOf) -> None:
+def test_the_history_has_one_model_newest_first(vendor: Vendor, request_of: RequestOf) -> None:
     hook = vendor.hook
     ids = []
     for prompt in "abc":
@@ -306,7 +306,7 @@ def test_a_job_is_in_the_history_a_while_after_its_purchase(make: MakeVendor, re
 
 
 @pytest.mark.parametrize("days", [0.9, 1.9, 2.1])
-def test_the_history_is_asked_by_whole_days_from_the_day_before(
+def test_the_history_is_queried_by_whole_days_from_the_day_before(
     vendor: Vendor, request_of: RequestOf, days: float
 ) -> None:
     request_id = vendor.hook.submit(request_of(vendor))
@@ -352,7 +352,7 @@ def test_the_vendors_clock(vendor: Vendor) -> None:
         assert abs(now.timestamp() - vendor.now()) < 5
 
 
-def test_each_upload_has_an_address_of_its_own(vendor: Vendor, frame: Path) -> None:
+def test_each_upload_has_its_own_url(vendor: Vendor, frame: Path) -> None:
     first, second = (vendor.hook.upload_image(str(frame)) for _ in range(2))
     assert first != second
     assert first.startswith(("http://", "https://"))
@@ -407,7 +407,7 @@ TROUBLED = {call: USUALLY | special for call, special in SPECIALLY.items()}
 @pytest.mark.parametrize(
     ("call", "trouble"), [(call, trouble) for call, troubles in TROUBLED.items() for trouble in troubles]
 )
-def test_a_free_call_in_trouble(
+def test_a_free_call_with_a_fault(
     vendor: Vendor, request_of: RequestOf, frame: Path, tmp_path: Path, call: str, trouble: str
 ) -> None:
     hook = vendor.hook
@@ -440,7 +440,7 @@ def test_a_free_call_in_trouble(
         (CUT_OFF, LumaRaySubmitUnknown, 1),
     ],
 )
-def test_a_paid_call_in_trouble(
+def test_a_paid_call_with_a_fault(
     make: MakeVendor,
     request_of: RequestOf,
     tmp_path: Path,
@@ -470,7 +470,7 @@ def test_a_paid_call_in_trouble(
         assert error.request_id is None
 
 
-def test_a_result_that_names_no_video() -> None:
+def test_a_result_without_a_video() -> None:
     """The simulator cannot send these: the fake answers with what such a reply would be parsed as."""
     body = json.dumps(NAMES_NO_VIDEO.body).encode()
     assert parse_result(Reply(200, {}, body), "job-0001") == NAMES_NO_VIDEO

@@ -36,7 +36,7 @@ def test_the_balance_is_exact(simulator: Simulator, hook: LumaRayHook, paid: str
     assert simulator.charges == 0
 
 
-def test_the_connections_test_names_the_balance_and_buys_nothing(
+def test_the_connection_test_shows_the_balance_and_buys_nothing(
     simulator: Simulator, hook: LumaRayHook
 ) -> None:
     simulator.set_credits("12.34", "0.5")
@@ -48,7 +48,7 @@ def test_the_connections_test_names_the_balance_and_buys_nothing(
     assert simulator.charges == 0
 
 
-def test_the_connections_test_says_that_the_key_is_wrong(
+def test_the_connection_test_reports_a_wrong_key(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
@@ -60,7 +60,7 @@ def test_the_connections_test_says_that_the_key_is_wrong(
     assert simulator.calls == {"credits": 1}, "a wrong key is not tried again"
 
 
-def test_the_connections_test_tells_an_outage(hook: LumaRayHook, simulator: Simulator) -> None:
+def test_the_connection_test_reports_an_outage(hook: LumaRayHook, simulator: Simulator) -> None:
     simulator.fault("credits", "html", status=502, times=9)
     works, message = hook.test_connection()
     assert not works
@@ -68,7 +68,7 @@ def test_the_connections_test_tells_an_outage(hook: LumaRayHook, simulator: Simu
     assert simulator.calls == {"credits": 4}
 
 
-def test_the_connections_test_tells_that_nobody_is_there(
+def test_the_connection_test_reports_an_unreachable_host(
     monkeypatch: pytest.MonkeyPatch, closed_port: int
 ) -> None:
     set_connection(monkeypatch, f"http://127.0.0.1:{closed_port}")
@@ -77,7 +77,7 @@ def test_the_connections_test_tells_that_nobody_is_there(
     assert "No answer from 127.0.0.1 after 4 tries" in message
 
 
-def test_the_connections_test_tells_a_missing_certificate_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_test_reports_a_missing_certificate_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     set_connection(monkeypatch, "https://127.0.0.1:1")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     works, message = LumaRayHook().test_connection()
@@ -120,7 +120,7 @@ def test_a_free_call_that_hangs_is_given_up(simulator: Simulator, monkeypatch: p
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 406, 410, 422])
-def test_a_clear_no_is_not_asked_for_again(simulator: Simulator, hook: LumaRayHook, status: int) -> None:
+def test_a_refusal_is_not_retried_by_the_hook(simulator: Simulator, hook: LumaRayHook, status: int) -> None:
     simulator.fault("credits", "status", status=status, times=9)
     with pytest.raises(LumaRayUnavailable) as caught:
         hook.get_credits()
@@ -128,7 +128,7 @@ def test_a_clear_no_is_not_asked_for_again(simulator: Simulator, hook: LumaRayHo
     assert simulator.calls == {"credits": 1}
 
 
-def test_a_rate_limit_that_lasts_is_told_with_its_end(simulator: Simulator, hook: LumaRayHook) -> None:
+def test_a_lasting_rate_limit_is_raised_with_its_reset(simulator: Simulator, hook: LumaRayHook) -> None:
     simulator.fault("credits", "status", status=429, times=9, seconds=0)
     with pytest.raises(LumaRayRateLimited) as caught:
         hook.get_credits()
@@ -162,9 +162,7 @@ def test_garbage_on_the_line_is_an_outage(hook_at: HookAt, garbage: bytes) -> No
     assert len(host.seen) == 4
 
 
-def test_a_key_that_does_not_work_is_told_at_once(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_key_is_reported_at_once(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     set_connection(monkeypatch, simulator.url, password="wrong")
     with pytest.raises(LumaRayAuthenticationError) as caught:
         LumaRayHook().get_credits()

@@ -40,7 +40,7 @@ def is_about(measured: timedelta, expected: timedelta) -> bool:
     return abs(measured - expected) < timedelta(seconds=2)
 
 
-def test_before_the_first_reply_the_workers_clock_has_to_do(hook: LumaRayHook) -> None:
+def test_before_the_first_reply_the_workers_clock_is_used(hook: LumaRayHook) -> None:
     assert hook.vendor_now().tzinfo is UTC
     assert abs(lead(hook)) < timedelta(seconds=1)
 
@@ -49,7 +49,7 @@ def test_before_the_first_reply_the_workers_clock_has_to_do(hook: LumaRayHook) -
 @pytest.mark.parametrize(
     "name", ["get_credits", "submit", "generate", "get_status", "find_jobs", "upload_image"]
 )
-def test_any_reply_of_the_apis_hosts_tells_the_time(
+def test_any_reply_of_the_apis_hosts_sets_the_clock(
     hook_at: HookAt, request_: GenerationRequest, frame: Path, tmp_path: Path, off: timedelta, name: str
 ) -> None:
     hook, _ = hook_at(stamped(off))
@@ -67,7 +67,7 @@ def test_any_reply_of_the_apis_hosts_tells_the_time(
     assert is_about(lead(hook), off)
 
 
-def test_refusals_tell_it_too_and_the_last_reply_counts(hook_at: HookAt) -> None:
+def test_refusals_set_it_too_and_the_last_reply_counts(hook_at: HookAt) -> None:
     hook, _ = hook_at(stamped(HOURS), stamped(-HOURS, 401), http(200, '{"credits": 5}'))
     hook.get_credits()
     assert is_about(lead(hook), HOURS)
@@ -78,7 +78,7 @@ def test_refusals_tell_it_too_and_the_last_reply_counts(hook_at: HookAt) -> None
     assert is_about(lead(hook), -HOURS), "a reply without a Date tells nothing"
 
 
-def test_a_video_host_does_not_tell_the_time(
+def test_a_video_host_does_not_set_the_clock(
     hook: LumaRayHook, peer: Callable[..., Peer], tmp_path: Path, mp4: bytes
 ) -> None:
     host = peer(http(200, mp4, Date=format_datetime(datetime.now(UTC) + HOURS, usegmt=True)))
@@ -106,14 +106,14 @@ def test_a_clock_in_step_is_left_alone(simulator: Simulator, hook: LumaRayHook) 
         {"Date": format_datetime(datetime.now(UTC) + HOURS), "Age": "7200"},
     ],
 )
-def test_what_is_no_time_of_now_teaches_nothing(headers: dict[str, str]) -> None:
+def test_invalid_or_absurd_dates_are_ignored(headers: dict[str, str]) -> None:
     clock = VendorClock()
     clock.learn(headers, datetime.now(UTC))
     assert abs(clock.now() - datetime.now(UTC)) < timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_reply_that_took_minutes_may_be_stamped_at_its_begin_or_its_end(share: float) -> None:
+def test_a_reply_that_took_minutes_may_be_stamped_at_its_beginning_or_end(share: float) -> None:
     clock = VendorClock()
     now = datetime.now(UTC)
     sent_at = now - timedelta(minutes=2)
@@ -138,7 +138,7 @@ def test_http_date(text: str | None, moment: datetime | None) -> None:
 
 @pytest.mark.parametrize("off", [timedelta(days=3), timedelta(days=-3), HOURS, timedelta(days=-300)])
 @pytest.mark.parametrize("since", [timedelta(0), timedelta(days=-7), timedelta(days=-400), timedelta(days=3)])
-def test_the_history_is_asked_by_the_vendors_calendar(
+def test_the_history_is_queried_by_the_vendors_calendar(
     hook_at: HookAt, off: timedelta, since: timedelta
 ) -> None:
     hook, host = hook_at(stamped(off))

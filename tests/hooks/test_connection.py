@@ -109,7 +109,7 @@ def refused(hook: LumaRayHook) -> str:
         ),
     ],
 )
-def test_what_is_wrong_and_what_would_be_right(
+def test_the_error_says_what_is_wrong_and_what_is_right(
     monkeypatch: pytest.MonkeyPatch, host: Peer, changes: dict[str, Any], right: str
 ) -> None:
     connection = {"conn_type": "luma_ray", "password": API_KEY, "host": host.url} | changes
@@ -139,7 +139,7 @@ def test_a_missing_connection_may_be_a_secrets_backend_that_is_down() -> None:
 
 
 @pytest.mark.parametrize("raw", ["[1]", "7", "null", "://"])
-def test_a_connection_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, raw: str) -> None:
+def test_an_undefined_connection_is_reported(monkeypatch: pytest.MonkeyPatch, raw: str) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", raw)
     assert "'luma_ray_default' cannot be used" in refused(LumaRayHook())
 
@@ -153,7 +153,7 @@ def test_a_uri_with_an_underscore_is_told_its_hyphen(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("raw", ["{", '{"password": "SG_0123456789abcdef"'])
-def test_a_connection_that_cannot_be_parsed_is_told_without_its_text(
+def test_an_unparsable_connection_is_reported_without_its_text(
     monkeypatch: pytest.MonkeyPatch, raw: str
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_RAY_DEFAULT", raw)
@@ -164,7 +164,7 @@ def test_a_connection_that_cannot_be_parsed_is_told_without_its_text(
     assert "SG_" not in str(caught.value)
 
 
-def test_no_verb_makes_a_request_on_a_bad_connection(
+def test_no_call_is_sent_with_an_invalid_connection(
     monkeypatch: pytest.MonkeyPatch, host: Peer, request_: GenerationRequest, frame: Path, tmp_path: Path
 ) -> None:
     set_connection(monkeypatch, host.url, password="")
@@ -231,7 +231,7 @@ def test_other_ways_to_write_a_good_connection(monkeypatch: pytest.MonkeyPatch, 
     assert settings.timeout in (60, 30)
 
 
-def test_a_host_takes_storage_and_history_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_also_sets_uploads_and_history(monkeypatch: pytest.MonkeyPatch) -> None:
     set_connection(monkeypatch, "http://127.0.0.1:8900/", history_url="https://history.example/x/")
     settings = LumaRayHook().settings
     assert (settings.api_url, settings.upload_url, settings.history_url) == (
@@ -250,7 +250,7 @@ def test_the_form_hides_what_is_not_used() -> None:
 @pytest.mark.parametrize(
     "host", ["", "https://api.segmind.com", "https://API.segmind.com/", "https://api.segmind.com:443"]
 )
-def test_the_vendors_own_host_written_out_means_the_same_as_none(
+def test_the_default_host_written_out_means_the_same_as_empty(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     set_connection(monkeypatch, host)

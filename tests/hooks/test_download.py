@@ -61,7 +61,7 @@ def test_the_video_is_fetched_byte_by_byte(
     assert simulator.leaks == []
 
 
-def test_a_broken_download_goes_on_where_it_stopped(
+def test_a_broken_download_resumes_where_it_stopped(
     clips: Path, monkeypatch: pytest.MonkeyPatch, request_: GenerationRequest, tmp_path: Path
 ) -> None:
     with Simulator(
@@ -104,7 +104,7 @@ def test_a_download_is_given_up_after_four_tries(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_a_clear_no_is_told_with_its_status(
+def test_a_refusal_is_reported_with_its_status(
     simulator: Simulator, hook: LumaRayHook, video_url: str, tmp_path: Path, status: int
 ) -> None:
     simulator.fault("download", "status", status=status, times=9)
@@ -123,7 +123,7 @@ def test_a_file_that_the_vendor_has_deleted_is_a_404(
     assert caught.value.status_code == 404
 
 
-def test_a_type_other_than_video_is_no_obstacle(
+def test_another_content_type_does_not_matter(
     simulator: Simulator, hook: LumaRayHook, video_url: str, tmp_path: Path
 ) -> None:
     simulator.fault("download", "wrong_content_type")
@@ -144,7 +144,7 @@ def test_a_type_other_than_video_is_no_obstacle(
     ],
 )
 @pytest.mark.parametrize("length", [-1, None], ids=["with its length", "without"])
-def test_what_is_no_video_is_not_delivered(
+def test_a_file_that_is_not_a_video_is_not_delivered(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, body: bytes, length: int | None
 ) -> None:
     host = peer(http(200, body, length=length, Content_Type="video/mp4"))
@@ -196,7 +196,7 @@ def serve(
         pytest.param(lambda mp4: http(503), id="503"),
     ],
 )
-def test_a_broken_download_becomes_whole(
+def test_a_broken_download_is_completed(
     hook: LumaRayHook,
     peer: StartPeer,
     tmp_path: Path,
@@ -224,7 +224,7 @@ def modified(
     return headers | ({"Date": format_datetime(date, usegmt=True)} if date else {})
 
 
-def test_a_file_that_is_old_enough_is_resumed_by_its_last_modified(
+def test_an_old_enough_file_is_resumed_by_its_last_modified(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes
 ) -> None:
     headers = modified(60)
@@ -250,7 +250,7 @@ def test_a_file_that_is_old_enough_is_resumed_by_its_last_modified(
         pytest.param({"Last_Modified": "long ago", "Date": "Sun, 22 Nov 2026 12:00:00 GMT"}, id="no time"),
     ],
 )
-def test_what_cannot_be_proved_to_be_the_same_file_is_fetched_from_its_beginning(
+def test_a_file_that_may_have_changed_is_fetched_from_the_beginning(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, headers: dict[str, Any]
 ) -> None:
     old = mp4[:100] + bytes([mp4[100] ^ 1]) + mp4[101:]
@@ -287,7 +287,7 @@ def test_a_server_that_ignores_if_range_sends_no_part_of_another_file(
     assert ["range" in seen.headers for seen in host.seen] == [False, True, False]
 
 
-def test_a_part_that_was_not_asked_for_is_no_video(
+def test_an_unrequested_range_is_not_a_video(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes
 ) -> None:
     part = http(206, mp4, Content_Range=f"bytes 0-{len(mp4) - 1}/{len(mp4)}", **SAME)
@@ -305,7 +305,7 @@ def test_a_part_that_was_not_asked_for_is_no_video(
         pytest.param(lambda mp4: mp4[:6], id="six bytes"),
     ],
 )
-def test_a_file_whose_boxes_declare_more_than_there_is_is_not_delivered(
+def test_a_file_shorter_than_its_boxes_is_not_delivered(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, broken: Callable[[bytes], bytes]
 ) -> None:
     """Whatever its Content-Length says."""
@@ -343,7 +343,7 @@ def test_a_server_that_gets_ranges_wrong_does_no_harm(
 
 
 @pytest.mark.parametrize("sign", ["its ETag", "its length"])
-def test_a_file_that_changed_meanwhile_is_not_sewn_together(
+def test_parts_of_different_files_are_not_joined(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, sign: str
 ) -> None:
     def answer(seen: Seen) -> bytes:
@@ -368,7 +368,7 @@ def test_a_file_that_changed_meanwhile_is_not_sewn_together(
         pytest.param(lambda mp4: chunked(mp4[:2_000_000], whole=False), id="in chunks"),
     ],
 )
-def test_a_video_that_never_comes_whole_is_not_delivered(
+def test_an_incomplete_video_is_not_delivered(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, answer: Callable[[bytes], bytes]
 ) -> None:
     host = peer(answer(mp4))
@@ -377,7 +377,7 @@ def test_a_video_that_never_comes_whole_is_not_delivered(
     assert len(host.seen) == 4
 
 
-def test_a_server_that_compresses_against_all_wishes_is_understood(
+def test_an_unrequested_compression_is_decoded(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes
 ) -> None:
     host = peer(http(200, gzip.compress(mp4), Content_Encoding="gzip"))
@@ -425,7 +425,7 @@ def test_five_redirects_are_enough(
         "http://a..b/",
     ],
 )
-def test_a_redirect_that_leads_nowhere_is_told(
+def test_a_redirect_that_leads_nowhere_is_reported(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, location: str
 ) -> None:
     host = peer(http(302, Location=location))
@@ -452,7 +452,7 @@ def test_a_redirect_that_leads_nowhere_is_told(
         "http://*.example/v.mp4",
     ],
 )
-def test_an_url_that_is_none_is_told(hook: LumaRayHook, tmp_path: Path, url: str) -> None:
+def test_an_invalid_url_is_reported(hook: LumaRayHook, tmp_path: Path, url: str) -> None:
     with pytest.raises(LumaRayDeliveryFailed):
         hook.download_video(url, tmp_path / "v.mp4")
 
@@ -477,7 +477,9 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_told_at_once(hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes) -> None:
+def test_a_full_disk_is_reported_at_once(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes
+) -> None:
     host = peer(serve(mp4))
     with no_file_larger_than(50_000), pytest.raises(OSError, match="File too large") as caught:
         hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
@@ -485,7 +487,7 @@ def test_a_full_disk_is_told_at_once(hook: LumaRayHook, peer: StartPeer, tmp_pat
     assert len(host.seen) == 1
 
 
-def test_a_folder_that_is_not_there_is_told_before_the_call(
+def test_a_missing_folder_is_reported_before_the_call(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path
 ) -> None:
     host = peer(http(200))
@@ -494,7 +496,7 @@ def test_a_folder_that_is_not_there_is_told_before_the_call(
     assert host.seen == []
 
 
-def test_the_log_at_info_names_no_output_url(
+def test_the_info_log_has_no_output_url(
     hook: LumaRayHook,
     peer: StartPeer,
     tmp_path: Path,
@@ -547,9 +549,7 @@ def test_a_line_that_cuts_every_900_kb_delivers_a_clip_of_20_mb(
     assert max(asked.values()) <= 2
 
 
-def test_a_line_that_brings_nothing_more_is_given_up(
-    hook: LumaRayHook, peer: StartPeer, tmp_path: Path
-) -> None:
+def test_a_download_without_progress_is_given_up(hook: LumaRayHook, peer: StartPeer, tmp_path: Path) -> None:
     host = peer(http(200, CLIP_20_MB[:1000], length=len(CLIP_20_MB), **SAME), HANG_UP)
     with pytest.raises(LumaRayDeliveryFailed, match="broke 4 times in a row"):
         hook.download_video(f"{host.url}/v.mp4", tmp_path / "v.mp4")
@@ -576,7 +576,7 @@ def test_a_download_that_trickles_is_given_up_in_time(
 
 
 @pytest.mark.parametrize("length", [-1, None], ids=["with its length", "without end"])
-def test_a_body_that_no_clip_has_is_not_stored(
+def test_a_body_too_large_for_a_clip_is_not_stored(
     monkeypatch: pytest.MonkeyPatch, peer: StartPeer, tmp_path: Path, length: int | None
 ) -> None:
     host = peer(http(200, CLIP_20_MB, length=length, **SAME))
@@ -589,7 +589,7 @@ def test_a_body_that_no_clip_has_is_not_stored(
     assert len(host.seen) == 1
 
 
-def test_a_full_disk_is_told_before_it_is_full(
+def test_a_disk_too_small_is_reported_before_it_is_full(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -601,7 +601,7 @@ def test_a_full_disk_is_told_before_it_is_full(
     assert target.stat().st_size == 0
 
 
-def test_a_bundle_of_certificates_that_is_not_there_is_told_as_such(
+def test_a_missing_certificate_bundle_is_reported_as_such(
     hook: LumaRayHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
@@ -624,7 +624,7 @@ def test_a_private_host_may_be_allowed(
     assert whole(LumaRayHook().download_video(f"{host.url}/v.mp4", target), target, mp4)
 
 
-def test_the_next_call_goes_on_where_the_last_one_stopped(
+def test_the_next_call_resumes_where_the_last_one_stopped(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes
 ) -> None:
     host = peer(http(200, mp4[:1_500_000], length=len(mp4), **SAME), HANG_UP, HANG_UP, HANG_UP, serve(mp4))
@@ -638,7 +638,7 @@ def test_the_next_call_goes_on_where_the_last_one_stopped(
 
 
 @pytest.mark.parametrize("change", ["the URL", "the file", "a byte", "the trailer", "all of it"])
-def test_what_is_not_what_was_left_is_fetched_anew(
+def test_without_a_matching_checkpoint_everything_is_fetched(
     hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, change: str
 ) -> None:
     other = mp4[:-1] + b"x"
@@ -657,7 +657,9 @@ def test_what_is_not_what_was_left_is_fetched_anew(
     assert whole(hook.download_video(url, target, rest), target, content)
 
 
-def test_what_is_no_video_is_not_kept(hook: LumaRayHook, peer: StartPeer, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_leaves_no_checkpoint(
+    hook: LumaRayHook, peer: StartPeer, tmp_path: Path
+) -> None:
     host = peer(http(200, b"This is not a video.", **SAME))
     for _ in range(2):
         with pytest.raises(LumaRayDeliveryFailed, match="not an MP4"):

@@ -120,7 +120,7 @@ def test_three_bad_answers_are_survived(
 
 
 @each_question
-def test_an_outage_is_told_after_four_tries(hook_at: HookAt, call: str, ask: Ask) -> None:
+def test_an_outage_is_reported_after_four_tries(hook_at: HookAt, call: str, ask: Ask) -> None:
     hook, host = hook_at(HANG_UP, RESET, b"garbage\r\n\r\n", HANG_UP)
     with pytest.raises(LumaRayUnavailable, match="after 4 tries"):
         ask(hook)
@@ -128,7 +128,7 @@ def test_an_outage_is_told_after_four_tries(hook_at: HookAt, call: str, ask: Ask
 
 
 @each_question
-def test_a_rate_limit_is_told_after_four_tries(
+def test_a_rate_limit_is_reported_after_four_tries(
     simulator: Simulator, hook: LumaRayHook, call: str, ask: Ask
 ) -> None:
     simulator.fault(call, "status", status=429, seconds=0, times=9)
@@ -139,7 +139,7 @@ def test_a_rate_limit_is_told_after_four_tries(
 
 @pytest.mark.parametrize(("call", "ask"), POLLS.items(), ids=POLLS)
 @pytest.mark.parametrize(("kind", "status"), [("reset", None), ("truncated", None), ("status", 429)])
-def test_a_poll_is_one_try_for_it_is_made_again_by_its_own_clock(
+def test_a_poll_is_tried_once_as_the_next_one_follows_anyway(
     simulator: Simulator, hook: LumaRayHook, call: str, ask: Ask, kind: str, status: int | None
 ) -> None:
     simulator.fault(call, kind, status=status, times=9)
@@ -149,7 +149,7 @@ def test_a_poll_is_one_try_for_it_is_made_again_by_its_own_clock(
 
 
 @each_question
-def test_a_key_that_does_not_work_is_told_at_once(
+def test_a_wrong_key_is_reported_at_once(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, call: str, ask: Ask
 ) -> None:
     set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
@@ -160,7 +160,7 @@ def test_a_key_that_does_not_work_is_told_at_once(
 
 
 @pytest.mark.parametrize("status", [400, 405, 500, 502, 503])
-def test_a_poll_that_tells_nothing_means_still_running(
+def test_an_inconclusive_poll_means_still_running(
     simulator: Simulator, hook: LumaRayHook, status: int
 ) -> None:
     simulator.fault("status", "html", status=status, times=9)
@@ -169,7 +169,7 @@ def test_a_poll_that_tells_nothing_means_still_running(
 
 @each_question
 @pytest.mark.parametrize("request_id", ["../../v1/get-user-credits", "a/b?c=d#e", "caf\u00e9 1", "%2e%2e"])
-def test_an_id_cannot_lead_elsewhere(hook_at: HookAt, call: str, ask: Ask, request_id: str) -> None:
+def test_an_id_cannot_change_the_host_or_path(hook_at: HookAt, call: str, ask: Ask, request_id: str) -> None:
     hook, host = hook_at(to_json({"error": "not found"}, 404))
     for verb in (hook.get_status, hook.get_result, hook.find_job):
         verb(request_id)
@@ -253,7 +253,7 @@ def test_more_than_a_hundred_jobs_are_found(
         (timedelta(days=400), timedelta(days=30)),
     ],
 )
-def test_the_history_is_asked_for_a_window_that_the_vendor_keeps(
+def test_the_history_is_queried_within_the_vendors_retention(
     hook_at: HookAt, since: timedelta, from_date: timedelta
 ) -> None:
     hook, host = hook_at(to_json({"data": []}))
@@ -271,13 +271,13 @@ def test_the_history_is_asked_for_a_window_that_the_vendor_keeps(
     assert timedelta(0) <= now - from_date - asked < timedelta(days=1, minutes=1)
 
 
-def test_a_page_that_cannot_be_read_is_no_end_of_the_pages(hook_at: HookAt) -> None:
+def test_an_unreadable_page_is_not_the_last_page(hook_at: HookAt) -> None:
     hook, _ = hook_at(to_json({"data": rows(0, 100)}), http(200, "<html>"))
     with pytest.raises(LumaRayUnavailable):
         hook.find_jobs("m", datetime.now(UTC))
 
 
-def test_the_three_hosts_can_be_told_apart(
+def test_the_three_hosts_can_differ(
     hook_at: HookAt, peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch, frame: object
 ) -> None:
     api, upload, history = (peer(to_json({"error": "not found"}, 404)) for _ in range(3))

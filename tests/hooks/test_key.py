@@ -97,7 +97,7 @@ def test_no_call_is_redirected(
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("host_name", ["127.0.0.1", "localhost"])
-def test_a_users_own_redirected_call_loses_the_key_on_the_way(
+def test_a_users_own_call_loses_the_key_when_redirected(
     hook_at: HookAt, peer: StartPeer, status: int, method: str, host_name: str
 ) -> None:
     elsewhere = peer(http(200))
@@ -194,7 +194,7 @@ def test_a_proxy_is_used_and_gets_no_credentials_of_ours(
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_a_proxys_tunnel_is_asked_for_without_the_key(
+def test_a_proxy_tunnel_is_opened_without_the_key(
     peer: StartPeer, monkeypatch: pytest.MonkeyPatch, verbs: dict[str, Verb], name: str
 ) -> None:
     proxy = peer(http(403))
@@ -213,7 +213,7 @@ def test_a_proxys_tunnel_is_asked_for_without_the_key(
         assert "proxy-authorization" not in seen.headers
 
 
-def test_nothing_that_can_be_printed_holds_the_key(hook: LumaRayHook, request_: GenerationRequest) -> None:
+def test_no_repr_holds_the_key(hook: LumaRayHook, request_: GenerationRequest) -> None:
     session = hook.get_conn()
     prepared = session.prepare_request(__import__("requests").Request("GET", hook.settings.api_url))
     assert prepared.headers["x-api-key"] == API_KEY
@@ -348,7 +348,7 @@ def test_no_error_of_a_download_holds_the_key(
 
 @pytest.mark.parametrize("name", VERBS)
 @pytest.mark.parametrize("status", [200, 401, 422, 500])
-def test_a_key_of_another_shape_is_not_repeated_either(
+def test_an_unusual_key_is_not_repeated_either(
     hook_at: HookAt, monkeypatch: pytest.MonkeyPatch, verbs: dict[str, Verb], name: str, status: int
 ) -> None:
     key = "sk-live.0123_XYZ"
@@ -432,7 +432,7 @@ def test_an_echo_of_the_key_is_not_repeated_however_it_is_escaped(
 
 
 @pytest.mark.parametrize("escape", ESCAPED.values(), ids=ESCAPED)
-def test_what_is_kept_of_a_result_for_the_record_has_no_key(
+def test_the_recorded_result_has_no_key(
     hook_at: HookAt, monkeypatch: pytest.MonkeyPatch, escape: Callable[[str], str]
 ) -> None:
     body = f'{{"status": "COMPLETED", "request_id": "r1", "note": ["{escape(ODD_KEY)}"]}}'
@@ -441,9 +441,7 @@ def test_what_is_kept_of_a_result_for_the_record_has_no_key(
     assert LumaRayHook().get_result("r1").body["note"] == ["<api key>"]
 
 
-def test_a_key_that_is_no_part_of_a_reply_changes_nothing_in_it(
-    hook_at: HookAt, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reply_without_the_key_is_unchanged(hook_at: HookAt, monkeypatch: pytest.MonkeyPatch) -> None:
     note = "caf\u00e9 \U0001f600 &amp; %26 \\ / sk&<live> C:\\\\x \\u0026 " + "\\" * 99
     _, host = hook_at(to_json({"status": "COMPLETED", "request_id": "r1", "note": note}))
     set_connection(monkeypatch, host.url, password=ODD_KEY)
@@ -530,7 +528,7 @@ BROKEN_OFF = {
 
 @pytest.mark.parametrize("moment", BROKEN_OFF)
 @pytest.mark.parametrize("name", VERBS)
-def test_a_task_timeout_within_a_request_takes_no_key_along(
+def test_a_task_timeout_within_a_request_does_not_carry_the_key(
     hook_at: HookAt, verbs: dict[str, Verb], alarm: Callable[[], None], name: str, moment: str
 ) -> None:
     over = threading.Event()
@@ -550,7 +548,7 @@ def test_a_task_timeout_within_a_request_takes_no_key_along(
     assert API_KEY not in told(caught.value)
 
 
-def test_the_log_at_debug_holds_neither_the_key_nor_an_uploads_address(
+def test_the_debug_log_has_neither_the_key_nor_an_uploads_url(
     simulator: Simulator,
     hook: LumaRayHook,
     request_: GenerationRequest,
@@ -646,7 +644,7 @@ PRIVATE_URLS = [
 
 
 @pytest.mark.parametrize("url", PRIVATE_URLS)
-def test_a_private_address_is_not_asked_for_a_public_hosts_video(
+def test_a_private_address_is_refused_for_a_public_hosts_video(
     public_hook: LumaRayHook, peer: StartPeer, tmp_path: Path, mp4: bytes, url: str
 ) -> None:
     host = peer(http(200, mp4))
@@ -673,7 +671,7 @@ def proxy_to(monkeypatch: pytest.MonkeyPatch, peer: StartPeer) -> Callable[..., 
 @pytest.mark.parametrize(
     "url", [url for url in PRIVATE_URLS if url.isascii() and "localhost." not in url and "\\." not in url]
 )
-def test_nor_after_a_redirect(
+def test_a_private_address_is_refused_after_a_redirect(
     public_hook: LumaRayHook,
     peer: StartPeer,
     proxy_to: Callable[..., Peer],
@@ -688,7 +686,7 @@ def test_nor_after_a_redirect(
     assert {seen.target for seen in proxy.seen} == {"http://public.example/v.mp4"}
 
 
-def test_a_public_address_is_asked(
+def test_a_public_address_is_allowed(
     public_hook: LumaRayHook, proxy_to: Callable[..., Peer], tmp_path: Path, mp4: bytes
 ) -> None:
     proxy = proxy_to(http(302, Location="http://public.example/w.mp4"), http(200, mp4))
@@ -697,7 +695,7 @@ def test_a_public_address_is_asked(
     assert not any(API_KEY in seen for seen in proxy.seen)
 
 
-def test_a_private_address_is_asked_where_the_connections_own_host_is_one(
+def test_a_private_address_is_allowed_if_the_connections_host_is_private(
     hook_at: HookAt, tmp_path: Path, mp4: bytes
 ) -> None:
     hook, host = hook_at(http(200, mp4))

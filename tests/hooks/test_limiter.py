@@ -24,7 +24,7 @@ class Clock:
         return self.now
 
 
-def test_as_many_as_the_limit_pass_in_a_minute_and_the_next_is_told_how_long() -> None:
+def test_the_limit_passes_per_minute_and_the_next_call_learns_its_delay() -> None:
     clock = Clock()
     limiter = RateLimiter(10, clock)
     assert [limiter.take(Rank.URGENT) for _ in range(10)] == [0.0] * 10
@@ -35,11 +35,11 @@ def test_as_many_as_the_limit_pass_in_a_minute_and_the_next_is_told_how_long() -
     assert limiter.take(Rank.URGENT) == 0.0
 
 
-def test_a_window_is_a_minute_and_what_the_network_may_shuffle() -> None:
+def test_a_window_is_a_minute_plus_a_second() -> None:
     assert 60 < WINDOW <= 62
 
 
-def test_polls_leave_room_for_what_must_go() -> None:
+def test_polls_leave_room_for_urgent_calls() -> None:
     limiter = RateLimiter(10, Clock())
     assert [limiter.take(Rank.POLL) for _ in range(8)] == [0.0] * 8
     assert limiter.take(Rank.POLL) == WINDOW
@@ -47,7 +47,7 @@ def test_polls_leave_room_for_what_must_go() -> None:
     assert limiter.take(Rank.URGENT) == WINDOW
 
 
-def test_the_balance_leaves_room_for_the_polls_of_bought_jobs_and_comes_after_the_last_that_waits() -> None:
+def test_balance_checks_leave_room_for_polls_and_come_after_the_last_waiting_one() -> None:
     clock = Clock()
     limiter = RateLimiter(10, clock)
     assert [limiter.take(Rank.BALANCE) for _ in range(5)] == [0.0] * 5
@@ -63,7 +63,7 @@ def test_the_balance_leaves_room_for_the_polls_of_bought_jobs_and_comes_after_th
     assert limiter.take(Rank.BALANCE) == 0.0
 
 
-def test_polls_that_find_no_room_are_told_turns_one_after_the_other() -> None:
+def test_polls_without_room_get_successive_turns() -> None:
     clock = Clock()
     limiter = RateLimiter(10, clock)
     for _ in range(8):
@@ -74,12 +74,12 @@ def test_polls_that_find_no_room_are_told_turns_one_after_the_other() -> None:
     assert limiter.take(Rank.POLL) == 0.0
 
 
-def test_those_who_ask_without_waiting_for_their_turn_do_not_put_it_off_for_ever() -> None:
+def test_asking_before_ones_turn_does_not_postpone_it_for_ever() -> None:
     limiter = RateLimiter(10, Clock())
     assert max(limiter.take(Rank.POLL) for _ in range(1000)) == 2 * WINDOW
 
 
-def test_many_waiting_polls_all_get_their_turn_and_hardly_ask_in_vain() -> None:
+def test_many_waiting_polls_all_get_their_turn_with_few_retries() -> None:
     clock = Clock()
     limiter = RateLimiter(60, clock)
     due = dict.fromkeys(range(300), clock.now)
@@ -97,7 +97,7 @@ def test_many_waiting_polls_all_get_their_turn_and_hardly_ask_in_vain() -> None:
     assert clock.now - 1000 < 1.2 * 300 / 48 * WINDOW
 
 
-def test_the_more_jobs_wait_the_wider_are_the_looks_at_each() -> None:
+def test_more_waiting_jobs_mean_longer_spacing() -> None:
     limiter = RateLimiter(60)
     assert limiter.spacing() == 0
     with limiter.waiting():
@@ -109,7 +109,7 @@ def test_the_more_jobs_wait_the_wider_are_the_looks_at_each() -> None:
     assert limiter.spacing() == 0
 
 
-def test_any_minute_is_kept_not_only_the_first() -> None:
+def test_the_limit_holds_in_any_minute() -> None:
     clock = Clock()
     limiter = RateLimiter(10, clock)
     passed: list[float] = []
@@ -127,16 +127,14 @@ def test_the_smallest_limit_still_lets_polls_through(per_minute: float) -> None:
 
 
 @pytest.mark.parametrize(("said", "closed"), [(7.0, 7.0), (3600.0, WINDOW), (0.0, 0.01), (-5.0, 0.01)])
-def test_a_429_closes_it_for_all_for_a_moment_at_least_and_a_window_at_most(
-    said: float, closed: float
-) -> None:
+def test_a_429_closes_the_limiter_for_a_second_to_a_window(said: float, closed: float) -> None:
     limiter = RateLimiter(10, Clock())
     assert limiter.close(said)
     assert closed <= limiter.take(Rank.URGENT) <= 1.1 * closed
     assert limiter.take(Rank.POLL) == limiter.take(Rank.URGENT)
 
 
-def test_a_second_429_does_not_close_it_anew() -> None:
+def test_a_second_429_does_not_close_it_again() -> None:
     clock = Clock()
     limiter = RateLimiter(10, clock)
     assert [limiter.close(7.0), limiter.close(9.0)] == [True, False]
@@ -144,7 +142,7 @@ def test_a_second_429_does_not_close_it_anew() -> None:
     assert limiter.close(7.0)
 
 
-def test_processes_that_are_refused_together_come_back_apart() -> None:
+def test_processes_refused_together_return_apart() -> None:
     limiters = [RateLimiter(10, Clock()) for _ in range(50)]
     for limiter in limiters:
         limiter.close(60)
@@ -152,7 +150,7 @@ def test_processes_that_are_refused_together_come_back_apart() -> None:
     assert max(delays) - min(delays) > 2
 
 
-def test_polls_get_rarer_with_each_429_and_denser_again_without() -> None:
+def test_polls_get_rarer_with_each_429_and_recover_without() -> None:
     clock = Clock()
     limiter = RateLimiter(60, clock)
     with limiter.waiting():
@@ -168,7 +166,7 @@ def test_polls_get_rarer_with_each_429_and_denser_again_without() -> None:
         assert limiter.spacing() == alone
 
 
-def test_all_hooks_of_a_connection_share_one() -> None:
+def test_all_hooks_of_a_connection_share_one_limiter() -> None:
     one = limiter_of("a", "https://api.segmind.com", 60)
     assert one is limiter_of("a", "https://api.segmind.com", 60)
     assert one is not limiter_of("b", "https://api.segmind.com", 60)
@@ -221,7 +219,7 @@ def test_a_429_that_outlasts_the_timeout_is_left_to_airflows_retry(
     assert (simulator.calls["submit"], simulator.charges) == (1, 0)
 
 
-def test_the_place_that_was_waited_for_is_the_paid_calls(
+def test_the_reserved_slot_goes_to_the_paid_call(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_connection(monkeypatch, simulator.url, requests_per_minute=2)
@@ -234,7 +232,7 @@ def test_the_place_that_was_waited_for_is_the_paid_calls(
     assert simulator.calls == {"credits": 1, "submit": 1}
 
 
-def test_429s_are_told_once_until_the_limit_opens_again(
+def test_429s_are_logged_once_until_the_limiter_opens_again(
     simulator: Simulator, connection: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     simulator.fault("status", "status", status=429, seconds=30, times=9)

@@ -42,7 +42,7 @@ def too_many(reset: timedelta, off: timedelta = timedelta(0)) -> Callable[[Seen]
 
 @pytest.mark.parametrize("hours", [-2, 0, 2])
 @pytest.mark.parametrize(("reset", "low", "high"), [(-3600, 1, 1), (0, 1, 1), (20, 18, 22), (7200, 60, 60)])
-def test_the_end_of_a_rate_limit_is_told_by_the_vendors_clock(
+def test_a_rate_limits_reset_is_by_the_vendors_clock(
     hook_at: HookAt, hours: int, reset: int, low: float, high: float
 ) -> None:
     hook, host = hook_at(too_many(timedelta(seconds=reset), timedelta(hours=hours)))
@@ -53,7 +53,7 @@ def test_the_end_of_a_rate_limit_is_told_by_the_vendors_clock(
     assert len(host.seen) == 1
 
 
-def test_a_limit_that_is_over_by_its_own_word_brings_no_burst(hook_at: HookAt) -> None:
+def test_a_reset_in_the_past_causes_no_burst(hook_at: HookAt) -> None:
     hook, host = hook_at(too_many(timedelta(hours=-1)))
     waited = 0.0
     for _ in range(3):

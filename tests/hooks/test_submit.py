@@ -47,7 +47,7 @@ def call_of(buy: Buy, request: pytest.FixtureRequest) -> str:
     return "submit" if request.node.callspec.params["buy"] == "v2" else "v1"
 
 
-def test_a_submit_gives_the_id_of_the_job_it_bought(
+def test_a_submit_returns_the_id_of_the_job_it_bought(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest
 ) -> None:
     request_id = hook.submit(request_)
@@ -56,7 +56,7 @@ def test_a_submit_gives_the_id_of_the_job_it_bought(
     assert job.body == request_.body()
 
 
-def test_each_submit_is_a_purchase_of_its_own(
+def test_each_submit_is_a_separate_purchase(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest
 ) -> None:
     assert hook.submit(request_) != hook.submit(request_)
@@ -78,7 +78,9 @@ def test_the_request_on_the_wire(hook_at: HookAt, request_: GenerationRequest) -
 
 
 @pytest.mark.parametrize("slug", ["../v1/x", "a/b?c=d#e", "caf\u00e9"])
-def test_a_models_name_cannot_lead_elsewhere(hook_at: HookAt, request_: GenerationRequest, slug: str) -> None:
+def test_a_model_name_cannot_change_the_host_or_path(
+    hook_at: HookAt, request_: GenerationRequest, slug: str
+) -> None:
     hook, host = hook_at(to_json({"request_id": "r1"}))
     hook.submit(replace(request_, model=slug))
     assert host.seen[0].target.startswith("/v2/")
@@ -98,7 +100,7 @@ def test_a_models_name_cannot_lead_elsewhere(hook_at: HookAt, request_: Generati
         ("timeout", {}),
     ],
 )
-def test_a_lost_answer_is_doubt_and_the_call_is_not_made_again(
+def test_a_lost_answer_is_unknown_and_not_retried(
     simulator: Simulator,
     monkeypatch: pytest.MonkeyPatch,
     request_: GenerationRequest,
@@ -123,7 +125,7 @@ def test_a_lost_answer_is_doubt_and_the_call_is_not_made_again(
 
 
 @pytest.mark.parametrize("kind", ["truncated", "broken_json", "empty", "wrong_shape", "html"])
-def test_an_unreadable_answer_is_doubt_and_the_submit_is_not_made_again(
+def test_an_unreadable_answer_is_unknown_and_not_retried(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest, kind: str
 ) -> None:
     simulator.fault("submit", kind, times=9)
@@ -155,7 +157,7 @@ def test_an_unreadable_answer_is_doubt_and_the_submit_is_not_made_again(
         pytest.param(http(204), id="no content"),
     ],
 )
-def test_garbage_on_the_line_is_doubt(
+def test_garbage_on_the_line_is_unknown(
     hook_at: HookAt, request_: GenerationRequest, buy: Buy, garbage: bytes
 ) -> None:
     hook, host = hook_at(garbage)
@@ -165,7 +167,7 @@ def test_garbage_on_the_line_is_doubt(
 
 
 @pytest.mark.parametrize("port", ["closed", "no name", "no TLS"])
-def test_where_no_byte_had_left_nothing_was_bought(
+def test_nothing_was_bought_if_no_byte_was_sent(
     monkeypatch: pytest.MonkeyPatch,
     closed_port: int,
     peer: Callable[..., Peer],
@@ -187,7 +189,7 @@ def test_where_no_byte_had_left_nothing_was_bought(
     assert {seen.method for seen in host.seen} <= {"a TLS greeting"}
 
 
-def test_the_call_is_made_again_as_long_as_no_byte_had_left(
+def test_the_call_is_retried_while_no_byte_was_sent(
     monkeypatch: pytest.MonkeyPatch,
     closed_socket: socket.socket,
     closed_port: int,
@@ -248,7 +250,7 @@ def test_a_refusal_has_its_class_and_costs_nothing(
     assert (simulator.charges, simulator.jobs) == (0, [])
 
 
-def test_a_rate_limit_tells_its_end_and_costs_nothing(
+def test_a_rate_limit_has_a_reset_time_and_costs_nothing(
     simulator: Simulator,
     hook: LumaRayHook,
     request_: GenerationRequest,
@@ -285,7 +287,7 @@ def test_the_vendors_own_refusals(
     assert (simulator.charges, simulator.jobs) == (0, [])
 
 
-def test_too_little_money_is_told(
+def test_insufficient_credits_are_reported(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest, buy: Buy
 ) -> None:
     simulator.set_credits("1.59")
@@ -313,7 +315,7 @@ def test_a_refusal_whose_text_breaks_off_is_still_a_refusal(
         buy(hook, request_)
 
 
-def test_clashing_parameters_are_found_before_the_call(
+def test_conflicting_parameters_are_refused_before_the_call(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest, buy: Buy
 ) -> None:
     with pytest.raises(LumaRayConfigurationError, match="extra_parameters"):
@@ -321,7 +323,7 @@ def test_clashing_parameters_are_found_before_the_call(
     assert simulator.calls == {}
 
 
-def test_what_is_no_json_is_not_sent(
+def test_values_that_are_not_json_are_not_sent(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest, buy: Buy
 ) -> None:
     for wrong in (datetime(2026, 11, 22, tzinfo=UTC), b"bytes", {1, 2}):
@@ -330,7 +332,7 @@ def test_what_is_no_json_is_not_sent(
     assert simulator.calls == {}
 
 
-def test_a_large_frame_goes_whole(hook_at: HookAt, request_: GenerationRequest) -> None:
+def test_a_large_frame_is_sent_completely(hook_at: HookAt, request_: GenerationRequest) -> None:
     hook, host = hook_at(to_json({"request_id": "r1"}))
     frame = "A" * 30_000_000
     hook.submit(replace(request_, start_frame=frame))

@@ -29,7 +29,7 @@ HookAt = Callable[..., tuple[LumaRayHook, Peer]]
 @pytest.mark.parametrize(
     ("kind", "mime"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")]
 )
-def test_the_bytes_at_the_address_are_the_files(
+def test_the_uploaded_bytes_are_the_files(
     simulator: Simulator, hook: LumaRayHook, tmp_path: Path, kind: str, mime: str
 ) -> None:
     path = tmp_path / "frame.dat"
@@ -50,7 +50,9 @@ def test_the_request_on_the_wire(hook_at: HookAt, frame: Path) -> None:
     }
 
 
-def test_a_file_that_is_no_image_is_not_sent(simulator: Simulator, hook: LumaRayHook, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_not_sent(
+    simulator: Simulator, hook: LumaRayHook, tmp_path: Path
+) -> None:
     path = tmp_path / "frame.jpg"
     path.write_text("This is not an image.")
     with pytest.raises(LumaRayConfigurationError, match=r"frame\.jpg.*is not an image"):
@@ -71,7 +73,7 @@ def test_a_file_that_is_no_image_is_not_sent(simulator: Simulator, hook: LumaRay
         (502, LumaRayUnavailable),
     ],
 )
-def test_an_upload_is_made_once_and_told_by_its_kind(
+def test_an_upload_is_not_retried_and_its_error_has_its_class(
     simulator: Simulator, hook: LumaRayHook, frame: Path, status: int, kind: type[LumaRayError]
 ) -> None:
     simulator.fault("upload", "status", status=status, times=9)

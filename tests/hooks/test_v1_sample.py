@@ -149,7 +149,7 @@ def test_a_job_that_fails_on_v1_is_refused_in_the_same_words(
 
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", "video/mp4", "application/octet-stream", "text/html"])
-def test_a_video_is_told_by_its_bytes_whatever_its_type(
+def test_a_video_is_recognized_by_its_bytes_whatever_its_type(
     clips: Path,
     monkeypatch: pytest.MonkeyPatch,
     request_: GenerationRequest,
@@ -167,7 +167,7 @@ def test_a_video_is_told_by_its_bytes_whatever_its_type(
     assert generated.video.sha256 == hashlib.sha256(plain.content).hexdigest()
 
 
-def test_a_json_reply_gives_the_videos_address(
+def test_a_json_reply_has_the_videos_url(
     clips: Path, monkeypatch: pytest.MonkeyPatch, request_: GenerationRequest, tmp_path: Path
 ) -> None:
     with Simulator(
@@ -208,14 +208,14 @@ PAID = GeneratedVideo(
     ],
 )
 @pytest.mark.parametrize("content_type", ["application/json", "image/jpeg"])
-def test_an_address_is_found_in_any_json(
+def test_a_url_is_found_in_any_json(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path, body: object, content_type: str
 ) -> None:
     hook, _ = hook_at(http(200, json.dumps(body), Content_Type=content_type, **HEADERS))
     assert hook.generate(request_, tmp_path / "v.mp4") == PAID
 
 
-def test_the_id_is_taken_from_the_body_where_no_header_names_it(
+def test_the_id_is_taken_from_the_body_if_no_header_has_it(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path
 ) -> None:
     hook, _ = hook_at(to_json({"request_id": "r1", "output": "https://x.example/v.mp4"}))
@@ -229,7 +229,7 @@ def test_the_id_is_taken_from_the_body_where_no_header_names_it(
         assert hook.generate(request_, tmp_path / "v.mp4").request_id is None
 
 
-def test_the_id_in_the_body_is_the_jobs_where_the_header_names_the_gateways(
+def test_the_id_in_the_body_takes_precedence_over_a_gateways(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path
 ) -> None:
     hook, _ = hook_at(
@@ -252,7 +252,7 @@ def test_an_error_object_under_200_is_a_refusal(
     assert simulator.charges == 0
 
 
-def test_a_video_that_broke_off_is_doubt_with_what_may_be_the_jobs_id(
+def test_a_video_that_broke_off_is_unknown_with_a_possible_id(
     simulator: Simulator, hook: LumaRayHook, request_: GenerationRequest, tmp_path: Path
 ) -> None:
     simulator.fault("v1", "truncated", times=9)
@@ -294,7 +294,7 @@ def test_a_video_that_broke_off_is_doubt_with_what_may_be_the_jobs_id(
         pytest.param(lambda mp4: http(202, '{"status": "QUEUED"}', **HEADERS), id="202"),
     ],
 )
-def test_any_other_answer_is_doubt_with_what_may_be_the_jobs_id(
+def test_any_other_answer_is_unknown_with_a_possible_id(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path, mp4: bytes, answer: Callable[[bytes], bytes]
 ) -> None:
     hook, host = hook_at(answer(mp4))
@@ -305,7 +305,7 @@ def test_any_other_answer_is_doubt_with_what_may_be_the_jobs_id(
 
 
 @pytest.mark.parametrize("header", ["", "r 1", "r" * 201])
-def test_a_header_that_is_no_id_is_no_hint(
+def test_an_invalid_header_id_is_not_a_hint(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path, header: str
 ) -> None:
     hook, _ = hook_at(http(200, "{}", x_request_id=header))
@@ -324,7 +324,7 @@ def test_a_header_that_is_no_id_is_no_hint(
         pytest.param(http(504, "<html>Gate", length=99, **HEADERS), id="504 that broke off"),
     ],
 )
-def test_a_gateways_answer_is_doubt(
+def test_a_gateways_answer_is_unknown(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path, answer: bytes
 ) -> None:
     hook, host = hook_at(answer)
@@ -349,7 +349,7 @@ def test_a_gateways_answer_is_doubt(
         ),
     ],
 )
-def test_the_video_comes_whole_however_it_is_sent(
+def test_the_video_is_complete_however_it_is_sent(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path, mp4: bytes, answer: Callable[[bytes], bytes]
 ) -> None:
     hook, host = hook_at(answer(mp4))
@@ -371,7 +371,7 @@ def test_the_video_comes_whole_however_it_is_sent(
         ("", "", (None, None)),
     ],
 )
-def test_the_money_in_the_headers_is_read_exactly_or_not_at_all(
+def test_the_amounts_in_the_headers_are_parsed_exactly_or_not_at_all(
     hook_at: HookAt,
     request_: GenerationRequest,
     tmp_path: Path,
@@ -404,7 +404,7 @@ def test_a_video_that_cannot_be_written_does_not_lose_its_id(
     assert caught.value.hint == "r1"
 
 
-def test_a_reply_that_is_no_video_is_not_read_without_end(
+def test_reading_a_reply_that_is_not_a_video_is_bounded(
     hook_at: HookAt, request_: GenerationRequest, tmp_path: Path
 ) -> None:
     sent = []
@@ -424,7 +424,7 @@ def test_a_reply_that_is_no_video_is_not_read_without_end(
 
 
 @pytest.mark.parametrize("data", ["base64"], indirect=True)
-def test_a_slow_job_is_waited_for_longer_than_other_calls(
+def test_v1_has_a_longer_timeout_than_other_calls(
     monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Path
 ) -> None:
     with Simulator(latency=0.6, clip_seconds=0.2, api_key=API_KEY) as slow:

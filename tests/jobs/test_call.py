@@ -224,7 +224,7 @@ def test_outside_a_task_a_folders_clip_is_named_by_its_key(frame: Path, tmp_path
     assert call(frame, f"{tmp_path}/out/", key="coffee")["video_path"] == f"{tmp_path}/out/coffee.mp4"
 
 
-def test_what_it_does_not_take_is_said(simulator: Simulator, frame: Path, clip: Path) -> None:
+def test_arguments_it_does_not_take_are_named(simulator: Simulator, frame: Path, clip: Path) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'deferrable'"):
         call(frame, clip, key="coffee", deferrable=True)
     with pytest.raises(LumaRayConfigurationError, match="if_exists='never' is wrong: give one of"):

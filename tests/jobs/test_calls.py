@@ -39,7 +39,7 @@ def made_since(simulator: Simulator, before: int) -> list[str]:
     return [request.call for request in simulator.requests[before:]]
 
 
-def test_a_purchase_makes_no_call_but_those_it_cannot_do_without(
+def test_a_purchase_makes_only_the_indispensable_calls(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
     picture = LumaRayHook().upload_image(frame)
@@ -49,7 +49,7 @@ def test_a_purchase_makes_no_call_but_those_it_cannot_do_without(
     assert [call for call in calls if call != "status"] == ["submit", "result", "download"]
 
 
-def test_a_balance_that_is_asked_about_is_asked_for_once(
+def test_the_balance_is_fetched_once_if_needed(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(LumaRayInsufficientCredits):
@@ -57,7 +57,7 @@ def test_a_balance_that_is_asked_about_is_asked_for_once(
     assert simulator.calls == {"credits": 1, "history": 1}
 
 
-def test_an_attempt_that_takes_up_a_job_that_is_done_asks_for_its_result_alone(
+def test_an_attempt_that_resumes_a_finished_job_fetches_only_its_result(
     slow: Simulator, picture: str, tmp_path: Path
 ) -> None:
     given_up(slow, picture, tmp_path / "clip.mp4")
@@ -67,9 +67,7 @@ def test_an_attempt_that_takes_up_a_job_that_is_done_asks_for_its_result_alone(
     assert made_since(slow, before) == ["result", "download", "credits"], "the balance is that of now"
 
 
-def test_a_job_that_failed_meanwhile_is_asked_about_once(
-    slow: Simulator, picture: str, tmp_path: Path
-) -> None:
+def test_a_job_that_failed_meanwhile_is_polled_once(slow: Simulator, picture: str, tmp_path: Path) -> None:
     slow.fail_next(error="the prompt was moderated")
     given_up(slow, picture, tmp_path / "clip.mp4")
     slow.advance(60)
@@ -79,7 +77,7 @@ def test_a_job_that_failed_meanwhile_is_asked_about_once(
     assert made_since(slow, before) == ["result"]
 
 
-def test_a_video_that_the_history_names_needs_no_result(
+def test_a_video_url_from_the_history_needs_no_result_call(
     slow: Simulator, picture: str, tmp_path: Path
 ) -> None:
     given_up(slow, picture, tmp_path / "clip.mp4")
@@ -89,7 +87,7 @@ def test_a_video_that_the_history_names_needs_no_result(
     assert made_since(slow, before) == ["result", "history_one", "download", "credits"]
 
 
-def test_a_result_without_a_video_is_not_asked_for_again_at_once(
+def test_a_result_without_a_video_is_not_fetched_again_at_once(
     slow: Simulator, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get_result = LumaRayHook.get_result
@@ -101,9 +99,7 @@ def test_a_result_without_a_video_is_not_asked_for_again_at_once(
     assert made_since(slow, before) == ["result", "history_one", "download", "credits"]
 
 
-def test_a_job_that_still_runs_is_not_asked_about_twice_at_once(
-    slow: Simulator, picture: str, tmp_path: Path
-) -> None:
+def test_a_running_job_is_not_polled_twice_at_once(slow: Simulator, picture: str, tmp_path: Path) -> None:
     given_up(slow, picture, tmp_path / "clip.mp4")
     slow.advance(30)  # which is past the second attempt's deadline
     before = len(slow.requests)

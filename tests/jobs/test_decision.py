@@ -104,7 +104,7 @@ def test_action(takes: tuple[JobRecord, ...], place: Place, action: Action) -> N
         ("delivered", Action.RETURN),
     ],
 )
-def test_a_retry_finishes_what_was_bought_whatever_the_inputs_are(
+def test_a_retry_finishes_what_was_bought_whatever_its_inputs(
     state: str, action: Action, fingerprint: str | None
 ) -> None:
     bought = mine(state)
@@ -115,7 +115,7 @@ def test_a_retry_finishes_what_was_bought_whatever_the_inputs_are(
 
 
 @pytest.mark.parametrize("state", ["intent", "submitted", "completed", "delivered"])
-def test_a_clear_buys_what_is_asked_for_now_and_says_what_it_leaves(state: str) -> None:
+def test_a_clear_buys_for_the_current_inputs_and_names_the_job_it_leaves(state: str) -> None:
     bought = mine(state)
     leaves = None if state == "delivered" else bought
     assert decision(bought, cleared=CLEAR, fingerprint="another") == Decision(Action.BUY, leaves=leaves)
@@ -141,14 +141,14 @@ def test_a_clear_with_the_same_inputs_finishes_what_was_bought(state: str, actio
         ((2, 0), (None, None), False),
     ],
 )
-def test_a_clear_is_known_by_both_numbers_and_in_doubt_it_was_a_retry(
+def test_a_clear_changes_both_numbers_and_in_doubt_it_is_a_retry(
     before: tuple[Any, Any], after: tuple[Any, Any], cleared: bool
 ) -> None:
     earlier, now = (Clears(max_tries=tries, clear_number=number) for tries, number in (before, after))
     assert now.is_cleared_since(earlier) is cleared
 
 
-def test_an_earlier_take_of_the_inputs_asked_for_now_is_taken_up_again() -> None:
+def test_an_earlier_take_of_the_current_inputs_is_resumed() -> None:
     first, second = mine("delivered", claim="first"), mine("delivered", claim="second", fingerprint="another")
     assert decision(first, second, place=holds(second), cleared=CLEAR) == Decision(Action.REATTACH, first)
     lost = mine("intent", claim="first")
@@ -156,12 +156,12 @@ def test_an_earlier_take_of_the_inputs_asked_for_now_is_taken_up_again() -> None
 
 
 @pytest.mark.parametrize("state", ["failed", "given_up"])
-def test_an_earlier_take_that_came_to_nothing_is_not(state: str) -> None:
+def test_an_earlier_take_that_bought_nothing_is_not_resumed(state: str) -> None:
     first, second = mine(state, claim="first"), mine("delivered", claim="second", fingerprint="another")
     assert decision(first, second, place=holds(second), cleared=CLEAR).action is Action.BUY
 
 
-def test_a_video_under_a_new_path_is_bought_already() -> None:
+def test_a_new_path_does_not_buy_again() -> None:
     there = holds(DELIVERED)
     assert decision(DELIVERED, place=there, output_path="/clips/b.mp4").action is Action.REATTACH
 
@@ -171,7 +171,7 @@ def test_a_video_under_a_new_path_is_bought_already() -> None:
 
 @pytest.mark.parametrize("if_exists", ["reuse", "fail"])
 @pytest.mark.parametrize("state", ["intent", "submitted", "completed"])
-def test_a_job_in_flight_outranks_what_lies_at_the_path(state: str, if_exists: str) -> None:
+def test_a_job_in_flight_takes_precedence_over_the_file_at_the_path(state: str, if_exists: str) -> None:
     action = decision(mine(state), place=SOMEBODYS, if_exists=if_exists).action
     assert action in (Action.LOOK_UP, Action.REATTACH)
 
@@ -182,15 +182,15 @@ def test_if_exists_reuse_takes_another_runs_video(hers: JobRecord) -> None:
 
 
 @pytest.mark.parametrize("takes", [(), (HERS,)], ids=["no record", "yesterday's record"])
-def test_if_exists_reuse_takes_a_file_that_is_nobodys_on_record(takes: tuple[JobRecord, ...]) -> None:
+def test_if_exists_reuse_takes_a_file_without_a_record(takes: tuple[JobRecord, ...]) -> None:
     assert decision(*takes, place=SOMEBODYS, if_exists="reuse") == Decision(Action.REUSE, None)
 
 
-def test_if_exists_reuse_takes_the_video_that_came_after_ones_own() -> None:
+def test_if_exists_reuse_takes_a_newer_video_than_its_own() -> None:
     assert decision(DELIVERED, HERS, place=holds(HERS), if_exists="reuse") == Decision(Action.REUSE, HERS)
 
 
-def test_a_damaged_video_that_came_after_ones_own_is_not_taken_for_it() -> None:
+def test_if_exists_reuse_does_not_take_a_damaged_newer_video() -> None:
     decided = decision(DELIVERED, HERS, place=SOMEBODYS, if_exists="reuse")
     assert decided == Decision(Action.REATTACH, DELIVERED)
 
@@ -204,7 +204,7 @@ def test_if_exists_fail_refuses_another_runs_video(takes: tuple[JobRecord, ...])
 
 
 @pytest.mark.parametrize("if_exists", ["reuse", "fail"])
-def test_if_exists_does_not_mean_an_earlier_take_of_the_same_task_instance(if_exists: str) -> None:
+def test_if_exists_does_not_apply_to_the_task_instances_own_takes(if_exists: str) -> None:
     old = mine("delivered", fingerprint="old")
     decided = decision(old, place=holds(old), cleared=CLEAR, if_exists=if_exists)
     assert decided.action is Action.BUY
@@ -249,7 +249,7 @@ def test_the_same_clip_under_another_index_is_reused(own: tuple[JobRecord, ...])
 
 
 @pytest.mark.parametrize("place", [NOTHING, SOMEBODYS])
-def test_the_same_clip_under_another_index_is_refused_where_its_video_is_not_whole(place: Place) -> None:
+def test_the_same_clip_under_another_index_is_refused_if_its_video_is_damaged(place: Place) -> None:
     with pytest.raises(LumaRayConfigurationError, match="in the same run"):
         decision(theirs("delivered", SIBLING), place=place, if_exists="reuse")
 
@@ -271,6 +271,6 @@ def test_an_identity_does_not_depend_on_the_attempt() -> None:
         ({"max_tries": "3"}, {"clear_number": True}, Clears()),
     ],
 )
-def test_clears_are_what_airflow_tells(ti: dict[str, Any], run: dict[str, Any], clears: Clears) -> None:
+def test_clears_come_from_airflow(ti: dict[str, Any], run: dict[str, Any], clears: Clears) -> None:
     context: Any = {"ti": SimpleNamespace(**ti), "dag_run": SimpleNamespace(**run)}
     assert Clears.of(context) == clears

@@ -69,7 +69,7 @@ def test_a_row_that_is_missing_proves_nothing(simulator: Simulator) -> None:
     assert crowd.history.is_of_use
 
 
-def test_a_page_is_asked_for_at_intervals_and_for_several_jobs_only(simulator: Simulator) -> None:
+def test_a_page_is_fetched_at_intervals_and_only_for_several_jobs(simulator: Simulator) -> None:
     two = Crowd(2)
     assert not two.poll()
     crowd = Crowd(3)
@@ -88,7 +88,7 @@ def test_a_page_is_asked_for_at_intervals_and_for_several_jobs_only(simulator: S
         ("history_lies", {}),
     ],
 )
-def test_a_history_of_no_use_is_left_alone_told_once_and_tried_again_later(
+def test_a_useless_history_is_left_alone_logged_once_and_retried_later(
     simulator: Simulator, caplog: pytest.LogCaptureFixture, kind: str, options: dict[str, Any]
 ) -> None:
     Crowd(1)
@@ -106,7 +106,7 @@ def test_a_history_of_no_use_is_left_alone_told_once_and_tried_again_later(
     assert len(crowd.told) == 3
 
 
-def test_a_page_that_fails_once_is_chance(simulator: Simulator) -> None:
+def test_a_page_may_fail_once(simulator: Simulator) -> None:
     crowd = Crowd(3)
     simulator.fault("history", "status", status=503)
     simulator.advance(60)
@@ -116,7 +116,7 @@ def test_a_page_that_fails_once_is_chance(simulator: Simulator) -> None:
     assert len(crowd.told) == 3
 
 
-def test_jobs_that_are_further_back_than_a_page_are_shown_by_the_next_ones(simulator: Simulator) -> None:
+def test_jobs_beyond_the_first_page_are_found_on_the_next_ones(simulator: Simulator) -> None:
     simulator.set_credits("1000")
     early = Crowd(1)
     simulator.advance(60)
@@ -136,7 +136,7 @@ def test_jobs_that_are_further_back_than_a_page_are_shown_by_the_next_ones(simul
     assert pages == ["1", "2", "3"] * 2
 
 
-def test_a_job_that_waits_on_although_it_was_told_of_its_end_is_told_no_more(simulator: Simulator) -> None:
+def test_a_job_that_keeps_waiting_is_not_told_of_its_end_again(simulator: Simulator) -> None:
     """The history was right about other jobs, but this row may lie, or the worker's own poll failed."""
     Crowd(1)
     simulator.advance(60)
@@ -153,7 +153,7 @@ def test_a_job_that_waits_on_although_it_was_told_of_its_end_is_told_no_more(sim
     )
 
 
-def test_a_history_that_is_late_is_left_to_the_status_calls(simulator: Simulator) -> None:
+def test_a_late_history_is_replaced_by_status_calls(simulator: Simulator) -> None:
     crowd = Crowd(4)
     assert crowd.poll()
     crowd.history.missed()
@@ -163,7 +163,7 @@ def test_a_history_that_is_late_is_left_to_the_status_calls(simulator: Simulator
     assert not crowd.history.is_of_use
 
 
-def test_a_history_that_is_slow_is_left_to_the_status_calls(
+def test_a_slow_history_is_replaced_by_status_calls(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crowd = Crowd(3)
@@ -179,7 +179,7 @@ def test_a_history_that_is_slow_is_left_to_the_status_calls(
     assert len(crowd.told) == 3, "it is believed all the same"
 
 
-def test_a_rate_limit_says_nothing_against_the_history(simulator: Simulator) -> None:
+def test_a_rate_limit_does_not_discredit_the_history(simulator: Simulator) -> None:
     crowd = Crowd(3)
     simulator.fault("history", "status", status=429, seconds=0)
     assert crowd.poll()

@@ -109,12 +109,12 @@ def test_either_copy_alone_suffices(clip: Path, lost: str) -> None:
     assert standing.other is None
 
 
-def test_another_task_instances_record_is_told_apart(clip: Path) -> None:
+def test_another_task_instances_record_is_recognized(clip: Path) -> None:
     theirs = bought(clip, owner=SIBLING)
     assert ledger_of(clip, MemoryStore()).read() == Standing(current=theirs, takes=(theirs,))
 
 
-def test_what_is_ones_own_is_known_below_anothers(clip: Path) -> None:
+def test_ones_own_take_is_found_below_anothers(clip: Path) -> None:
     mine = bought(clip, MemoryStore())
     theirs = bought(clip, owner=SIBLING)
     standing = ledger_of(clip).read()
@@ -185,7 +185,7 @@ def test_an_unreadable_file_is_an_error_even_if_the_store_has_the_record(clip: P
         ledger_of(clip, store).read()
 
 
-def test_a_directory_in_the_records_place_is_an_error(clip: Path) -> None:
+def test_a_directory_in_place_of_the_record_is_an_error(clip: Path) -> None:
     record_path(clip).mkdir()
     with pytest.raises(LumaRayRecordError, match="cannot be read"):
         ledger_of(clip).read()
@@ -200,7 +200,7 @@ def test_an_unreadable_store_is_an_error_even_if_the_file_has_the_record(clip: P
         ledger_of(clip, store).read()
 
 
-def test_a_store_that_is_away_is_not_empty(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store_is_not_empty(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(self: BrokenStore, key: str) -> Any:
         raise ConnectionError("the API server is away")
 
@@ -279,9 +279,7 @@ def test_an_old_claim_of_a_process_that_was_replaced_is_not_confirmed(clip: Path
         ledger.confirm(claim)
 
 
-def test_where_a_store_does_not_keep_writers_apart_the_last_claim_stands(
-    clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_conditional_writes_the_last_claim_wins(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalFile, "is_conditional", property(lambda self: False))
     one, other = stale_pair(clip)
     first = one.claim(take("intent"))
@@ -292,7 +290,7 @@ def test_where_a_store_does_not_keep_writers_apart_the_last_claim_stands(
     assert (one.confirm(first), other.confirm(second)) == (False, True)
 
 
-def test_a_withdrawn_claim_passes_for_no_paid_call(clip: Path) -> None:
+def test_a_withdrawn_claim_is_not_a_paid_call(clip: Path) -> None:
     store = MemoryStore()
     ledger = ledger_of(clip, store)
     ledger.read()
@@ -303,7 +301,7 @@ def test_a_withdrawn_claim_passes_for_no_paid_call(clip: Path) -> None:
         assert (record.state, record.error) == (RecordState.FAILED, "the API server is away")
 
 
-def test_a_withdrawn_claim_leaves_the_path_to_who_has_it_by_now(clip: Path) -> None:
+def test_a_withdrawn_claim_leaves_the_path_to_its_new_owner(clip: Path) -> None:
     one, other = stale_pair(clip)
     claim = one.claim(take("intent"))
     assert claim is not None
@@ -332,7 +330,7 @@ def test_an_attempt_that_a_retry_has_replaced_claims_nothing(clip: Path, status_
 
 
 @pytest.mark.parametrize("status_code", [401, 409, 500])
-def test_any_other_answer_of_the_store_is_a_record_that_cannot_be_written(
+def test_any_other_error_of_the_store_means_the_record_cannot_be_written(
     clip: Path, status_code: int
 ) -> None:
     store = AttemptsStore()
@@ -343,7 +341,7 @@ def test_any_other_answer_of_the_store_is_a_record_that_cannot_be_written(
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError, NotADirectoryError])
-def test_a_place_that_can_never_be_written_is_an_argument_that_is_wrong(
+def test_a_path_that_can_never_be_written_is_a_wrong_argument(
     clip: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
     def refuse(self: LocalFile, content: bytes) -> str:
@@ -371,7 +369,7 @@ def test_a_write_whose_answer_was_lost_is_a_claim(clip: Path, monkeypatch: pytes
     assert ledger.confirm(claim)
 
 
-def test_a_write_that_was_said_to_fail_and_did_not_is_a_claim(
+def test_a_write_reported_as_failed_that_succeeded_is_a_claim(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = LocalFile.create
@@ -412,7 +410,7 @@ def test_after_a_purchase_no_place_is_an_error_that_begins_with_the_id(
     assert noted.state is RecordState.COMPLETED, "the attempt goes on with what it knows"
 
 
-def test_an_attempt_that_was_replaced_puts_its_job_on_record_and_stops(clip: Path) -> None:
+def test_a_replaced_attempt_records_its_job_and_stops(clip: Path) -> None:
     store = AttemptsStore()
     ledger = ledger_of(clip, store)
     ledger.read()
@@ -425,7 +423,7 @@ def test_an_attempt_that_was_replaced_puts_its_job_on_record_and_stops(clip: Pat
     assert (on_record(clip).state, on_record(clip).request_id) == (RecordState.SUBMITTED, "r1")
 
 
-def test_a_write_that_lost_is_repeated_on_what_is_there_by_now(clip: Path) -> None:
+def test_a_lost_write_is_repeated_on_the_current_record(clip: Path) -> None:
     job = bought(clip)
     one, other = stale_pair(clip)
     one.advance(job, state=RecordState.COMPLETED, output_url="u1", cost=Decimal("1.60"))
@@ -436,7 +434,7 @@ def test_a_write_that_lost_is_repeated_on_what_is_there_by_now(clip: Path) -> No
     assert late.revision > job.revision + 1
 
 
-def test_a_delivery_that_was_first_stays_the_one(clip: Path) -> None:
+def test_the_first_delivery_stays(clip: Path) -> None:
     """Two attempts have one job's video, in different bytes."""
     job = bought(clip)
     one, other = stale_pair(clip)
@@ -447,7 +445,7 @@ def test_a_delivery_that_was_first_stays_the_one(clip: Path) -> None:
     assert not other.is_current(job.changed(sha256="d2"))
 
 
-def test_a_job_whose_path_was_taken_is_on_record_below(clip: Path) -> None:
+def test_a_job_whose_path_was_taken_stays_on_record_as_superseded(clip: Path) -> None:
     job = bought(clip)
     ledger = ledger_of(clip)
     ledger.read()
@@ -459,7 +457,7 @@ def test_a_job_whose_path_was_taken_is_on_record_below(clip: Path) -> None:
     assert ledger.current_key == theirs.key
 
 
-def test_a_take_takes_the_path_from_the_one_that_it_is_said_to_leave(clip: Path) -> None:
+def test_a_take_takes_over_the_path_of_the_take_it_leaves(clip: Path) -> None:
     job = bought(clip)
     theirs = bought(clip, owner=YESTERDAY)
     ledger = ledger_of(clip)
@@ -469,7 +467,7 @@ def test_a_take_takes_the_path_from_the_one_that_it_is_said_to_leave(clip: Path)
     assert on_record(clip).superseded == (theirs,)
 
 
-def test_but_not_from_a_third(clip: Path) -> None:
+def test_a_take_does_not_take_over_a_third_takes_path(clip: Path) -> None:
     job = bought(clip)
     bought(clip, owner=YESTERDAY)
     ledger = ledger_of(clip)
@@ -480,7 +478,7 @@ def test_but_not_from_a_third(clip: Path) -> None:
     assert {one.state for one in on_record(clip).superseded} == {"submitted", "completed"}
 
 
-def test_what_says_nothing_new_is_not_written(clip: Path) -> None:
+def test_a_record_without_changes_is_not_written(clip: Path) -> None:
     job = bought(clip)
     before = record_path(clip).stat().st_mtime_ns
     ledger = ledger_of(clip)
@@ -498,7 +496,7 @@ def test_a_writer_who_loses_every_time_gives_up(clip: Path, monkeypatch: pytest.
         ledger.advance(job, state=RecordState.COMPLETED)
 
 
-def test_a_write_that_dies_leaves_the_old_record_whole(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_dies_leaves_the_old_record_intact(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = bought(clip)
     ledger = ledger_of(clip)
     ledger.read()
@@ -530,7 +528,7 @@ def test_neighbours_are_the_other_records_in_the_folder(clip: Path) -> None:
     assert list(shared.neighbours(now + timedelta(hours=2))) == [], "what is old is of no interest"
 
 
-def test_a_neighbour_that_cannot_be_read_may_have_any_job(clip: Path) -> None:
+def test_an_unreadable_neighbour_may_have_any_job(clip: Path) -> None:
     record_path(clip.with_name("b.mp4")).write_text("{")
     with pytest.raises(LumaRayRecordError, match=r"b\.mp4\.job\.json is damaged"):
         list(ledger_of(clip).neighbours(datetime.now(UTC)))

@@ -80,7 +80,7 @@ def test_within_the_hour_it_may_only_be_late(simulator: Simulator, frame: Path, 
 @pytest.mark.parametrize(
     ("age", "error"), [(0, LumaRayDeliveryFailed), (HOUR + 60, LumaRayResultExpired)], ids=["young", "old"]
 )
-def test_a_result_that_is_not_found(
+def test_a_result_not_found(
     simulator: Simulator, frame: Path, clip: Path, age: float, error: type[LumaRayError]
 ) -> None:
     request_id = make_operator(frame, clip).execute(task_context())["request_id"]
@@ -94,7 +94,7 @@ def test_a_result_that_is_not_found(
     check_is_named(told.value, request_id, clip, simulator)
 
 
-def test_a_completed_job_whose_result_names_no_video(
+def test_a_completed_job_whose_result_has_no_video(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = {"status": "COMPLETED", "answer": 42}
@@ -111,7 +111,7 @@ def test_a_completed_job_whose_result_names_no_video(
 
 
 @pytest.mark.parametrize("event", [None, "ready", {}, {"request_id": None}, {"request_id": 7}])
-def test_an_event_that_names_no_job_costs_nothing(
+def test_an_event_without_a_job_costs_nothing(
     simulator: Simulator, frame: Path, clip: Path, event: Any
 ) -> None:
     with pytest.raises(TaskDeferred):
@@ -123,7 +123,7 @@ def test_an_event_that_names_no_job_costs_nothing(
     assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)
 
 
-def test_a_job_that_failed_and_cannot_be_asked_about_is_not_bought_again(
+def test_a_failed_job_that_cannot_be_polled_is_not_bought_again(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     simulator.fault("submit", "failed")
@@ -169,7 +169,7 @@ def test_a_bought_job_whose_connection_cannot_be_used_is_said_to_be_bought(
     assert simulator.charges == 1
 
 
-def test_a_retry_goes_on_with_the_download_where_the_last_attempt_stopped(
+def test_a_retry_resumes_the_download_of_the_last_attempt(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     simulator.fault("download", "cut", bytes=4000)

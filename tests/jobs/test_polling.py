@@ -62,7 +62,7 @@ def waited_for(simulator: Simulator, poll_interval: float | None = None) -> tupl
 
 
 @pytest.mark.parametrize("duration", [2, 10, 40, 125, 400])
-def test_the_first_job_of_a_process_is_seen_soon_after_its_end(
+def test_the_end_of_a_processs_first_job_is_noticed_soon(
     monkeypatch: pytest.MonkeyPatch, duration: float
 ) -> None:
     random.seed(duration)  # of the jitter
@@ -79,7 +79,7 @@ def test_the_users_interval_is_kept_exactly(monkeypatch: pytest.MonkeyPatch) -> 
         assert waited_for(simulator, poll_interval=30) == (5, 150)
 
 
-def test_a_clock_that_jumps_makes_no_pause_longer() -> None:
+def test_a_clock_jump_does_not_lengthen_a_pause() -> None:
     now, waited = 0.0, 200.0
     poller = JobPoller("r1", MODEL, waited=lambda: waited, timeout=900, poll_interval=None, clock=lambda: now)
     pause = poller.delay()
@@ -98,7 +98,7 @@ def test_no_poll_is_later_than_the_deadline(simulator: Simulator) -> None:
     assert poller.delay() == 0
 
 
-def test_where_there_is_no_room_the_wait_comes_back_when_there_is(
+def test_a_poll_without_room_waits_until_there_is_room(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_connection(monkeypatch, simulator.url, requests_per_minute=5)
@@ -114,16 +114,14 @@ def test_where_there_is_no_room_the_wait_comes_back_when_there_is(
     assert simulator.calls["status"] + simulator.calls["history_one"] == 4
 
 
-def test_a_429_puts_the_next_poll_off_until_the_limit_is_lifted(
-    simulator: Simulator, connection: None
-) -> None:
+def test_a_429_delays_the_next_poll_until_the_limit_is_lifted(simulator: Simulator, connection: None) -> None:
     simulator.fault("status", "status", status=429, seconds=30)
     poller = poller_of(Patience(simulator), "r1", poll_interval=1)
     poller.poll(LumaRayHook())
     assert 25 < poller.delay() <= 30
 
 
-def test_more_jobs_that_wait_put_a_poll_off_that_was_due(simulator: Simulator) -> None:
+def test_more_waiting_jobs_delay_a_due_poll(simulator: Simulator) -> None:
     poller = poller_of(Patience(simulator), "r1")
     assert poller.delay() <= 3
     assert 125 < poller.delay(spacing=200) < 160
@@ -131,7 +129,7 @@ def test_more_jobs_that_wait_put_a_poll_off_that_was_due(simulator: Simulator) -
 
 
 @pytest.mark.parametrize(("spacing", "most"), [(0, 5), (50, 50)])
-def test_waits_taken_up_again_poll_soon_but_not_all_at_once(
+def test_resumed_waits_poll_soon_but_not_all_at_once(
     simulator: Simulator, spacing: float, most: float
 ) -> None:
     patience = Patience(simulator)
@@ -143,7 +141,7 @@ def test_waits_taken_up_again_poll_soon_but_not_all_at_once(
 
 
 @pytest.mark.parametrize(("spacing", "is_shown", "due"), [(0, False, 4), (0, True, 8), (60, True, 100)])
-def test_a_job_that_the_history_shows_has_its_own_status_calls_but_rarer(
+def test_a_job_on_the_history_page_still_has_rare_status_calls(
     simulator: Simulator, spacing: float, is_shown: bool, due: float
 ) -> None:
     patience = Patience(simulator)

@@ -55,13 +55,13 @@ FULL = assemble(
 # The JSON form
 
 
-def test_the_json_form_holds_the_whole_record() -> None:
+def test_the_json_form_has_the_whole_record() -> None:
     assert JobRecord.load(FULL.to_bytes()) == FULL
     assert JobRecord.load(FULL.to_bytes().decode()) == FULL
     assert JobRecord.load(json.loads(json.dumps(FULL.dump()))) == FULL
 
 
-def test_what_is_absent_is_left_out_and_earlier_takes_have_none_of_their_own() -> None:
+def test_absent_values_are_omitted_and_superseded_takes_have_no_superseded_ones() -> None:
     dumped = FULL.dump()
     assert "error" not in dumped
     assert "superseded" not in dumped["superseded"][0]
@@ -93,18 +93,18 @@ def test_what_is_absent_is_left_out_and_earlier_takes_have_none_of_their_own() -
         take("submitted").dump() | {"request_id": None},
     ],
 )
-def test_what_is_not_a_record_is_never_read_as_one(raw: object) -> None:
+def test_invalid_records_are_refused(raw: object) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         JobRecord.load(raw)
 
 
-def test_the_error_names_the_field_and_not_what_is_in_it() -> None:
+def test_the_error_names_the_field_but_not_its_value() -> None:
     with pytest.raises(ValueError, match=r"^output_url: Input should be a valid string$") as told:
         JobRecord.load(FULL.dump() | {"output_url": ["https://x.example/v.mp4?sig=secret"]})
     assert told.value.__cause__ is None
 
 
-def test_what_a_later_version_adds_stays_on_record() -> None:
+def test_fields_of_later_versions_are_kept() -> None:
     read = JobRecord.load(FULL.dump() | {"mood": "good"})
     changed = read.changed(state=RecordState.GIVEN_UP)
     assert changed.dump() == FULL.dump() | {"mood": "good", "state": "given_up"}
@@ -120,7 +120,7 @@ def test_all_jobs_of_a_record_stay_claimed() -> None:
 
 
 @pytest.mark.parametrize("name", ["delivered", "intent"])
-def test_a_record_of_the_version_before_is_read_with_its_earlier_takes(name: str) -> None:
+def test_a_record_of_the_previous_version_is_read_with_its_earlier_takes(name: str) -> None:
     raw = json.loads(RECORDS.joinpath(f"{name}.json").read_text())
     record = JobRecord.load(raw)
     assert record.state == name
@@ -130,7 +130,7 @@ def test_a_record_of_the_version_before_is_read_with_its_earlier_takes(name: str
     assert len({one.key for one in record.takes}) == 2
 
 
-def test_a_call_that_the_version_before_lost_is_looked_up_and_its_job_delivered(
+def test_a_call_lost_by_the_previous_version_is_looked_up_and_its_job_delivered(
     simulator: Simulator, connection: None, tmp_path: Path
 ) -> None:
     """Its id becomes known, but it is still the same take."""
@@ -201,7 +201,7 @@ def told(takes: Iterable[JobRecord]) -> set[tuple[str, object]]:
 
 @settings(deadline=None, max_examples=500)
 @given(records(), records())
-def test_nothing_that_either_writer_knows_is_lost(theirs: JobRecord, mine: JobRecord) -> None:
+def test_merging_loses_nothing_that_either_writer_knows(theirs: JobRecord, mine: JobRecord) -> None:
     merged = merge(theirs, mine)
     known = (*theirs.takes, *mine.takes)
     settled = {one.key for one in known if one.bought_nothing}
@@ -213,7 +213,7 @@ def test_nothing_that_either_writer_knows_is_lost(theirs: JobRecord, mine: JobRe
 
 @settings(deadline=None, max_examples=500)
 @given(records(), records())
-def test_to_merge_again_changes_nothing_more(theirs: JobRecord, mine: JobRecord) -> None:
+def test_merging_again_changes_nothing(theirs: JobRecord, mine: JobRecord) -> None:
     once = merge(theirs, mine)
     assert merge(once, mine) == once
     assert merge(once, once) == once
@@ -222,7 +222,7 @@ def test_to_merge_again_changes_nothing_more(theirs: JobRecord, mine: JobRecord)
 
 @settings(deadline=None, max_examples=500)
 @given(records(), records())
-def test_a_delivered_take_never_becomes_less(theirs: JobRecord, mine: JobRecord) -> None:
+def test_a_delivered_take_stays_delivered(theirs: JobRecord, mine: JobRecord) -> None:
     after = {one.key: one for one in merge(theirs, mine).takes}
     for one in theirs.takes:
         if one.state is RecordState.DELIVERED:
@@ -257,13 +257,13 @@ def test_a_video_is_never_mixed_from_two_deliveries(theirs: JobRecord, mine: Job
         (take("failed"), take("completed"), "completed"),
     ],
 )
-def test_of_two_that_say_different_things_of_a_take_the_one_counts_that_knows_more(
+def test_of_two_versions_of_a_take_the_one_that_knows_more_counts(
     theirs: JobRecord, mine: JobRecord, state: str
 ) -> None:
     assert combine(theirs, mine).state == state
 
 
-def test_two_jobs_of_one_claim_are_two_takes_and_both_go_on() -> None:
+def test_two_jobs_of_one_claim_are_two_takes_and_both_are_kept() -> None:
     merged = merge(take("submitted", request_id="r1"), take("submitted", request_id="r2"))
     again = merge(merged, take("completed", request_id="r2", cost=Decimal(1), output_url="u2"))
     assert {one.request_id: (one.state, one.cost, one.output_url) for one in again.takes} == {
@@ -304,7 +304,7 @@ def check(raw: object) -> None:
 
 
 @pytest.mark.parametrize("api_version", ["v2", "v1"])
-def test_delivered_records_fit_with_the_takes_that_they_supersede(
+def test_delivered_records_with_superseded_takes_fit_the_schema(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path, api_version: str
 ) -> None:
     clip = tmp_path / "clip.mp4"
@@ -330,7 +330,7 @@ def _broken_submit(simulator: Simulator) -> None:
         (_broken_submit, "intent"),
     ],
 )
-def test_records_of_bad_days_fit(
+def test_records_of_bad_days_fit_the_schema(
     simulator: Simulator,
     connection: None,
     frame: Path,
@@ -347,7 +347,7 @@ def test_records_of_bad_days_fit(
 
 
 @pytest.mark.parametrize("name", ["delivered", "intent"])
-def test_records_of_the_version_before_fit(name: str) -> None:
+def test_records_of_the_previous_version_fit_the_schema(name: str) -> None:
     check(json.loads(RECORDS.joinpath(f"{name}.json").read_text()))
 
 
@@ -355,7 +355,7 @@ def test_records_of_the_version_before_fit(name: str) -> None:
     "change",
     [{"state": "bought"}, {"schema_version": 2}, {"cost": []}, {"request_id": ""}, {"superseded": [{}]}],
 )
-def test_the_schema_refuses_what_is_no_record(change: dict[str, Any]) -> None:
+def test_the_schema_refuses_invalid_records(change: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         check(FULL.dump() | change)
 

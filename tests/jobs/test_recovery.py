@@ -120,7 +120,7 @@ def test_a_body_that_others_may_have_sent(
         ([], None),
     ],
 )
-def test_a_body_that_no_other_can_have_sent_is_known_at_once(
+def test_a_unique_body_is_recognized_at_once(
     rows: list[HistoryEntry], found: str | None, is_last: bool
 ) -> None:
     unique = LOST.changed(body_is_unique=True)
@@ -137,7 +137,7 @@ def test_two_lost_calls_never_take_the_same_job() -> None:
     assert {one.request_id for one in taken if one} == {"a", "b", "c"}
 
 
-def test_what_comes_near_is_named() -> None:
+def test_near_matches_are_named() -> None:
     judged = judge([row("a", body_sha256="x")], LOST, (LOST,), is_last=True)
     assert "come close: a (created in time, other inputs)" in judged.finding
 
@@ -154,7 +154,7 @@ def test_what_comes_near_is_named() -> None:
     ],
     ids=["upload", "base64", "URL"],
 )
-def test_a_lost_job_is_adopted_at_once_where_its_body_is_unique_and_else_at_the_last_look(
+def test_a_lost_job_is_adopted_at_once_if_its_body_is_unique_else_at_the_last_look(
     simulator: Simulator,
     connection: None,
     frame: Path,
@@ -175,7 +175,7 @@ def test_a_lost_job_is_adopted_at_once_where_its_body_is_unique_and_else_at_the_
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_gateways_id_that_the_history_will_not_hear_of_is_no_hint(
+def test_an_id_unknown_to_the_history_is_not_a_hint(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path, status: int
 ) -> None:
     simulator.fault("submit", "gateway", request_id="gw-1")

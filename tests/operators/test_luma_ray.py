@@ -83,7 +83,7 @@ def calls(simulator: Simulator, call: str) -> int:
 @pytest.mark.parametrize(
     ("reason", "told"), [("error", "could not poll the job"), ("ready", "believed the job had ended")]
 )
-def test_a_task_that_was_woken_while_its_job_runs_holds_no_worker_but_defers_again(
+def test_a_task_woken_while_its_job_runs_defers_again(
     frame: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -109,7 +109,7 @@ def test_a_task_that_was_woken_while_its_job_runs_holds_no_worker_but_defers_aga
         assert (clip.exists(), slow.charges) == (True, 1)
 
 
-def test_a_frame_becomes_a_saved_video_and_the_xcoms_say_what_it_cost(
+def test_a_frame_becomes_a_saved_video_and_the_xcoms_have_its_cost(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     outputs = make_operator(frame, clip, aspect_ratio="16:9").execute(task_context())
@@ -155,7 +155,7 @@ def test_the_record_is_the_videos_provenance(simulator: Simulator, frame: Path, 
         ({"frame_transfer": "base64"}, "/9j/"),
     ],
 )
-def test_a_file_goes_by_upload_or_inline(
+def test_a_file_is_uploaded_or_sent_inline(
     simulator: Simulator, frame: Path, clip: Path, arguments: dict[str, Any], sent: str
 ) -> None:
     make_operator(frame, clip, **arguments).execute(task_context())
@@ -163,7 +163,7 @@ def test_a_file_goes_by_upload_or_inline(
 
 
 @pytest.mark.parametrize("frame_transfer", ["upload", "base64"])
-def test_a_file_that_is_replaced_after_it_was_checked_goes_as_it_was(
+def test_a_file_replaced_after_the_check_is_sent_as_checked(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, frame_transfer: Any
 ) -> None:
     checked = frame.read_bytes()
@@ -180,7 +180,7 @@ def test_a_file_that_is_replaced_after_it_was_checked_goes_as_it_was(
     assert recorded(clip)["frame_identity"] == f"sha256:{hashlib.sha256(checked).hexdigest()}"
 
 
-def test_an_url_goes_as_it_is_and_its_signature_is_not_on_record(
+def test_a_url_is_sent_unchanged_and_its_signature_is_not_recorded(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     url = LumaRayHook().upload_image(frame)
@@ -189,7 +189,7 @@ def test_an_url_goes_as_it_is_and_its_signature_is_not_on_record(
     assert recorded(clip)["start_frame"] == f"{url}?v=1"
 
 
-def test_a_folder_gets_a_name_of_the_task_instances_own(
+def test_a_folder_gets_a_file_named_after_the_task_instance(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     runs = [
@@ -205,7 +205,7 @@ def test_a_folder_gets_a_name_of_the_task_instances_own(
     assert simulator.charges == 3
 
 
-def test_v1_streams_the_video_of_one_call(simulator: Simulator, frame: Path, clip: Path) -> None:
+def test_v1_streams_the_video(simulator: Simulator, frame: Path, clip: Path) -> None:
     outputs = make_operator(frame, clip, api_version="v1").execute(task_context())
     assert (outputs["remaining_credits"], outputs["credits_used"]) == (18.4, 1.6)
     assert clip.read_bytes()[4:8] == b"ftyp"
@@ -213,7 +213,7 @@ def test_v1_streams_the_video_of_one_call(simulator: Simulator, frame: Path, cli
 
 
 @pytest.mark.parametrize("refusal", [404, 405])
-def test_auto_uses_v1_where_v2_refuses_the_slug(
+def test_auto_uses_v1_if_v2_refuses_the_slug(
     simulator: Simulator, frame: Path, clip: Path, refusal: int
 ) -> None:
     simulator.v1_only("luma-ray-img-2-video", refusal=refusal)
@@ -337,7 +337,7 @@ def test_a_death_right_after_the_paid_call_is_found_in_the_history(
         {"start_frame": "/nowhere/frame.jpg"},
     ],
 )
-def test_a_retry_finishes_what_was_bought_whatever_the_inputs_are_by_now(
+def test_a_retry_finishes_what_was_bought_whatever_its_inputs_are_now(
     simulator: Simulator,
     frame: Path,
     clip: Path,
@@ -353,7 +353,7 @@ def test_a_retry_finishes_what_was_bought_whatever_the_inputs_are_by_now(
     assert "The inputs have changed" in caplog.text or "Ignored for now" in caplog.text
 
 
-def test_a_retry_collects_the_video_even_if_its_frame_is_gone(
+def test_a_retry_delivers_the_video_even_if_its_frame_is_gone(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     attempt_that_dies("wait", frame, clip)
@@ -362,7 +362,7 @@ def test_a_retry_collects_the_video_even_if_its_frame_is_gone(
     assert (clip.exists(), simulator.charges) == (True, 1)
 
 
-def test_a_clear_with_inputs_that_are_wrong_buys_nothing_and_tells_what_stays(
+def test_a_clear_with_wrong_inputs_buys_nothing_and_names_what_was_bought(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     attempt_that_dies("wait", frame, clip)
@@ -375,7 +375,7 @@ def test_a_clear_with_inputs_that_are_wrong_buys_nothing_and_tells_what_stays(
 
 
 @pytest.mark.parametrize("phase", ["submit", "wait"])
-def test_a_clear_leaves_a_job_in_flight_for_other_inputs_and_another_clear_takes_it_up(
+def test_a_clear_leaves_a_job_in_flight_for_other_inputs_and_another_clear_resumes_it(
     simulator: Simulator, frame: Path, clip: Path, caplog: pytest.LogCaptureFixture, phase: str
 ) -> None:
     """Within one attempt, whether or not its id is known."""
@@ -428,7 +428,7 @@ def test_a_delivered_video_that_was_changed_is_fetched_again_at_no_charge(
     assert (clip.read_bytes(), simulator.charges) == (content, 1)
 
 
-def test_a_young_job_whose_result_is_not_there_for_a_moment_is_delivered_all_the_same(
+def test_a_young_job_whose_result_is_missing_for_a_moment_is_delivered(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     simulator.fault("result", "status", status=404, times=2)
@@ -438,7 +438,7 @@ def test_a_young_job_whose_result_is_not_there_for_a_moment_is_delivered_all_the
     assert simulator.charges == 1
 
 
-def test_a_video_that_the_vendor_no_longer_has_is_an_error_that_names_it(
+def test_a_video_that_the_vendor_no_longer_has_is_an_error_with_its_id(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     request_id = make_operator(frame, clip).execute(task_context())["request_id"]
@@ -478,7 +478,7 @@ def test_if_exists_reuse_takes_a_video_of_unknown_origin(
 
 @pytest.mark.parametrize("content", [b"", b"This is text.", b"\0\0\0\x18fty"])
 @pytest.mark.parametrize("is_on_record", [True, False])
-def test_what_is_no_video_is_never_reused(
+def test_a_file_that_is_not_a_video_is_never_reused(
     simulator: Simulator, frame: Path, clip: Path, content: bytes, is_on_record: bool
 ) -> None:
     if is_on_record:
@@ -517,7 +517,7 @@ def test_another_task_instance_in_flight_on_the_path_is_an_error_that_names_both
 # What the vendor refuses, and what goes wrong after the purchase
 
 
-def test_a_failed_job_is_unbilled_and_a_retry_buys_anew(
+def test_a_failed_job_is_not_billed_and_a_retry_buys_again(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     simulator.fail_next(error="the prompt was moderated")
@@ -529,7 +529,7 @@ def test_a_failed_job_is_unbilled_and_a_retry_buys_anew(
     assert simulator.charges == 1
 
 
-def test_a_job_that_failed_only_for_a_moment_is_taken_up_again(
+def test_a_job_that_failed_only_for_a_moment_is_resumed(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     """Even if another run has put its video at the path in the meantime."""
@@ -543,7 +543,7 @@ def test_a_job_that_failed_only_for_a_moment_is_taken_up_again(
     assert simulator.charges == 2
 
 
-def test_a_late_job_times_out_and_a_retry_collects_it(
+def test_a_late_job_times_out_and_a_retry_delivers_it(
     monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
 ) -> None:
     with Simulator(latency=30, clip_seconds=0.2) as simulator:
@@ -610,7 +610,7 @@ def test_the_floor_counts_what_is_known_to_be_in_flight(
             make_operator(frame, clip, **floor).execute(task_context())
 
 
-def test_tasks_that_look_at_the_same_moment_pass_the_floor_together(
+def test_tasks_that_check_at_the_same_moment_undercut_the_floor_together(
     simulator: Simulator, frame: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As documented, it is not a cap, unlike a batch's ``max_credits``."""
@@ -631,7 +631,7 @@ def test_a_balance_that_cannot_be_read_does_not_lose_the_video(
     assert outputs["remaining_credits"] == 18.4  # from the job's own metrics
 
 
-def test_a_wrong_key_is_told_by_the_first_call(
+def test_a_wrong_key_is_reported_by_the_first_call(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
 ) -> None:
     set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
@@ -677,7 +677,7 @@ def test_a_full_disk_loses_neither_id_nor_leaves_a_part(
     assert (clip.exists(), simulator.charges) == (True, 1)
 
 
-def test_on_kill_ends_the_wait_at_once_and_the_next_attempt_collects(
+def test_on_kill_ends_the_wait_at_once_and_the_next_attempt_delivers(
     monkeypatch: pytest.MonkeyPatch, frame: Path, clip: Path
 ) -> None:
     with Simulator(latency=30, clip_seconds=0.2) as simulator:
@@ -796,7 +796,7 @@ def test_bad_input_is_one_sentence_and_costs_nothing(
         ({"min_remaining_credits": -1}, "min_remaining_credits=-1 is wrong"),
     ],
 )
-def test_what_is_not_templated_is_checked_when_the_dag_is_parsed(
+def test_arguments_without_templates_are_checked_at_parse_time(
     frame: Path, clip: Path, arguments: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(LumaRayConfigurationError, match=sentence):
@@ -813,7 +813,7 @@ def test_a_timeout_is_seconds_or_a_timedelta(frame: Path, clip: Path, timeout: A
     assert deferred.value.trigger.serialize()[1]["timeout"] == 900.0
 
 
-def test_paths_are_taken_as_objects_too(simulator: Simulator, frame: Path, clip: Path) -> None:
+def test_paths_may_be_path_objects(simulator: Simulator, frame: Path, clip: Path) -> None:
     arguments: dict[str, Any] = {"task_id": "generate", "prompt": "p", "poll_interval": 0.02}
     operator = LumaRayImageToVideoOperator(start_frame=frame, output_path=clip, **arguments)
     first = operator.execute(task_context())
@@ -822,14 +822,14 @@ def test_paths_are_taken_as_objects_too(simulator: Simulator, frame: Path, clip:
     assert (first["video_path"], simulator.charges) == (str(clip), 1)
 
 
-def test_a_tag_is_the_same_as_a_number_and_as_a_text(simulator: Simulator, frame: Path, clip: Path) -> None:
+def test_a_tag_is_the_same_as_a_number_and_as_a_string(simulator: Simulator, frame: Path, clip: Path) -> None:
     """It depends on ``render_template_as_native_obj``."""
     first = make_operator(frame, clip, generation_tag=20261124).execute(task_context())
     again = make_operator(frame, clip, generation_tag="20261124").execute(task_context(clears=1))
     assert (first["request_id"], simulator.charges) == (again["request_id"], 1)
 
 
-def test_a_path_that_cannot_be_written_is_found_out_before_the_purchase(
+def test_an_unwritable_path_is_reported_before_the_purchase(
     simulator: Simulator, frame: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -840,7 +840,7 @@ def test_a_path_that_cannot_be_written_is_found_out_before_the_purchase(
     assert simulator.jobs == []
 
 
-def test_a_record_that_can_be_neither_read_nor_made_is_an_error_in_the_end(
+def test_a_record_that_can_be_neither_read_nor_written_is_an_error_in_the_end(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
     clip.parent.mkdir()
@@ -866,7 +866,7 @@ def test_an_undocumented_value_is_a_warning_that_names_the_documented_ones(
     assert "concepts=['zoom_sideways'] is not among the documented values" in caplog.text
 
 
-def test_the_balance_of_a_returned_clip_is_that_of_now(simulator: Simulator, frame: Path, clip: Path) -> None:
+def test_a_returned_clip_has_the_current_balance(simulator: Simulator, frame: Path, clip: Path) -> None:
     make_operator(frame, clip).execute(task_context())
     simulator.set_credits("5")
     assert make_operator(frame, clip).execute(task_context())["remaining_credits"] == 5.0
@@ -891,7 +891,7 @@ def test_a_mapped_clip_is_named_after_its_frame(
 
 @pytest.mark.parametrize("is_there", [False, True])
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_a_dry_run_tells_and_sends_nothing(
+def test_a_dry_run_describes_the_job_and_sends_nothing(
     simulator: Simulator,
     frame: Path,
     clip: Path,
@@ -912,7 +912,7 @@ def test_a_dry_run_tells_and_sends_nothing(
         assert f"exists; on record: job {simulator.jobs[0].request_id} of clips.generate in run run_1" in told
 
 
-def test_a_dry_run_tells_what_is_wrong(frame: Path, clip: Path) -> None:
+def test_a_dry_run_reports_what_is_wrong(frame: Path, clip: Path) -> None:
     with pytest.raises(LumaRayConfigurationError, match="loop='no' is wrong"):
         make_operator(frame, clip, loop="no").dry_run()
 
@@ -924,7 +924,7 @@ def landscape(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_crop_is_told_before_the_purchase(
+def test_a_crop_is_reported_before_the_purchase(
     simulator: Simulator, landscape: Path, clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_operator(landscape, clip).execute(task_context())

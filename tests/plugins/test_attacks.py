@@ -138,7 +138,7 @@ def attacked(shown: Shown, secret: Path) -> dict[str, Identity]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__.strip("_"))
-def test_what_is_no_clip_of_the_record_is_not_served(
+def test_files_not_on_record_are_not_served(
     shown: Shown, attacked: dict[str, Identity], attack: Callable[..., None]
 ) -> None:
     whose = attacked[attack.__name__]
@@ -172,7 +172,7 @@ def test_what_people_and_the_vendor_wrote_is_shown_as_text(shown: Shown) -> None
     assert page.count("<script") == 1
 
 
-def test_no_address_of_the_vendors_is_on_a_page(shown: Shown) -> None:
+def test_no_url_of_the_vendors_is_on_a_page(shown: Shown) -> None:
     whose = shown.identity(task_id="addresses")
     clips.put(
         shown.path(whose),

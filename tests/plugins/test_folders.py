@@ -85,7 +85,7 @@ def test_a_record_in_s3_counts_for_its_own_place_only(bucket, output_path: str) 
     assert find_clip(Index((folder("s3://store@shown/clips"),)), whose) is None
 
 
-def test_a_frame_in_s3_is_known_by_its_mark(bucket) -> None:
+def test_a_frame_in_s3_is_recognized_by_its_etag(bucket) -> None:
     etag = bucket.put_object(Bucket="shown", Key="photos/a.png", Body=IMAGE)["ETag"]
     roots = tuple(map(folder, ("s3://store@shown/clips/", "s3://store@shown/photos/")))
     frame: dict[str, Any] = {"start_frame": "s3://store@shown/photos/a.png", "frame_identity": f"ETag:{etag}"}
@@ -119,7 +119,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_an_unchanged_record_is_not_read_again_and_a_list_is_good_for_a_while(
+def test_an_unchanged_record_is_not_read_again_and_a_list_is_cached(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = folder(tmp_path)

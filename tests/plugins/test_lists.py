@@ -38,7 +38,7 @@ def on(day: int, number: int = 0, **changes: Any):
     return entry(f"t{day}_{number}", **changes)
 
 
-def test_a_contact_sheet_has_what_went_wrong_first_and_the_rest_in_the_order_of_the_mapping() -> None:
+def test_a_contact_sheet_has_failures_first_and_the_rest_by_map_index() -> None:
     sheet = [entry(index=index) for index in (3, 0, 11)]
     sheet.append(entry(index=7, state=RecordState.FAILED))
     sheet.append(entry(index=9, state=RecordState.INTENT, error="no reply"))
@@ -63,7 +63,7 @@ def test_each_job_is_counted_once_and_a_failed_one_not_at_all() -> None:
     assert lists.total(entries) == lists.Total(Decimal("6.4"), clips=4, estimated=1)
 
 
-def test_spending_is_told_for_every_day_from_the_first_to_the_last() -> None:
+def test_spending_is_shown_for_every_day_from_the_first_to_the_last() -> None:
     entries = [on(1), on(1, 1), on(4)]
     assert lists.spending(entries) == [
         (date(2026, 11, 1), Decimal("3.2")),
@@ -102,7 +102,7 @@ def test_the_gallery_has_only_what_may_be_read() -> None:
         (lists.Wish(since=date(2026, 11, 2), until=date(2026, 11, 3)), [3, 2]),
     ],
 )
-def test_the_gallery_shows_what_is_wished_for(wish: lists.Wish, days: list[int]) -> None:
+def test_the_gallery_is_filtered(wish: lists.Wish, days: list[int]) -> None:
     entries = [
         on(5, state=RecordState.COMPLETED),
         on(4, state=RecordState.FAILED),
@@ -115,7 +115,7 @@ def test_the_gallery_shows_what_is_wished_for(wish: lists.Wish, days: list[int])
 
 
 @pytest.mark.parametrize(("page", "shown", "amount"), [(1, 1, 24), (2, 2, 6), (3, 2, 6), (0, 1, 24)])
-def test_a_page_of_the_gallery_is_one_that_there_is(page: int, shown: int, amount: int) -> None:
+def test_a_page_number_of_the_gallery_is_clamped(page: int, shown: int, amount: int) -> None:
     entries = [on(1, number) for number in range(30)]
     found = lists.gallery(entries, lambda dag: True, lists.Wish(page=page))
     assert (found.wish.page, len(found.clips), found.pages, found.amount) == (shown, amount, 2, 30)
@@ -172,7 +172,7 @@ def test_a_runs_page_is_for_the_readers_of_its_dag(batch: Shown, user: str | Non
 
 
 @pytest.mark.airflow
-def test_the_gallery_is_anonymous_to_nobody_and_tells_nobody_of_other_dags(batch: Shown) -> None:
+def test_the_gallery_needs_a_sign_in_and_hides_other_dags(batch: Shown) -> None:
     assert batch.server.get(None, "gallery").status_code == 401
     of_plots = batch.server.get("of_plots", "gallery").text
     assert "clip/plots/" in of_plots
@@ -205,7 +205,7 @@ def test_the_plot_and_the_table_have_what_the_records_say(batch: Shown) -> None:
 @pytest.mark.parametrize(
     "query", ["page=x", "page=-1", "page=9999999999", "since=yesterday", "state=<b>", "dag=%00"]
 )
-def test_a_wish_that_means_nothing_filters_nothing_or_finds_nothing(batch: Shown, query: str) -> None:
+def test_an_invalid_filter_filters_nothing_or_finds_nothing(batch: Shown, query: str) -> None:
     reply = batch.server.get("anna", f"gallery?{query}")
     assert reply.status_code == 200
     assert "<b>" not in reply.text

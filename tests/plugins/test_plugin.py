@@ -90,7 +90,7 @@ def test_the_tab_is_for_the_operator_and_its_decorator() -> None:
         ({"state": "given_up"}, "given up by a person"),
     ],
 )
-def test_every_state_is_told_with_what_it_means_for_the_money(changes: dict[str, Any], says: str) -> None:
+def test_every_state_is_shown_with_what_it_means_for_the_money(changes: dict[str, Any], says: str) -> None:
     take = _take(**changes)
     assert says in words.standing(take)
     assert words.label(take.state, take.error)
@@ -106,7 +106,7 @@ def test_a_take_that_needs_a_person_comes_with_the_commands_that_settle_it() -> 
     assert words.commands(RecordState.SUBMITTED, None, "/clips/clip.mp4") == []
 
 
-def test_times_are_told_with_how_long_each_step_took() -> None:
+def test_times_are_shown_with_the_duration_of_each_step() -> None:
     assert [(name, later) for name, _, later in words.times(_take())] == [
         ("Queued", ""),
         ("Rendered", "after 2 min 5 s"),
@@ -123,7 +123,7 @@ def test_times_are_told_with_how_long_each_step_took() -> None:
         ({"cost": None, "model": "some-other"}, "not on record"),
     ],
 )
-def test_a_cost_is_told_as_far_as_it_is_known(changes: dict[str, Any], cost: str) -> None:
+def test_a_cost_is_shown_if_known(changes: dict[str, Any], cost: str) -> None:
     assert words.cost(_take(**changes)) == cost
 
 

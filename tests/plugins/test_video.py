@@ -49,12 +49,14 @@ def test_a_browser_gets_the_range_that_it_asks_for_and_never_compressed(
         ("bytes=-0", 416, slice(0, 0)),
     ],
 )
-def test_a_range_is_answered_as_http_says(shown: Shown, clip, asked: str, status: int, part: slice) -> None:
+def test_a_range_is_answered_as_http_requires(
+    shown: Shown, clip, asked: str, status: int, part: slice
+) -> None:
     reply = shown.get("anna", clip, "/video", Range=asked)
     assert (reply.status_code, reply.content) == (status, VIDEO[part])
 
 
-def test_the_whole_video_comes_without_a_range_and_is_not_sent_again_unchanged(shown: Shown, clip) -> None:
+def test_the_whole_video_is_sent_without_a_range_and_not_again_if_unchanged(shown: Shown, clip) -> None:
     first = shown.get("anna", clip, "/video")
     assert (first.status_code, first.content) == (200, VIDEO)
     assert shown.get("anna", clip, "/video", **{"If-None-Match": first.headers["ETag"]}).status_code == 304
@@ -65,7 +67,7 @@ def test_the_whole_video_comes_without_a_range_and_is_not_sent_again_unchanged(s
 @pytest.mark.parametrize("part", ["", "/video", "/poster"])
 @pytest.mark.parametrize("exists", [True, False])
 @pytest.mark.parametrize(("user", "status"), [(None, 401), ("nobody", 403), ("of_others", 403)])
-def test_who_may_not_read_the_dag_is_refused_in_the_same_words_whether_or_not_there_is_a_clip(
+def test_users_who_may_not_read_the_dag_cannot_tell_whether_there_is_a_clip(
     shown: Shown, clip, user: str | None, status: int, exists: bool, part: str
 ) -> None:
     whose = clip if exists else clip.model_copy(update={"dag_id": "no_such_dag"})
@@ -84,7 +86,7 @@ def test_a_dags_own_reader_sees_it_by_cookie_and_by_header(shown: Shown, clip) -
 
 
 @pytest.mark.parametrize("user", [None, "anna", "nobody"])
-def test_the_word_for_all_dags_is_refused(shown: Shown, clip, user: str | None) -> None:
+def test_the_wildcard_for_all_dags_is_refused(shown: Shown, clip, user: str | None) -> None:
     reply = shown.get(user, clip.model_copy(update={"dag_id": "~"}), "/video")
     assert reply.status_code == (401 if user is None else 403)
 
@@ -98,13 +100,13 @@ def test_nothing_else_is_served(shown: Shown, path: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["app.js", "app.css"])
-def test_even_a_style_sheet_is_for_those_who_are_signed_in(shown: Shown, name: str) -> None:
+def test_even_a_style_sheet_needs_a_sign_in(shown: Shown, name: str) -> None:
     assert shown.server.get(None, f"static/{name}").status_code == 401
     assert shown.server.get("nobody", f"static/{name}").status_code == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_every_route_is_for_reading(shown: Shown, clip, method: str) -> None:
+def test_every_route_is_read_only(shown: Shown, clip, method: str) -> None:
     with shown.server.session("anna") as client:
         reply = client.request(method, f"{shown.server.url}/luma/{clips.url_of(clip, '/video')}")
     assert reply.status_code == 405

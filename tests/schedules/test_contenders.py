@@ -254,7 +254,7 @@ def test_the_state_store_keeps_attempts_apart_even_there(capsys: pytest.CaptureF
     explored(capsys, "no conditional writes, state store", attempts, place=PLAIN, finish=False, charges=1)
 
 
-def test_a_claim_that_is_not_exclusive_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_is_not_exclusive_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check that the explorer finds what it is made to find."""
     monkeypatch.setattr(
         Place, "create", lambda self, content: self._step("write", lambda: self._put(content))
@@ -267,7 +267,7 @@ def test_a_claim_that_is_not_exclusive_is_found_out(monkeypatch: pytest.MonkeyPa
         explore(scenario(attempts, finish=False, total=1), preemptions=1)
 
 
-def test_a_write_over_what_was_not_read_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overwrite_of_what_was_not_read_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Place, "replace", lambda self, content, token: self._step("write", lambda: self._put(content))
     )

@@ -137,7 +137,7 @@ def change_and_back(scheduler: Scheduler, world: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("prune", [False, True])
-def test_aba_takes_three_preemptions(prune):
+def test_aba_needs_three_preemptions(prune):
     def never_swapped(world):
         assert world[0] != "mine"
 
@@ -149,7 +149,7 @@ def test_aba_takes_three_preemptions(prune):
     assert found.value.schedule == "a:1 b:1 a:1 b:1 a:1"
 
 
-def test_what_takes_a_kill_is_not_found_without():
+def test_an_error_that_needs_a_kill_is_not_found_without_one():
     def pay(scheduler, world):
         scheduler.step("note", lambda: put(world, "paying"))
         scheduler.step("pay", lambda: world.append("paid"))
@@ -214,14 +214,14 @@ def test_counts_of_kills(after, count):
     assert explore(toy(straight(4)), kills=1, after=after, prune=False).schedules == count
 
 
-def test_kills_have_a_bound_of_their_own():
+def test_kills_have_their_own_bound():
     report = explore(toy(straight(1), straight(1)), kills=2, after=False, prune=False)
     # Both live, in two orders; one is killed, before or after the other's step; both are killed, in two orders.
     assert report.schedules == 2 + 4 + 2
     assert report.outcomes["a", "killed"] == 4
 
 
-def test_pruning_spares_what_comes_to_the_same():
+def test_pruning_skips_equal_states():
     def look(scheduler, world):
         for _ in range(5):
             scheduler.step("look", lambda: world[0])
@@ -324,7 +324,7 @@ def test_killed_after_an_effect_that_fails():
     assert told == []
 
 
-def test_one_who_swallows_its_end_is_no_trap():
+def test_a_contender_that_swallows_its_kill_does_not_hang_the_run():
     def stubborn(scheduler, world):
         while True:
             try:
@@ -357,7 +357,7 @@ def test_exceptions_are_outcomes():
 
 
 @pytest.mark.parametrize("error", [ValueError("oh"), SystemExit(3), AssertionError("not so")])
-def test_exceptions_that_are_not_expected_are_failures(error):
+def test_unexpected_exceptions_are_failures(error):
     def fail(scheduler, world):
         scheduler.step("work", lambda: None)
         raise error
@@ -367,7 +367,7 @@ def test_exceptions_that_are_not_expected_are_failures(error):
     assert found.value.__cause__ is error
 
 
-def test_interrupt_is_nobodys_outcome():
+def test_an_interrupt_is_not_an_outcome():
     def interrupted(scheduler, world):
         scheduler.step("work", lambda: None)
         raise KeyboardInterrupt
@@ -389,7 +389,7 @@ def locked(*locks: int) -> Program:
     return program
 
 
-def test_who_waits_is_left_without_a_preemption():
+def test_leaving_a_waiting_contender_is_not_a_preemption():
     report = explore(toy(locked(0), locked(0), world=[None]), preemptions=99, prune=False)
     # Either goes first; it is preempted once it holds the lock, to no avail, as the other waits.
     assert report.schedules == 2
@@ -422,7 +422,7 @@ def test_endless_run():
 # Time
 
 
-def test_clock_moves_when_all_sleep():
+def test_the_clock_advances_when_all_sleep():
     times = []
 
     def nap(seconds):
@@ -449,7 +449,7 @@ def test_neither_sleeping_nor_waking_is_a_preemption():
     assert orders == {"abab", "abba", "baab", "baba"}
 
 
-def test_who_could_go_on_holds_the_clock():
+def test_a_contender_that_can_continue_holds_the_clock():
     """Unless it is stalled, which takes a preemption."""
 
     def lease(seconds):
@@ -530,7 +530,7 @@ def test_replay_of_a_failure():
     ]
 
 
-def test_replay_of_a_part_goes_on_without_preemptions():
+def test_replay_of_a_prefix_continues_without_preemptions():
     trace = replay(toy(buy, buy), "b:1")
     assert trace.schedule == "b:2 a:1"
     assert trace.preemptions == trace.kills == 0
@@ -538,7 +538,7 @@ def test_replay_of_a_part_goes_on_without_preemptions():
 
 
 @pytest.mark.parametrize("schedule", ["x:1", "a", "a:", "a:-1", "a:2:3", "a:9", "~", "a:kill a:1"])
-def test_what_is_no_schedule(schedule):
+def test_invalid_schedules(schedule):
     with pytest.raises(ValueError, match=r"no decision|there is no|it ends"):
         replay(toy(buy, buy), schedule)
 
@@ -565,7 +565,7 @@ def test_samples_go_beyond_the_bound():
 # States
 
 
-def test_history_tells_states_apart():
+def test_history_distinguishes_states():
     """What a contender has read is part of the state, although it is not in the world."""
 
     def flip(scheduler, world):
@@ -581,7 +581,7 @@ def test_history_tells_states_apart():
     assert {end[1][1][1] for end in report.ends} == {"0", "1"}  # type: ignore[index]
 
 
-def test_values_that_are_equal_are_not_the_same():
+def test_equal_values_of_different_types_are_different_states():
     def truth(scheduler, world):
         scheduler.step("write", lambda: put(world, True))
 
@@ -608,7 +608,7 @@ def state_after(schedule: str, *programs: Program, longest_stall: float = float(
 
 
 @pytest.mark.parametrize("longest_stall", [20, float("inf")])
-def test_how_long_one_has_been_behind_is_part_of_the_state(longest_stall):
+def test_how_long_one_has_been_stalled_is_part_of_the_state(longest_stall):
     def waiter(scheduler, world):
         scheduler.step("go", lambda: None, when=lambda: world[0] == 1)
 
@@ -692,12 +692,12 @@ def test_runs_that_are_not_reproducible():
         explore(toy(fickle, straight(2)))
 
 
-def test_names_that_are_none():
+def test_invalid_names():
     with pytest.raises(ValueError, match="no name"):
         explore(lambda scheduler: Scenario({"a b": lambda: None}, fine))
 
 
-def test_outside_of_contenders_a_step_is_just_done():
+def test_outside_of_contenders_a_step_just_runs():
     def factory(scheduler):
         world = []
         scheduler.step("set up", lambda: world.append(1))

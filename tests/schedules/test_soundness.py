@@ -208,7 +208,7 @@ class Ruthless(Run):
         return killed.label
 
 
-def test_kills_at_other_times_show_nothing_else(monkeypatch: pytest.MonkeyPatch):
+def test_kills_at_other_times_find_nothing_new(monkeypatch: pytest.MonkeyPatch):
     for seed in range(PROGRAMS // 2):
         bounds = bounds_of(seed) | {"kills": 1}
         with monkeypatch.context() as patch:

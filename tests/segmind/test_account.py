@@ -68,7 +68,7 @@ def test_a_balance_is_exact(body: bytes, paid: str, free: str) -> None:
         b'{"error": "oops"}',
     ],
 )
-def test_what_is_no_finite_number_is_no_balance(body: bytes) -> None:
+def test_only_finite_numbers_are_balances(body: bytes) -> None:
     with pytest.raises(LumaRayUnavailable, match="credits call"):
         parse_credits(reply(body))
 
@@ -84,7 +84,7 @@ def test_an_unreadable_reply_is_neither_a_balance_nor_an_uploaded_frame(body: by
             parse_upload(reply(body, status))
 
 
-def test_the_vendors_word_for_no_credits_is_passed_on() -> None:
+def test_the_vendors_message_for_no_credits_is_passed_on() -> None:
     with pytest.raises(LumaRayUnavailable, match="No credits found for the user") as caught:
         parse_credits(reply({"error": "No credits found for the user"}, 404))
     assert caught.value.status_code == 404
@@ -127,7 +127,7 @@ def test_the_uploads_url_is_the_first(body: object) -> None:
         reply({"error": "oops"}, 503),
     ],
 )
-def test_an_upload_without_an_url_may_be_tried_again(answer: Reply) -> None:
+def test_an_upload_without_a_url_may_be_retried(answer: Reply) -> None:
     with pytest.raises(LumaRayUnavailable, match="upload of the start frame") as caught:
         parse_upload(answer)
     assert "someone@example.com" not in str(caught.value)
@@ -180,6 +180,6 @@ def test_time(value: object, moment: datetime | None) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(anyhow())
-def test_no_reply_brings_an_error_of_another_kind(answer: Reply) -> None:
+def test_no_reply_raises_any_other_error(answer: Reply) -> None:
     for read in (parse_credits, parse_upload):
         assert KEY not in str(outcome(read, answer))

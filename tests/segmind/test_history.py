@@ -85,20 +85,20 @@ def test_an_empty_page_is_an_answer(body: object) -> None:
         reply([row()], 302),
     ],
 )
-def test_a_reply_without_rows_says_nothing_of_what_is_not_there(answer: Reply) -> None:
+def test_a_reply_without_rows_does_not_prove_absence(answer: Reply) -> None:
     with pytest.raises(LumaRayUnavailable, match="request history"):
         parse_rows(answer)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, LumaRayAuthenticationError), (429, LumaRayRateLimited)])
-def test_a_refused_look_says_so(status: int, kind: type[LumaRayError]) -> None:
+def test_a_refused_query_says_so(status: int, kind: type[LumaRayError]) -> None:
     with pytest.raises(kind):
         parse_rows(reply({"error": "no"}, status))
     with pytest.raises(kind):
         parse_one(reply({"error": "no"}, status), "r1")
 
 
-def test_a_row_is_read_whole() -> None:
+def test_a_row_is_parsed_completely() -> None:
     (found,) = parse_rows(reply([row(credits_deduction=0.0184921035)]))
     assert found == HistoryEntry(
         request_id="r1",
@@ -121,12 +121,12 @@ def test_a_request_with_several_outputs_is_one_request() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_a_row_without_an_id_is_no_request(nothing: object) -> None:
+def test_a_row_without_an_id_is_not_a_request(nothing: object) -> None:
     assert [entry.request_id for entry in parse_rows(reply([row(request_id=nothing), row("r2")]))] == ["r2"]
 
 
 @pytest.mark.parametrize("wrong", [7, [1], "\ud800", "r 1", "r" * 201])
-def test_a_row_whose_id_cannot_be_read_may_be_the_one_looked_for(wrong: object) -> None:
+def test_a_row_with_an_unreadable_id_may_be_the_one_sought(wrong: object) -> None:
     with pytest.raises(LumaRayUnavailable, match="request history"):
         parse_rows(reply([row("r1"), row(request_id=wrong)]))
 
@@ -246,7 +246,7 @@ def test_an_id_in_another_spelling_is_the_same_one(spelt: str) -> None:
     )
 
 
-def test_only_404_says_that_the_history_does_not_have_a_request() -> None:
+def test_only_404_means_that_the_history_lacks_a_request() -> None:
     assert parse_one(reply({"error": "Request r1 not found"}, 404), "r1") is None
     with pytest.raises(LumaRayUnavailable):
         parse_one(reply(HOSTILE["html"], 404), "r1")  # a gateway's page
@@ -345,7 +345,7 @@ def near(*rows: HistoryEntry) -> list[NearMatch]:
         ),
     ],
 )
-def test_a_row_that_misses_by_one_thing_is_named_with_it(found: HistoryEntry, text: str) -> None:
+def test_a_near_match_is_named_with_its_difference(found: HistoryEntry, text: str) -> None:
     (missed,) = near(candidate(request_id="other", model="other"), found)
     assert missed.entry is found
     assert str(missed) == text
@@ -364,7 +364,7 @@ def test_a_row_that_misses_by_one_thing_is_named_with_it(found: HistoryEntry, te
         pytest.param(candidate(created=EARLY, request_id="MINE"), id="claimed"),
     ],
 )
-def test_a_row_that_misses_by_more_is_not_named(far: HistoryEntry) -> None:
+def test_a_row_with_more_differences_is_not_named(far: HistoryEntry) -> None:
     assert near(far) == []
 
 
@@ -422,13 +422,13 @@ def test_other_inputs_have_another_digest(ours: dict[str, Any], theirs: dict[str
 
 @settings(deadline=None, max_examples=60)
 @given(st.dictionaries(st.text(max_size=5), anything(), max_size=5))
-def test_a_digest_survives_the_way_to_the_vendor_and_back(body: dict[str, Any]) -> None:
+def test_a_digest_survives_the_round_trip_to_the_vendor(body: dict[str, Any]) -> None:
     (found,) = parse_rows(reply([row(request_body=dict(reversed(body.items())))]))
     assert found.body_sha256 == body_digest(body)
 
 
 @settings(deadline=None, max_examples=60)
 @given(anyhow())
-def test_no_reply_brings_an_error_of_another_kind(answer: Reply) -> None:
+def test_no_reply_raises_any_other_error(answer: Reply) -> None:
     for found in (outcome(parse_rows, answer), outcome(parse_one, answer, "r1")):
         assert KEY not in str(found) or not isinstance(found, LumaRayError)

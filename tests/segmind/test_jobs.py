@@ -152,12 +152,12 @@ def test_a_rate_limited_poll_says_so(read: Any, body: object) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize("body", [without(FAILED, "request_id"), without(RESULT, "error")])
-def test_a_gateways_word_is_no_result(status: int, body: dict[str, Any]) -> None:
+def test_a_gateways_reply_is_not_a_result(status: int, body: dict[str, Any]) -> None:
     with pytest.raises((LumaRayUnavailable, LumaRayRateLimited)):
         parse_result(reply(body, status), REQUEST_ID)
 
 
-def test_a_result_whose_id_has_lost_its_dashes_is_the_jobs() -> None:
+def test_a_result_whose_id_lacks_dashes_is_the_jobs() -> None:
     result = parse_result(reply(RESULT | {"request_id": REQUEST_ID.replace("-", "").upper()}), REQUEST_ID)
     assert (result.state, result.url) == (VendorStatus.COMPLETED, VIDEO_URL)
 
@@ -240,9 +240,7 @@ def test_the_metrics_are_optional_and_exact(metrics: bytes, cost: str | None, re
         pytest.param({"status": "COMPLETED", "video": {"url": 7}}, None, id="a URL that is a number"),
     ],
 )
-def test_the_video_is_where_the_result_says_and_nothing_of_it_is_lost(
-    body: dict[str, Any], url: str | None
-) -> None:
+def test_the_videos_url_comes_from_the_result_unchanged(body: dict[str, Any], url: str | None) -> None:
     result = parse_result(reply(body), REQUEST_ID)
     assert result.state is VendorStatus.COMPLETED
     assert result.url == url
@@ -250,7 +248,7 @@ def test_the_video_is_where_the_result_says_and_nothing_of_it_is_lost(
     assert VIDEO_URL not in repr(result)
 
 
-def test_a_frame_that_the_result_echoes_is_no_video_and_is_not_kept() -> None:
+def test_a_frame_echoed_in_the_result_is_not_the_video_and_not_kept() -> None:
     signed = "https://b.s3.amazonaws.com/f.jpg?X-Amz-Signature=0a1b"
     inputs = {"prompt": "a push in", "start_frame": signed, "more": [{"start_image_url": signed}]}
     body = {"status": "COMPLETED", "output": None, "inputs": inputs, "end_image_url": signed}
@@ -262,7 +260,7 @@ def test_a_frame_that_the_result_echoes_is_no_video_and_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("depth", [100, 900, 2_000, 20_000])
-def test_a_deeply_nested_result_ends_no_task(depth: int) -> None:
+def test_a_deeply_nested_result_does_not_crash(depth: int) -> None:
     body = b'{"status": "COMPLETED", "x": %s}' % (b"[" * depth + b"]" * depth)
     try:
         assert parse_result(reply(body), REQUEST_ID).url is None
@@ -293,14 +291,14 @@ def test_only_a_completed_job_has_a_video(answer: Reply, state: VendorStatus) ->
         reply({"error": "Internal server error"}, 500),
     ],
 )
-def test_what_is_not_this_jobs_result_is_no_result(answer: Reply) -> None:
+def test_another_jobs_result_is_not_a_result(answer: Reply) -> None:
     with pytest.raises(LumaRayUnavailable, match="bought nothing"):
         parse_result(answer, REQUEST_ID)
 
 
 @settings(deadline=None, max_examples=60)
 @given(anyhow())
-def test_no_reply_brings_an_error_of_another_kind(answer: Reply) -> None:
+def test_no_reply_raises_any_other_error(answer: Reply) -> None:
     said = answer.object().get("status")
     for read in (parse_status, parse_result):
         found = outcome(read, answer, REQUEST_ID)

@@ -65,7 +65,7 @@ def test_an_amount_in_a_message(amount: str, text: str) -> None:
     assert usd(Decimal(amount)) == text
 
 
-def test_an_amount_that_nobody_knows() -> None:
+def test_an_unknown_amount() -> None:
     assert usd(None) == "unknown"
 
 

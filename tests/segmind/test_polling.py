@@ -34,7 +34,7 @@ def polls(end: float, source: random.Random, typical: float = TYPICAL, spacing: 
 
 
 @pytest.mark.parametrize("duration", [2, 5, 10, 20, 40, 60, 80, 100, 125, 160, 250, 400, 900])
-def test_a_job_of_any_duration_is_seen_soon_after_its_end(duration: float) -> None:
+def test_the_end_of_a_job_of_any_duration_is_noticed_soon(duration: float) -> None:
     source = random.Random(duration)
     lag = fmean(polls(duration, source)[-1] - duration for _ in range(DRAWS))
     is_about_typical = 2 / 3 <= duration / TYPICAL <= 4 / 3
@@ -49,7 +49,7 @@ def test_it_takes_few_polls(duration: float, most: int) -> None:
 
 @settings(deadline=None)
 @given(seconds, st.floats(0, 1e4), seconds, shares)
-def test_the_next_poll_is_neither_at_once_nor_further_away_than_asked_for(
+def test_the_next_poll_is_neither_at_once_nor_later_than_allowed(
     waited: float, typical: float, spacing: float, jitter: float
 ) -> None:
     pause = next_poll(waited, typical, spacing=spacing, jitter=jitter) - waited
@@ -65,7 +65,7 @@ def test_a_crowd_that_submits_together_polls_apart() -> None:
 @settings(deadline=None)
 @example(spacing=61.0, source=random.Random(34))  # a poll just before the typical time
 @given(st.floats(10, 1000), st.randoms(use_true_random=False))
-def test_where_the_request_limit_is_short_polls_are_rare_and_none_skips_the_time_at_which_a_job_is_likely_done(
+def test_under_a_short_rate_limit_polls_are_rare_and_none_skips_the_time_when_a_job_is_likely_done(
     spacing: float, source: random.Random
 ) -> None:
     moments = [0.0, *polls(4 * TYPICAL, source, spacing=spacing)]
@@ -112,7 +112,7 @@ def test_only_the_vendors_word_is_final(state: VendorStatus, waited: float, time
 
 @settings(deadline=None)
 @given(doubtful, st.floats(0, 1), st.floats(0.01, HOUR))
-def test_doubt_never_ends_a_wait_before_its_deadline(
+def test_uncertainty_never_ends_a_wait_before_its_deadline(
     state: VendorStatus, share: float, timeout: float
 ) -> None:
     waited = share * timeout

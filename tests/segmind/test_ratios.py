@@ -23,7 +23,7 @@ from airflow_provider_luma.segmind.ratios import cut_off, nearest
         ((100, 100), "\u00b2:1", 0.0),
     ],
 )
-def test_what_is_cut_off(shape: tuple[int, int], ratio: str, share: float) -> None:
+def test_how_much_is_cropped(shape: tuple[int, int], ratio: str, share: float) -> None:
     assert cut_off(shape, ratio) == pytest.approx(share)
 
 
@@ -42,5 +42,5 @@ def test_the_nearest_ratio(shape: tuple[int, int], ratio: str) -> None:
 
 
 @given(st.tuples(st.integers(1, 10**5), st.integers(1, 10**5)), st.text())
-def test_no_text_confuses_it(shape: tuple[int, int], ratio: str) -> None:
+def test_any_ratio_text_is_accepted(shape: tuple[int, int], ratio: str) -> None:
     assert 0 <= cut_off(shape, ratio) < 1

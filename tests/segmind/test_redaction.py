@@ -34,7 +34,7 @@ def test_redacted(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "key", ["SG_0123456789abcdef", "SG_0123456789ABCDEF", "SG_" + "0123456789abcdef" * 2]
 )
-def test_no_part_of_a_key_outlives_redaction(key: str) -> None:
+def test_no_part_of_a_key_survives_redaction(key: str) -> None:
     assert "89" not in redact(f"Invalid API key {key}").replace("<api key>", "")
 
 

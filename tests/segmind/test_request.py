@@ -178,7 +178,7 @@ def test_extra_parameters_cannot_override_an_argument(model: str, name: str) -> 
         ),
     ],
 )
-def test_what_the_vendor_does_not_document_is_named_with_what_it_does(
+def test_undocumented_values_are_named_with_the_documented_ones(
     request_: GenerationRequest, doubts: list[str]
 ) -> None:
     found = request_.doubts()
@@ -187,7 +187,7 @@ def test_what_the_vendor_does_not_document_is_named_with_what_it_does(
         assert text in found[0]
 
 
-def test_each_doubt_is_one_sentence() -> None:
+def test_each_warning_is_one_sentence() -> None:
     assert (
         len(
             make(
@@ -220,7 +220,7 @@ def test_prices_and_times_are_the_vendors() -> None:
     }
 
 
-def test_an_unknown_model_has_no_price_and_is_taken_to_work_like_the_default() -> None:
+def test_an_unknown_model_has_no_price_and_otherwise_the_defaults() -> None:
     model = model_info("luma-ray-9")
     assert (model.slug, model.price, model.frame_field) == ("luma-ray-9", None, "start_frame")
     assert model.typical_seconds > 0

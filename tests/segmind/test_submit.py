@@ -68,7 +68,7 @@ DOCUMENTED = {
         ),
     ],
 )
-def test_an_accepted_submit_gives_its_id(answer: Reply, request_id: str) -> None:
+def test_an_accepted_submit_has_an_id(answer: Reply, request_id: str) -> None:
     assert parse_submit(answer, MODEL) == request_id
 
 
@@ -153,7 +153,7 @@ def test_advice_about_a_model_that_is_not_served(status: int, model: str, advice
         ({"x_rate_limit_reset_at_utc": "0001-01-01T00:00:00+05:00"}, None),
     ],
 )
-def test_the_rate_limit_tells_when_it_is_lifted(header: dict[str, str], reset_at: datetime | None) -> None:
+def test_a_rate_limit_has_its_reset_time(header: dict[str, str], reset_at: datetime | None) -> None:
     with pytest.raises(LumaRayRateLimited) as caught:
         parse_submit(reply({"error": "Rate limit exceeded"}, 429, **header), MODEL)
     assert caught.value.reset_at == reset_at
@@ -174,7 +174,7 @@ def test_the_rate_limit_tells_when_it_is_lifted(header: dict[str, str], reset_at
     ]
     + [pytest.param(reply(HOSTILE["html"], 504), id="504 html")],
 )
-def test_any_other_answer_is_doubt(answer: Reply) -> None:
+def test_any_other_answer_is_unknown(answer: Reply) -> None:
     with pytest.raises(LumaRaySubmitUnknown) as caught:
         parse_submit(answer, MODEL)
     assert caught.value.status_code == answer.status
@@ -197,7 +197,7 @@ def test_no_error_repeats_the_key_or_an_asset_url(status: int) -> None:
     ("changes", "status"),
     [({}, 200), ({"error": "slow today"}, 200), ({"status": "FAILED", "error": "no"}, 422)],
 )
-def test_an_id_that_cannot_be_one_is_doubt(wrong: object, changes: dict[str, object], status: int) -> None:
+def test_an_invalid_id_is_unknown(wrong: object, changes: dict[str, object], status: int) -> None:
     with pytest.raises(LumaRaySubmitUnknown) as caught:
         parse_submit(reply(DOCUMENTED | {"request_id": wrong} | changes, status), MODEL)
     assert (caught.value.request_id, caught.value.hint) == (None, None)
@@ -217,7 +217,7 @@ def test_the_longest_id() -> None:
         ({"error": "oops"}, {"x_request_id": "h 1"}, None),
     ],
 )
-def test_doubt_comes_with_the_id_that_may_be_the_jobs(
+def test_an_unknown_outcome_has_the_possible_id(
     body: object, header: dict[str, str], hint: str | None
 ) -> None:
     with pytest.raises(LumaRaySubmitUnknown) as caught:
@@ -248,7 +248,7 @@ def test_a_rate_limit_lasts_between_a_second_and_a_minute(reset: str, seconds: f
     assert caught.value.seconds_to_reset() == seconds
 
 
-def test_a_rate_limit_that_is_over_by_the_workers_clock_is_still_waited_for() -> None:
+def test_a_rate_limit_over_by_the_workers_clock_is_still_waited_out() -> None:
     for hours in (-2, 0, 2):
         error = LumaRayRateLimited("429", reset_at=datetime.now(UTC) + timedelta(hours=hours))
         assert 1 <= error.seconds_to_reset() <= 60
@@ -256,7 +256,7 @@ def test_a_rate_limit_that_is_over_by_the_workers_clock_is_still_waited_for() ->
 
 @settings(deadline=None, max_examples=60)
 @given(anyhow())
-def test_no_reply_brings_an_error_of_another_kind(answer: Reply) -> None:
+def test_no_reply_raises_any_other_error(answer: Reply) -> None:
     found = outcome(lambda reply: parse_submit(reply, MODEL), answer)
     if isinstance(found, LumaRayRefused | LumaRayRateLimited):
         assert answer.status < 300 or 400 <= answer.status < 500

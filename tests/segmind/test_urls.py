@@ -43,12 +43,12 @@ def test_the_walk_yields_everything() -> None:
     assert list(walk(value)) == [value, [1, {"b": None}], {"d": []}, 1, {"b": None}, [], None]
 
 
-def test_the_walk_can_stay_out_of_lists() -> None:
+def test_the_walk_can_skip_lists() -> None:
     value = {"a": [1, {"b": None}], "c": {"d": []}}
     assert list(walk(value, into_lists=False)) == [value, [1, {"b": None}], {"d": []}, []]
 
 
-def test_what_is_removed_from_an_object_is_not_walked() -> None:
+def test_values_removed_from_an_object_are_not_walked() -> None:
     value = {"a": {"b": {"c": 1}}}
     seen = []
     for item in walk(value):

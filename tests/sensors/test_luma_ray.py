@@ -171,7 +171,7 @@ def test_a_hiccup_is_tolerated(simulator: Simulator, mode: str, kind: str) -> No
 
 
 @pytest.mark.parametrize("threshold", ["much", "", "nan", "inf", None, True, [5]])
-def test_a_threshold_that_is_no_number_is_one_sentence(simulator: Simulator, threshold: Any) -> None:
+def test_an_invalid_threshold_is_reported_in_one_sentence(simulator: Simulator, threshold: Any) -> None:
     with pytest.raises(
         LumaRayConfigurationError, match=r"threshold=.* is wrong: give an amount of US dollars"
     ):
@@ -179,7 +179,7 @@ def test_a_threshold_that_is_no_number_is_one_sentence(simulator: Simulator, thr
     assert simulator.requests == []
 
 
-def test_a_direction_that_is_none_is_told_when_the_dag_is_parsed() -> None:
+def test_an_invalid_direction_is_reported_at_parse_time() -> None:
     with pytest.raises(LumaRayConfigurationError, match="direction='up' is wrong: give one of above, below"):
         sensor(direction="up")
 
@@ -190,7 +190,7 @@ def test_free_credits_can_be_left_out(simulator: Simulator) -> None:
     assert sensor(include_free_credits=False, threshold=20).execute(context()) == 20.0
 
 
-def test_a_look_for_which_there_is_no_room_is_not_waited_for(
+def test_a_check_without_room_is_not_waited_for(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_connection(monkeypatch, simulator.url, requests_per_minute=1)

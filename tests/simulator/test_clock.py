@@ -22,7 +22,7 @@ def date(reply: requests.Response, header: str = "Date") -> float:
 
 
 @pytest.mark.parametrize("offset", [0, 7200, -90 * 86400])
-def test_everything_is_dated_by_one_clock(clips: Path, connect: Any, offset: float) -> None:
+def test_everything_uses_one_clock(clips: Path, connect: Any, offset: float) -> None:
     with Simulator(
         latency=60, clock_offset=offset, requests_per_minute=4, clip_seconds=0.25, work_dir=clips
     ) as sim:

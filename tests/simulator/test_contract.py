@@ -100,7 +100,9 @@ def test_body_encoding(api: Any, data: bytes, headers: dict[str, str], status: i
     [{}, {"x-api-key": "SG_0123456789abcdef"}, {"Authorization": "Bearer SG_simulator"}],
     ids=["none", "wrong", "bearer"],
 )
-def test_only_the_key_header_opens(sim: Simulator, method: str, path: str, headers: dict[str, str]) -> None:
+def test_only_the_key_header_authenticates(
+    sim: Simulator, method: str, path: str, headers: dict[str, str]
+) -> None:
     reply = requests.request(method, sim.url + path, json={"prompt": "a"}, headers=headers, timeout=20)
 
     assert reply.status_code == 401
@@ -156,7 +158,7 @@ def test_the_life_of_a_job(sim: Simulator, api: Any) -> None:
     assert video.headers["Content-Type"] == result["video"]["content_type"] == "video/mp4"
 
 
-def test_a_failed_job_is_told_under_422(sim: Simulator, api: Any) -> None:
+def test_a_failed_job_is_reported_with_422(sim: Simulator, api: Any) -> None:
     sim.fail_next(error="content moderation")
     request_id = api.job()
     sim.advance(60)
@@ -246,7 +248,7 @@ def test_v1_answers_in_other_ways(clips: Any) -> None:
             assert video.content[4:8] == b"ftyp"
 
 
-def test_v1_tells_a_failure(sim: Simulator, api: Any) -> None:
+def test_v1_reports_a_failure(sim: Simulator, api: Any) -> None:
     sim.fail_next("boom")
     reply = api.v1()
 
@@ -264,7 +266,7 @@ def test_a_retired_model(sim: Simulator, api: Any) -> None:
 
 
 @pytest.mark.parametrize(("refusal", "page"), [(404, False), (405, True)])
-def test_a_model_of_v1_only(sim: Simulator, api: Any, refusal: int, page: bool) -> None:
+def test_a_model_only_on_v1(sim: Simulator, api: Any, refusal: int, page: bool) -> None:
     sim.v1_only(LUMA, refusal=refusal)
 
     reply = api.submit()

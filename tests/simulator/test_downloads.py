@@ -46,7 +46,7 @@ def frames(data: bytes) -> int:
         return len(list(container.decode(video=0)))
 
 
-def test_a_line_that_is_cut_each_time(sim: Simulator, api: Any, output: str) -> None:
+def test_a_connection_that_breaks_each_time(sim: Simulator, api: Any, output: str) -> None:
     whole = api.download(output)
     size = len(whole.content)
     step = size // 3 + 1
@@ -177,7 +177,7 @@ def test_no_mixture_of_both_files_is_either(clips: Path, connect: Any) -> None:
         assert first[:place] + other[place:] not in (first, other), place
 
 
-def test_a_large_file_that_changes_stays_a_hole(clips: Path, connect: Any) -> None:
+def test_a_large_file_that_changes_stays_sparse(clips: Path, connect: Any) -> None:
     size = 32 * 2**20
     with Simulator(latency=60, clip_seconds=0.25, video_size=size, work_dir=clips) as sim:
         api = connect(sim)
@@ -190,7 +190,7 @@ def test_a_large_file_that_changes_stays_a_hole(clips: Path, connect: Any) -> No
     assert copy.stat().st_blocks * 512 < size / 4
 
 
-def test_a_client_that_goes_away_harms_nobody(
+def test_a_client_that_disconnects_does_no_harm(
     clips: Path, connect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Simulator(latency=60, clip_seconds=0.25, video_size=64 * 2**20, work_dir=clips) as sim:

@@ -24,7 +24,7 @@ RESET = "x-rate-limit-reset-at-utc"
     ("status", "told"), [(None, 502), (502, 502), (503, 503), (504, 504), (429, 429), (404, 404)]
 )
 @pytest.mark.parametrize("accepted", [None, True, False])
-def test_a_gateway_has_words_and_ids_of_its_own(
+def test_a_gateway_has_its_own_messages_and_ids(
     sim: Simulator, api: Any, status: int | None, told: int, accepted: bool | None
 ) -> None:
     sim.fault("submit", "gateway", status=status, accepted=accepted, times=2)
@@ -59,7 +59,7 @@ def test_a_gateway_does_not_wait_for_a_v1_job(sim: Simulator, api: Any) -> None:
     assert sim.charges == 1
 
 
-def test_messages_can_be_given(sim: Simulator, api: Any) -> None:
+def test_messages_can_be_set(sim: Simulator, api: Any) -> None:
     sim.fault("submit", 406, message="Team spend limit reached")
     assert api.submit().json() == {"error": "Team spend limit reached"}
     sim.fault("submit", "gateway", message="no healthy upstream", accepted=False)
@@ -70,7 +70,7 @@ def test_messages_can_be_given(sim: Simulator, api: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["status", "gateway"])
 @pytest.mark.parametrize("seconds", [30, 0, -3600])
-def test_the_reset_of_a_429_may_be_past(sim: Simulator, api: Any, kind: str, seconds: float) -> None:
+def test_the_reset_of_a_429_may_be_in_the_past(sim: Simulator, api: Any, kind: str, seconds: float) -> None:
     sim.advance(86400)
     sim.fault("credits", kind, status=429, seconds=seconds)
     reply = api.get(CREDITS)
@@ -111,7 +111,7 @@ def test_a_refusal_that_echoes_the_key(
 
 
 @pytest.mark.parametrize("style", ["raw", "json", "html"])
-def test_an_echoed_key_leaves_json_whole(sim: Simulator, api: Any, style: str) -> None:
+def test_an_echoed_key_leaves_json_valid(sim: Simulator, api: Any, style: str) -> None:
     key = 'SG_"\\'
     sim.fault("credits", "echo_key", style=style, status=403)
     reply = api.get(CREDITS, headers={"x-api-key": key})
@@ -134,7 +134,7 @@ def test_a_truncated_v1_reply_with_another_id(sim: Simulator, api: Any) -> None:
     assert sim.charges == 1
 
 
-def test_the_id_of_any_reply(sim: Simulator, api: Any) -> None:
+def test_the_id_of_any_reply_can_be_set(sim: Simulator, api: Any) -> None:
     sim.fault("v1", "slow", seconds=0, request_id="another")
     whole = api.v1()
     assert (whole.headers["x-request-id"], whole.content[4:8]) == ("another", b"ftyp")

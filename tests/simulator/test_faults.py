@@ -41,7 +41,7 @@ def test_status_405_is_a_page(sim: Simulator, api: Any) -> None:
     assert api.submit().headers["Content-Type"].startswith("text/html")
 
 
-def test_status_429_may_tell_when_to_return(sim: Simulator, api: Any) -> None:
+def test_a_429_may_have_a_reset_time(sim: Simulator, api: Any) -> None:
     sim.fault("credits", "status", status=429)
     assert "x-rate-limit-reset-at-utc" not in api.get(CREDITS).headers
     sim.fault("credits", "status", status=429, seconds=30)
@@ -81,7 +81,7 @@ def test_html_with_a_status(sim: Simulator, api: Any) -> None:
     assert api.get("/v2/requests/x/status").status_code == 502
 
 
-def test_a_redirect_goes_where_it_is_told(sim: Simulator, api: Any) -> None:
+def test_a_redirect_goes_to_the_given_location(sim: Simulator, api: Any) -> None:
     sim.fault("credits", "redirect", location="http://127.0.0.1:1/elsewhere")
     assert api.get(CREDITS).headers["Location"] == "http://127.0.0.1:1/elsewhere"
 
@@ -187,7 +187,7 @@ def test_times_and_order(sim: Simulator, api: Any) -> None:
     assert [api.get(CREDITS).status_code for _ in range(4)] == [500, 500, 429, 200]
 
 
-def test_every_call_can_be_spoilt(sim: Simulator, api: Any, output: str) -> None:
+def test_every_call_can_fail(sim: Simulator, api: Any, output: str) -> None:
     paths = {
         "submit": ("POST", "/v2/luma-ray-img-2-video"),
         "v1": ("POST", "/v1/luma-ray-img-2-video"),

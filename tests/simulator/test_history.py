@@ -160,7 +160,7 @@ def test_the_rows_of_jobs_to_come_are_late(sim: Simulator, api: Any) -> None:
     assert ids(api) == [third, found, lost]
 
 
-def test_one_row_is_earlier_than_all_others(clips: Any, connect: Any) -> None:
+def test_one_row_can_appear_before_all_others(clips: Any, connect: Any) -> None:
     with Simulator(latency=60, history_lag=90, clip_seconds=0.25, work_dir=clips) as sim:
         api = connect(sim)
         sim.delay_history("next", 0)

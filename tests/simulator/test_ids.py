@@ -46,7 +46,7 @@ def test_the_plain_style_of_a_failure(plain: Simulator, connect: Any) -> None:
     assert api.status(request_id)["request_id"] == request_id.replace("-", "")
 
 
-def test_without_it_an_id_is_what_was_given(sim: Simulator, api: Any) -> None:
+def test_without_the_plain_style_an_id_is_matched_exactly(sim: Simulator, api: Any) -> None:
     request_id = api.job()
     bare = request_id.replace("-", "")
     assert api.status(request_id)["request_id"] == request_id
@@ -75,6 +75,6 @@ def test_an_odd_id(sim: Simulator, api: Any, style: str | None, written: str) ->
     assert sim.charges == 1
 
 
-def test_a_refusal_has_no_id_to_spoil(sim: Simulator, api: Any) -> None:
+def test_a_refusal_has_no_id_to_change(sim: Simulator, api: Any) -> None:
     sim.fault("submit", "odd_id")
     assert api.submit(loop="yes").status_code == 400

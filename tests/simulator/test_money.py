@@ -84,7 +84,7 @@ def test_credits(sim: Simulator, api: Any) -> None:
     assert (missing.status_code, missing.json()) == (404, {"error": "No credits found for the user"})
 
 
-def test_a_client_that_goes_away_pays_all_the_same(sim: Simulator) -> None:
+def test_a_client_that_disconnects_still_pays(sim: Simulator) -> None:
     send_v1(sim).close()
     sim.advance(60)
 

@@ -71,7 +71,7 @@ def test_what_was_recorded_can_be_read_after_the_end() -> None:
     assert "luma-simulator" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_an_occupied_port_is_told_at_once() -> None:
+def test_an_occupied_port_is_reported_at_once() -> None:
     taken = socket.create_server(("127.0.0.1", 0))
     with taken, pytest.raises(OSError, match="address already in use"):
         Simulator(port=taken.getsockname()[1]).start()

@@ -46,7 +46,9 @@ def control(sim: Simulator, what: str, body: object) -> requests.Response:
         ),
     ],
 )
-def test_codes_and_words_are_alike(sim: Simulator, text: str, given: dict[str, Any], fault: Fault) -> None:
+def test_status_codes_and_names_are_equivalent(
+    sim: Simulator, text: str, given: dict[str, Any], fault: Fault
+) -> None:
     assert Fault.from_text(text) == Fault.from_json(given) == fault
     sim.fault(**given)
     in_code, over_http = control(sim, "faults", given).json()["faults"]
@@ -149,7 +151,7 @@ def test_a_wrong_top_up(sim: Simulator, body: str) -> None:
     assert sim.balance == 20
 
 
-def test_the_help_tells_every_word() -> None:
+def test_the_help_explains_every_fault() -> None:
     command = [sys.executable, "-m", "airflow_provider_luma.simulator", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     for word in (*CALLS, *KINDS, *(style for kind in KINDS.values() for style in kind.styles)):
@@ -158,7 +160,7 @@ def test_the_help_tells_every_word() -> None:
     assert text.count("curl -d") == 2
 
 
-def test_the_package_tells_the_routes() -> None:
+def test_the_package_docstring_lists_the_routes() -> None:
     told = simulator.__doc__ or ""
     for words in ("/simulator/faults", "/simulator/credits", "/simulator/state", '"kind": 503', '"failed"'):
         assert words in told

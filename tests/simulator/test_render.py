@@ -103,7 +103,7 @@ def test_the_moov_box_comes_first(sim: Simulator, api: Any) -> None:
     assert 0 < data.index(b"moov") < data.index(b"mdat")
 
 
-def test_padding_is_a_hole_and_the_clip_still_plays(clips: Path, connect: Any) -> None:
+def test_padding_is_sparse_and_the_clip_still_plays(clips: Path, connect: Any) -> None:
     size = 64 * 2**20
     with Simulator(latency=60, clip_seconds=0.25, video_size=size, work_dir=clips) as sim:
         api = connect(sim)

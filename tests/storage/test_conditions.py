@@ -58,7 +58,7 @@ def test_the_token_of_a_write_is_that_of_a_read(file: StoredFile) -> None:
     assert read.token == written
 
 
-def test_a_content_that_is_newer_than_its_mark_is_not_written_over(
+def test_content_newer_than_its_etag_is_not_overwritten(
     bucket: Bucket, file: StoredFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody writes between the two calls that read ETag and content."""
@@ -80,7 +80,7 @@ def test_a_content_that_is_newer_than_its_mark_is_not_written_over(
 
 
 @pytest.mark.parametrize("before", [None, b"an older video"])
-def test_a_video_is_put_and_known_by_its_mark(
+def test_a_video_is_put_and_recognized_by_its_etag(
     bucket: Bucket, file: StoredFile, video: Path, before: bytes | None
 ) -> None:
     if before is not None:
@@ -94,7 +94,7 @@ def test_a_video_is_put_and_known_by_its_mark(
     assert bucket.uploads() == []
 
 
-def test_a_video_is_not_put_where_that_is_not_allowed(
+def test_a_video_is_not_put_if_that_is_not_allowed(
     bucket: Bucket, gate: Gate, file: StoredFile, video: Path
 ) -> None:
     gate.seen.clear()
@@ -123,14 +123,14 @@ def test_a_video_is_not_put_over_one_that_somebody_else_put_meanwhile(
 
 
 @pytest.mark.parametrize("code", ["PreconditionFailed", "ConditionalRequestConflict"])
-def test_a_write_that_meets_another_one_under_way_has_lost(gate: Gate, file: StoredFile, code: str) -> None:
+def test_a_write_that_collides_with_another_has_lost(gate: Gate, file: StoredFile, code: str) -> None:
     gate.refuse(r"PUT /media/clips/v\.mp4", 412 if code == "PreconditionFailed" else 409, code)
     assert file.create(b"one") is None
     assert file.replace(b"one", '"token"') is None
 
 
 @pytest.mark.parametrize("write", ["create", "replace"])
-def test_a_store_that_gives_no_answer_has_not_said_no(gate: Gate, file: StoredFile, write: str) -> None:
+def test_no_answer_is_not_a_refused_condition(gate: Gate, file: StoredFile, write: str) -> None:
     file.create(b"one")
     gate.strike(r"PUT /media/clips/v\.mp4")
     with pytest.raises(OSError):  # noqa: PT011 - botocore's own, as a cause
@@ -138,7 +138,7 @@ def test_a_store_that_gives_no_answer_has_not_said_no(gate: Gate, file: StoredFi
 
 
 @pytest.mark.parametrize("write", ["create", "put"])
-def test_a_bucket_that_is_not_there_has_not_said_no(bucket: Bucket, tmp_path: Path, write: str) -> None:
+def test_a_missing_bucket_is_not_a_refused_condition(bucket: Bucket, tmp_path: Path, write: str) -> None:
     (tmp_path / "video.part").write_bytes(b"video")
     file = open_file("s3://store@nowhere/v.mp4")
     with pytest.raises(FileNotFoundError):
@@ -156,7 +156,7 @@ def without_conditions(file: StoredFile, gate: Gate) -> Iterator[StoredFile]:
     objects._unconditional.clear()
 
 
-def test_such_a_store_is_known_from_its_first_answer_on_and_told_of(
+def test_a_store_without_conditions_is_recognized_at_its_first_answer_and_logged(
     bucket: Bucket, gate: Gate, without_conditions: StoredFile, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = without_conditions
@@ -171,7 +171,7 @@ def test_such_a_store_is_known_from_its_first_answer_on_and_told_of(
     assert caplog.text.count("has no conditional writes") == 1
 
 
-def test_such_a_store_is_looked_at_before_each_write(
+def test_a_store_without_conditions_is_read_before_each_write(
     bucket: Bucket, without_conditions: StoredFile, video: Path
 ) -> None:
     file = without_conditions

@@ -116,7 +116,7 @@ def test_a_store_that_cannot_sign_and_shows_parts(plain: PlainStore, simulator: 
 
 
 @pytest.mark.parametrize("verb", ["info", "cat_file"])
-def test_whatever_a_store_raises_is_not_absence(
+def test_no_error_of_a_store_means_absence(
     plain: PlainStore, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     attempt(FRAME, VIDEO)

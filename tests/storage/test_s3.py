@@ -81,7 +81,9 @@ def test_a_frame_in_a_bucket_becomes_a_video_in_a_bucket(
 
 
 @pytest.mark.parametrize("api_version", ["v1", "v2"])
-def test_a_video_of_either_version_goes_there(bucket: Bucket, simulator: Simulator, api_version: str) -> None:
+def test_videos_of_both_api_versions_go_to_the_bucket(
+    bucket: Bucket, simulator: Simulator, api_version: str
+) -> None:
     outputs = attempt(api_version=api_version)
     assert bucket.get("clips/v.mp4")[4:8] == b"ftyp"
     assert bucket.record("clips/v.mp4")["state"] == "delivered"
@@ -89,7 +91,7 @@ def test_a_video_of_either_version_goes_there(bucket: Bucket, simulator: Simulat
     assert simulator.charges == 1
 
 
-def test_the_frame_goes_by_a_signed_url_and_its_bytes_pass_the_worker_by(
+def test_the_frame_is_sent_as_a_signed_url_without_passing_through_the_worker(
     bucket: Bucket, gate: Gate, simulator: Simulator
 ) -> None:
     attempt()
@@ -107,7 +109,7 @@ def test_the_frame_goes_by_a_signed_url_and_its_bytes_pass_the_worker_by(
     assert len(reads) == 2, "the other was the vendor's"
 
 
-def test_no_secret_is_left_anywhere(bucket: Bucket, simulator: Simulator, logs: Callable[[], str]) -> None:
+def test_no_secret_appears_anywhere(bucket: Bucket, simulator: Simulator, logs: Callable[[], str]) -> None:
     """The worker logs at DEBUG, and so do its libraries."""
     store = MemoryStore()
     simulator.fault("status", "reset", times=1)
@@ -135,7 +137,7 @@ def test_a_vendor_that_echoes_the_signed_url_is_not_quoted(
     assert "abcdef0123" not in told
 
 
-def test_another_signing_is_the_same_frame_and_another_content_is_not(
+def test_a_new_signature_is_the_same_frame_and_new_content_is_not(
     bucket: Bucket, simulator: Simulator, frame: Path
 ) -> None:
     first, again = read_frame(FRAME), read_frame("s3://media/frames/f.jpg", "store")
@@ -148,7 +150,7 @@ def test_another_signing_is_the_same_frame_and_another_content_is_not(
 
 
 @pytest.mark.parametrize("transfer", ["upload", "base64"])
-def test_the_frame_is_the_same_however_it_goes(
+def test_the_frame_is_the_same_however_it_is_sent(
     bucket: Bucket, simulator: Simulator, frame: Path, transfer: str
 ) -> None:
     attempt(frame_transfer=transfer)
@@ -161,7 +163,7 @@ def inline(frame: Frame) -> str:
     return frame.data_url
 
 
-def test_a_store_that_the_vendor_cannot_reach_is_known_by_its_address(
+def test_a_store_that_the_vendor_cannot_reach_is_recognized_by_its_address(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The API's host is public, but the store's is not."""
@@ -178,7 +180,7 @@ def test_a_store_that_the_vendor_cannot_reach_is_known_by_its_address(
 
 
 @pytest.mark.parametrize("name", ["frame #1.jpg", "what?.jpg", "100%25 + é & =.jpg", "[a]*.jpg"])
-def test_any_name_will_do(bucket: Bucket, simulator: Simulator, frame: Path, name: str) -> None:
+def test_any_object_name_works(bucket: Bucket, simulator: Simulator, frame: Path, name: str) -> None:
     bucket.put(f"frames/{name}", frame.read_bytes())
     attempt(f"s3://store@media/frames/{name}", f"s3://store@media/clips/{name}.mp4")
     assert {f"clips/{name}.mp4", f"clips/{name}.mp4.job.json"} <= bucket.names()
@@ -239,7 +241,7 @@ def test_a_deleted_video_is_restored_at_no_charge(bucket: Bucket, simulator: Sim
 
 
 @pytest.mark.parametrize("run_id", ["run_1", "run_2"])
-def test_a_video_that_was_copied_back_is_known_by_its_content(
+def test_a_video_that_was_copied_back_is_recognized_by_its_content(
     bucket: Bucket, simulator: Simulator, run_id: str
 ) -> None:
     """A multipart copy has another ETag, and after a week the vendor no longer has the video."""

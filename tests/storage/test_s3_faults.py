@@ -82,7 +82,7 @@ def test_the_store_goes_down_during_the_upload_and_comes_back(
 
 
 @pytest.mark.parametrize("line", [PART, WHOLE], ids=["part", "whole"])
-def test_the_store_is_killed_during_the_upload_and_what_it_held_is_lost(
+def test_the_store_is_killed_during_the_upload_and_loses_its_content(
     bucket: Bucket, gate: Gate, store: Store, request: pytest.FixtureRequest, line: str
 ) -> None:
     """Only the copy in Airflow's task state store is left of the job."""
@@ -101,7 +101,7 @@ def test_the_store_is_killed_during_the_upload_and_what_it_held_is_lost(
 
 
 @pytest.mark.parametrize("kills", [True, False], ids=["killed", "down"])
-def test_the_store_goes_before_the_last_record_is_written(
+def test_the_store_goes_down_before_the_last_record_is_written(
     bucket: Bucket,
     gate: Gate,
     store: Store,
@@ -166,7 +166,7 @@ def test_the_intent_is_written_and_the_store_does_not_say_so(
     check_delivered(bucket, simulator, outputs)
 
 
-def test_the_store_is_away_from_the_submit_on(
+def test_the_store_is_down_from_the_submit_on(
     bucket: Bucket, gate: Gate, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the intent is on record; the vendor's history has the job."""

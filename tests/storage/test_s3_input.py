@@ -106,7 +106,7 @@ def test_a_bad_frame(
 
 
 @pytest.mark.parametrize("name", ["frames", "no-such-bucket/f.jpg"])
-def test_a_frame_that_is_no_object(bucket: Bucket, simulator: Simulator, name: str) -> None:
+def test_a_frame_that_is_not_an_object(bucket: Bucket, simulator: Simulator, name: str) -> None:
     at = f"s3://store@{name}" if "/" in name else f"s3://store@media/{name}"
     text = refused(simulator, frame=at)
     assert f"start_frame '{at}'" in text
@@ -127,7 +127,7 @@ def test_a_frame_that_vanishes_before_its_upload(bucket: Bucket, simulator: Simu
         frame.read()
 
 
-def test_a_frame_that_changes_before_its_upload_is_not_sent_for_the_one_that_was_checked(
+def test_a_frame_that_changes_before_its_upload_is_not_sent_as_the_checked_one(
     bucket: Bucket,
 ) -> None:
     frame = read_frame(FRAME)
@@ -198,7 +198,7 @@ def test_what_another_process_wrote_is_seen_past_the_listings(bucket: Bucket) ->
 
 
 @pytest.mark.parametrize("folder", ["clips", "clips/[x]", "clips/a*"])
-def test_the_neighbours_below_a_folder(bucket: Bucket, gate: Gate, folder: str) -> None:
+def test_the_neighbours_in_a_folder_and_below(bucket: Bucket, gate: Gate, folder: str) -> None:
     shared = open_file(f"s3://store@media/{folder}/")
     output = open_file(f"s3://store@media/{folder}/run/a.mp4")
     theirs = take("submitted", owner=SIBLING).dump()

@@ -113,7 +113,7 @@ FAULTS = {
 @pytest.mark.parametrize("latency", [20, 125, 400])
 @pytest.mark.parametrize("per_minute", [60, PER_MINUTE])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_no_job_is_seen_later_for_a_history_of_no_use_than_by_a_poll(
+def test_a_useless_history_delays_no_job_by_more_than_a_poll(
     vendor: Callable[..., Simulator],
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
@@ -126,13 +126,11 @@ def test_no_job_is_seen_later_for_a_history_of_no_use_than_by_a_poll(
 
 
 @pytest.mark.parametrize("latency", [20, 125])
-def test_rows_that_come_a_minute_late_make_no_job_late(
-    vendor: Callable[..., Simulator], latency: float
-) -> None:
+def test_rows_a_minute_late_delay_no_job(vendor: Callable[..., Simulator], latency: float) -> None:
     check_seen(seen(vendor(latency=latency, history_lag=60.0)), latency, PER_MINUTE)
 
 
-def test_a_page_that_lies_about_each_job_in_flight_wakes_no_worker_for_it(
+def test_a_page_with_false_ends_wakes_no_worker(
     vendor: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = (VendorStatus.COMPLETED, VendorStatus.FAILED)

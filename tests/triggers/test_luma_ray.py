@@ -103,7 +103,7 @@ def test_a_wrong_key_wakes_the_worker(
     assert fired(job_trigger(request_id))["reason"] == "error"
 
 
-def test_a_deadline_holds_although_the_vendor_is_silent(
+def test_a_deadline_holds_if_the_vendor_does_not_answer(
     simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_connection(monkeypatch, simulator.url, timeout=60)
@@ -120,7 +120,7 @@ def test_a_deadline_holds_although_the_vendor_is_silent(
     assert {request.status for request in polls} == {None}, "none was answered yet"
 
 
-def test_a_deadline_holds_for_a_trigger_that_begins_while_all_threads_wait_for_the_vendor(
+def test_a_deadline_holds_for_a_trigger_that_starts_while_all_threads_are_busy(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_connection(monkeypatch, simulator.url, timeout=60)
@@ -204,7 +204,7 @@ def test_a_slow_vendor_does_not_block_the_event_loop(simulator: Simulator, frame
     assert longest < 0.4
 
 
-def test_many_triggers_share_one_look_up_and_take_no_thread_of_the_event_loops_own(
+def test_many_triggers_share_one_look_up_and_use_none_of_the_event_loops_threads(
     simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
@@ -237,7 +237,7 @@ def test_many_triggers_share_one_look_up_and_take_no_thread_of_the_event_loops_o
     assert len(looked_up) == 1
 
 
-def test_an_edited_connection_is_seen_after_a_minute(
+def test_an_edited_connection_is_noticed_after_a_minute(
     simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request_id = submitted(frame)
@@ -249,7 +249,7 @@ def test_an_edited_connection_is_seen_after_a_minute(
     assert fired(job_trigger(request_id, timeout=900.0))["reason"] == "ready"
 
 
-def test_a_secrets_backend_that_is_down_for_a_moment_ends_no_polls(
+def test_a_secrets_backend_that_is_down_for_a_moment_stops_no_polling(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = account_of("luma_ray_default")
@@ -279,7 +279,7 @@ def test_a_cancelled_wait_no_longer_counts(simulator: Simulator, frame: Path) ->
     assert limiter.spacing() == 0
 
 
-def test_waits_without_room_for_a_look_hardly_do_anything_and_say_little(
+def test_waits_without_room_do_and_log_little(
     simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     set_connection(monkeypatch, simulator.url, requests_per_minute=1)
@@ -324,7 +324,7 @@ class Naps:
 
 
 @pytest.mark.parametrize("key", [API_KEY, "SG_ffffffffffffffff"])
-def test_no_event_comes_while_the_process_that_deferred_may_linger_be_it_an_error(
+def test_no_event_fires_while_the_deferring_process_may_linger(
     simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     request_id = submitted(frame)
@@ -354,7 +354,7 @@ def test_a_restarted_triggerer_need_not_be_quiet_again(
     assert fired(trigger)["reason"] == "ready"
 
 
-def test_the_triggers_log_tells_progress_once_a_minute(
+def test_the_triggers_log_shows_progress_once_a_minute(
     frame: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Simulator(latency=300, clip_seconds=0.2, api_key=API_KEY) as simulator:
@@ -395,9 +395,7 @@ def test_many_jobs_share_one_poll_and_are_fired_by_what_it_shows(
         assert simulator.calls.get("status", 0) <= 6
 
 
-def test_where_the_history_is_of_no_use_the_status_calls_go_on(
-    frame: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_a_useless_history_status_calls_continue(frame: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_luma.segmind.polling._FIRST_PAUSE", 0.02)
     monkeypatch.setattr("airflow_provider_luma.segmind.polling._SHORTEST_PAUSE", 0.05)
     with Simulator(latency=0.5, clip_seconds=0.2, credits="100", api_key=API_KEY) as simulator:
@@ -412,7 +410,7 @@ def test_where_the_history_is_of_no_use_the_status_calls_go_on(
         assert simulator.calls["history"] == 1
 
 
-def test_neither_arguments_nor_event_nor_repr_hold_a_key_or_an_url(simulator: Simulator, frame: Path) -> None:
+def test_arguments_event_and_repr_hold_neither_key_nor_url(simulator: Simulator, frame: Path) -> None:
     request_id = submitted(frame)
     trigger = job_trigger(request_id)
     shown = f"{trigger!r}{trigger.serialize()}{fired(trigger)}"
@@ -420,7 +418,7 @@ def test_neither_arguments_nor_event_nor_repr_hold_a_key_or_an_url(simulator: Si
     assert "http" not in shown
 
 
-def test_a_kill_is_told_and_cancels_nothing(
+def test_a_kill_is_logged_and_cancels_nothing(
     simulator: Simulator, frame: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     request_id = submitted(frame)
@@ -541,14 +539,14 @@ class Outage(AssetStore):
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3])
-def test_a_store_that_is_down_ends_no_watch_and_is_told_later(calls: int) -> None:
+def test_a_store_that_is_down_ends_no_watch_and_is_written_later(calls: int) -> None:
     store = Outage(calls)
     assert crossings(["9", "9", "9", "4", "4"], store) == ["4"]
     assert list(store.values.values()) == [True]
 
 
 @pytest.mark.parametrize("other", [{"luma_ray_conn_id": "other"}, {"include_free_credits": False}])
-def test_what_is_remembered_of_one_account_is_not_taken_for_another(
+def test_the_memory_of_one_account_is_not_used_for_another(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", os.environ["AIRFLOW_CONN_LUMA_RAY_DEFAULT"])
@@ -558,7 +556,7 @@ def test_what_is_remembered_of_one_account_is_not_taken_for_another(
     assert crossings(["4"], store) == ["4"]
 
 
-def test_all_that_watch_one_account_share_their_looks(simulator: Simulator) -> None:
+def test_all_watchers_of_an_account_share_their_checks(simulator: Simulator) -> None:
     threshold = {"threshold": "5", "direction": "below", "include_free_credits": True}
     sensor = LumaRayCreditSensorTrigger(
         luma_ray_conn_id="luma_ray_default",
@@ -583,7 +581,7 @@ def test_all_that_watch_one_account_share_their_looks(simulator: Simulator) -> N
     assert asyncio.run(watch()) <= (time.monotonic() - began) / 0.05 + 3
 
 
-def test_looks_at_the_balance_starve_no_bought_job(
+def test_balance_checks_starve_no_bought_job(
     simulator: Simulator, frame: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request_id = submitted(frame)
@@ -612,7 +610,7 @@ def test_looks_at_the_balance_starve_no_bought_job(
     assert asyncio.run(crowd())["reason"] == "ready"
 
 
-def test_a_look_that_fails_is_passed_over_and_its_trouble_is_told_once(
+def test_a_failed_check_is_skipped_and_logged_once(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     simulator.fault("credits", "status", status=500, times=5)
@@ -638,7 +636,7 @@ def test_it_watches_a_real_account_without_shared_streams(simulator: Simulator) 
     assert asyncio.run(watch()) == {"balance": "4.5", "threshold": "5", "direction": "below"}
 
 
-def test_a_watcher_outlives_a_wrong_key_and_sees_it_corrected(
+def test_a_watcher_survives_a_wrong_key_and_notices_the_correction(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     set_connection(monkeypatch, simulator.url, password="SG_ffffffffffffffff")
@@ -669,7 +667,7 @@ def test_a_watcher_outlives_a_wrong_key_and_sees_it_corrected(
         ),
     ],
 )
-def test_wrong_arguments_are_told_when_the_dag_is_parsed(wrong: dict[str, Any]) -> None:
+def test_wrong_arguments_are_reported_at_parse_time(wrong: dict[str, Any]) -> None:
     with pytest.raises(LumaRayConfigurationError, match="is wrong: give"):
         LumaRayCreditTrigger(**wrong)
 
