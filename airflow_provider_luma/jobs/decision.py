@@ -138,13 +138,13 @@ def _keep(
     standing: Standing, place: Place, identity: Identity, fingerprint: str | None, output_path: str
 ) -> Decision:
     """Decide under ``if_exists="keep"``: a path is one clip, whatever its inputs, bought at most once per run."""
-    here = _location(output_path)
+    here = location(output_path)
     # The folder may have been moved, with all that is in it, so the path's own take is of this path all the same.
     current = standing.current and standing.current.key
     mine = [
         take
         for take in standing.takes
-        if take.identity == identity and (_location(take.output_path) == here or take.key == current)
+        if take.identity == identity and (location(take.output_path) == here or take.key == current)
     ]
     # A job that a "resubmit" bought counts more than the earlier call of unknown outcome.
     take = max(mine, key=lambda take: (_CERTAINTY.get(take.state, 0), take.started, take.key), default=None)
@@ -160,7 +160,7 @@ def _keep(
         return Decision(Action.REUSE, place.holds)
     for other in standing.takes:
         is_siblings = other.identity != identity and other.identity.unmapped == identity.unmapped
-        if is_siblings and _location(other.output_path) == here and _CERTAINTY.get(other.state):
+        if is_siblings and location(other.output_path) == here and _CERTAINTY.get(other.state):
             raise LumaRayConfigurationError(
                 f"output_path {output_path!r} is that of {other.identity}, which has {_job(other)} for it, so "
                 f"{identity} bought nothing. Clear the plan and its clips: each clip then gets its index back."
@@ -172,7 +172,7 @@ def _keep(
     return Decision(Action.BUY)
 
 
-def _location(path: str) -> str:
+def location(path: str) -> str:
     """Return where a path leads, however it is spelled: without the id of a connection, and without detours."""
     scheme, separator, rest = path.partition("://")
     if not separator:

@@ -27,7 +27,7 @@ from airflow_provider_luma.exceptions import (
 from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.hooks.limiter import Rank
 from airflow_provider_luma.jobs.advice import command
-from airflow_provider_luma.jobs.decision import Action, Decision, Place, decide
+from airflow_provider_luma.jobs.decision import Action, Decision, Place, decide, location
 from airflow_provider_luma.jobs.delivery import is_in_place, place
 from airflow_provider_luma.jobs.ledger import MAX_ROUNDS, Ledger, Standing
 from airflow_provider_luma.jobs.patience import Patience
@@ -247,7 +247,8 @@ class Job:
     def _free_earlier_path(self, take: JobRecord) -> None:
         """Tell the record at the path that the task's output_path led to before that this job has moved on."""
         here = str(self._spec.output)
-        if not take.is_in_flight or os.path.realpath(take.output_path) == os.path.realpath(here):
+        places = {os.path.realpath(location(path)) for path in (here, take.output_path)}
+        if not take.is_in_flight or len(places) == 1:
             return
         try:
             earlier = Ledger(take.identity, open_file(take.output_path), None)

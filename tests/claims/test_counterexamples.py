@@ -138,6 +138,30 @@ def test_keep_buys_once_though_the_storage_connection_is_spelled_otherwise(
     assert (outputs["request_id"], len(simulator.jobs)) == (first, 1)
 
 
+@pytest.mark.parametrize("spelled", ["store2", "link"])
+def test_a_path_that_is_spelled_otherwise_is_not_left(
+    simulator: Simulator,
+    frame: Path,
+    tmp_path: Path,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    spelled: str,
+) -> None:
+    """The job is still there, so the path is nobody else's."""
+    if spelled == "store2":
+        monkeypatch.setenv("AIRFLOW_CONN_STORE2", os.environ["AIRFLOW_CONN_STORE"])
+        first, second = "s3://store@media/clips/a.mp4", "s3://store2@media/clips/a.mp4"
+    else:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        first, second = f"{tmp_path}/real/a.mp4", f"{tmp_path}/link/a.mp4"
+    for path in (first, second):
+        late(simulator, make_operator(frame, path, **LATE), task_context())
+    with pytest.raises(LumaRayConfigurationError, match="is in use"):
+        make_operator(frame, first).execute(task_context(run_id="run_2"))
+    assert len(simulator.jobs) == 1
+
+
 def test_keep_buys_once_though_the_local_path_is_spelled_otherwise(
     simulator: Simulator, frame: Path, clip: Path
 ) -> None:
