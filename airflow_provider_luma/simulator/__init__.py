@@ -1,25 +1,25 @@
-"""A local Segmind: the vendor's contract, real videos, and bad days on demand. Needs the `simulator` extra.
+"""A local Segmind: the vendor's contract, real videos, and faults on demand. Needs the `simulator` extra.
 
 In a test:
 
     with Simulator(latency=60, credits="20") as simulator:
         simulator.fault("submit", "reset")              # the job is bought, the reply is lost
         simulator.fault("status", 503, times=2)         # a number is a status to answer
-        simulator.fault("submit", "failed")             # the next job but one is accepted and ends FAILED
-        simulator.delay_history("next", 90)             # the next job shows late in the history
+        simulator.fault("submit", "failed")             # the submit after that is accepted and ends FAILED
+        simulator.delay_history("next", 90)             # the next job appears late in the history
         simulator.top_up("50")
         ...                                             # a client that calls simulator.url
         simulator.advance(60)                           # the simulator's own clock
         assert simulator.charges == 1
 
-As a program, `python -m airflow_provider_luma.simulator`; its `--help` lists all calls and kinds. The words of
-`--fault` are those of its routes, which ask for no key:
+As a program: `python -m airflow_provider_luma.simulator`; its `--help` lists all calls and kinds. Its routes take the
+same words as `--fault`, and need no key:
 
     POST   /simulator/faults    {"call": "submit", "kind": "reset"}, {"call": "status", "kind": 503, "times": 2} or
                                 {"call": "submit", "kind": "gateway", "status": 504}; returns the faults to come
-    DELETE /simulator/faults    forgets them
+    DELETE /simulator/faults    drops them
     POST   /simulator/credits   {"credits": "50"} tops up the balance, and returns it
-    GET    /simulator/state     tells jobs, charges, balance, calls, faults to come
+    GET    /simulator/state     shows jobs, charges, balance, calls, faults to come
 """
 
 from airflow_provider_luma.simulator.server import LoggedRequest

@@ -23,12 +23,12 @@ examples:
   # A job is accepted and ends FAILED; the next is accepted too, but a gateway answers 504 in the vendor's place.
   python -m airflow_provider_luma.simulator --fault submit:failed \\
     --fault '{"call": "submit", "kind": "gateway", "status": 504}'
-  # The same while it runs, and 50 USD on top of the balance.
+  # Add a fault to a running simulator, and 50 USD to its balance.
   curl -d '{"call": "status", "kind": 503, "times": 2}' http://127.0.0.1:8900/simulator/faults
   curl -d '{"credits": "50"}' http://127.0.0.1:8900/simulator/credits
 
-While it runs: POST /simulator/faults adds a fault, DELETE /simulator/faults forgets those to come,
-POST /simulator/credits tops up, GET /simulator/state tells jobs, charges, balance and calls. None asks for a key."""
+While it runs: POST /simulator/faults adds a fault, DELETE /simulator/faults drops the remaining ones,
+POST /simulator/credits tops up, GET /simulator/state shows jobs, charges, balance and calls. None needs a key."""
 
 
 def main() -> None:
@@ -40,25 +40,25 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8900, help="0 chooses a free one (%(default)s)")
+    parser.add_argument("--port", type=int, default=8900, help="0 selects a free one (%(default)s)")
     parser.add_argument("--latency", type=float, default=2, help="seconds per job (%(default)s)")
     parser.add_argument("--credits", default="20", help="balance in USD (%(default)s)")
     parser.add_argument("--requests-per-minute", type=int, default=0, help="0 for no limit (%(default)s)")
-    parser.add_argument("--api-key", default="SG_simulator", help="the only key accepted (%(default)s)")
+    parser.add_argument("--api-key", default="SG_simulator", help="the only accepted key (%(default)s)")
     parser.add_argument(
-        "--history-lag", type=float, default=0, help="seconds before a job shows (%(default)s)"
+        "--history-lag", type=float, default=0, help="seconds until a job is in the history (%(default)s)"
     )
     parser.add_argument(
         "--history-shape",
         choices=HISTORY_SHAPES,
         default="data",
-        help="what is around the rows (%(default)s)",
+        help="the envelope of the history's rows (%(default)s)",
     )
     parser.add_argument(
         "--id-style",
         choices=ID_STYLES,
         default="dashes",
-        help="plain: status and result leave out the dashes of a job's id, and take both (%(default)s)",
+        help="plain: status and result write a job's id without dashes, and accept both (%(default)s)",
     )
     parser.add_argument(
         "--clock-offset",
@@ -79,7 +79,7 @@ def main() -> None:
         default=[],
         metavar="CALL:KIND[:TIMES]|JSON",
         type=_fault,
-        help="what goes wrong next, see below; may be given again, for the time after that",
+        help="what goes wrong next, see below; repeat it for what goes wrong after that",
     )
     options = vars(parser.parse_args())
     faults = options.pop("fault")

@@ -1,4 +1,4 @@
-"""The vendor's books: one account's balance, jobs and rate limit, by the simulator's own clock."""
+"""One account's balance, jobs and rate limit, by the simulator's own clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUEUED_SHARE = 0.2
 
 
 class Clock:
-    """Wall-clock time, off by so many seconds, that a test can advance."""
+    """Wall-clock time with an offset in seconds, which a test can advance."""
 
     def __init__(self, offset: float = 0.0) -> None:
         self._offset = time.time() - time.monotonic() + offset
@@ -38,7 +38,7 @@ class Clock:
         self._moved = asyncio.Event()
 
     async def sleep_until(self, moment: float) -> None:
-        """Return once the moment has come, be it by waiting or by advancing."""
+        """Return once the moment has come, by waiting or by advancing."""
         while (left := moment - self.now()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
@@ -46,7 +46,7 @@ class Clock:
 
 
 def utc_text(moment: float) -> str:
-    """Write a moment the way the vendor's timestamps look."""
+    """Format a moment like the vendor's timestamps."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -73,18 +73,18 @@ class Job:
 
     @property
     def output_url(self) -> str:
-        """Return the public address of the video."""
+        """Return the public URL of the video."""
         return f"{self.base_url}/outputs/{self.output_name}"
 
     def state(self, now: float) -> str:
-        """Return the vendor's word for where the job is."""
+        """Return the job's status in the vendor's words."""
         if self.finished_at is not None:
             return "COMPLETED" if self.clip else "FAILED"
         queued_until = self.created + QUEUED_SHARE * (self.ready_at - self.created)
         return "QUEUED" if now < queued_until else "PROCESSING"
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers that come with a terminal state."""
+        """Return the metrics that come with a terminal status."""
         if self.finished_at is None:
             return {}
         total = self.finished_at - self.created
@@ -99,7 +99,7 @@ class Job:
 
 
 class Account:
-    """What the vendor knows about the one customer it has here."""
+    """What the vendor knows about its only customer here."""
 
     def __init__(self, clock: Clock, latency: float, requests_per_minute: int) -> None:
         self.clock = clock
@@ -123,7 +123,7 @@ class Account:
         return self.paid + self.free
 
     def admit(self) -> None:
-        """Count one keyed request, or refuse it: a sliding window of a minute."""
+        """Count one request with a key, or refuse it, by a sliding window of a minute."""
         if not self.requests_per_minute:
             return
         now = self.clock.now()
@@ -136,11 +136,11 @@ class Account:
         self._recent.append(now)
 
     def doom_next(self, error: str) -> None:
-        """Let the next accepted job end FAILED."""
+        """Make the next accepted job end FAILED."""
         self._dooms.append(error)
 
     def delay_history(self, request_id: str, seconds: float) -> None:
-        """Let a job, or the "next" one to be accepted, be in the history only so long after its creation."""
+        """Show a job, or the "next" accepted one, in the history only this long after its creation."""
         if request_id == "next":
             self._history_lags.append(seconds)
         elif request_id in self.jobs:
@@ -149,13 +149,13 @@ class Account:
             raise ValueError(f"no job has this id: {request_id!r}")
 
     def top_up(self, credits: Decimal) -> None:
-        """Add to what was paid for."""
+        """Add paid credits."""
         if not credits.is_finite() or credits <= 0:
             raise ValueError(f"credits must be a positive number: {credits}")
         self.paid += credits
 
     def open_job(self, api: str, model: Model, body: dict[str, Any], base_url: str) -> Job:
-        """Accept a job and set its price aside, or refuse it for lack of credits."""
+        """Accept a job and reserve its price, or refuse it for lack of credits."""
         price = model.price_of(body)
         if self.balance - self._reserved < price:
             raise RefusalError(402 if api == "v2" else 406, "Insufficient credits to run this model")
@@ -169,7 +169,7 @@ class Account:
         return job
 
     def complete(self, job: Job, clip: Path, finished_at: float) -> None:
-        """Deliver and charge: free credits first."""
+        """Deliver and charge, free credits first."""
         self._reserved -= job.price
         from_free = min(self.free, job.price)
         self.free -= from_free
@@ -180,17 +180,17 @@ class Account:
         job.finished_at, job.balance_after = finished_at, self.balance
 
     def fail(self, job: Job, error: str, finished_at: float) -> None:
-        """Roll back: a failure costs nothing."""
+        """End a job FAILED and release its price: a failure costs nothing."""
         self._reserved -= job.price
         job.error = error
         job.finished_at, job.balance_after = finished_at, self.balance
 
     def has_record(self, job: Job) -> bool:
-        """Tell whether status and result still know a job: one of v2, for an hour."""
+        """Whether status and result still know a job: a v2 job, for an hour."""
         return job.api == "v2" and self.clock.now() <= job.created + RECORD_SECONDS
 
     def output(self, name: str) -> tuple[Path, float]:
-        """Return the file behind a public address, for seven days, and since when it is there."""
+        """Return the file at a public URL, kept for seven days, and when it was finished."""
         job = self._outputs.get(name)
         if job is None or job.clip is None or job.finished_at is None:
             raise RefusalError(404, "Not Found")

@@ -1,4 +1,4 @@
-"""MP4 files box by box: lengthened, and put into another order."""
+"""Changes MP4 files box by box: padding, and another order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST_PADDING = 2**16
 
 @dataclass(frozen=True)
 class Box:
-    """A box of a file's top level, and where it is."""
+    """A top-level box of a file, and its position."""
 
     kind: bytes
     start: int
@@ -23,7 +23,7 @@ class Box:
 
 
 def pad(path: Path, size: int) -> None:
-    """Lengthen an MP4 to the size with one empty `free` box, as a hole in the file where possible."""
+    """Pad an MP4 to a size with one empty `free` box, as a sparse file if possible."""
     missing = size - path.stat().st_size
     if missing < 8:
         return
@@ -36,9 +36,9 @@ def pad(path: Path, size: int) -> None:
 
 
 def with_index_last(path: Path) -> Path:
-    """Return a copy whose `moov` box comes last: a film as good as the first, of the same size, byte for byte another.
+    """Return a copy whose `moov` box comes last: an equivalent video of the same size with other bytes.
 
-    So no mixture of the two is a film, wherever it changes from one to the other.
+    So no mixture of the two is a valid video, wherever one continues the other.
     """
     copy = path.with_suffix(".index-last.mp4")
     if not copy.exists():
@@ -70,7 +70,7 @@ def _boxes(file: BinaryIO) -> Iterator[Box]:
 
 
 def _earlier(moov: bytes, shift: int) -> bytes:
-    """Return an index whose media lie so many bytes earlier: each entry of its one `stco` box is an offset."""
+    """Return an index for media that begin earlier by some bytes: each entry of its `stco` box is an offset."""
     table = moov.index(b"stco") + 8
     (count,) = struct.unpack_from(">I", moov, table)
     offsets = struct.unpack_from(f">{count}I", moov, table + 4)

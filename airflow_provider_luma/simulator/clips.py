@@ -1,4 +1,4 @@
-"""Videos as a static host serves them: ranges, validators, and a length that is told first."""
+"""Serves videos like a static file host: ranges, validators and Content-Length."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from aiohttp.abc import AbstractStreamWriter
 
 
 class ClipResponse(web.StreamResponse):
-    """A reply with a video, or with the part of it that a GET asks for.
+    """A reply with a video, or with the range that a GET requests.
 
-    Not aiohttp's own FileResponse: that resumes whatever ETag an If-Range names, and dates a file by the machine's
+    aiohttp's FileResponse will not do: it ignores the ETag in If-Range, and dates a file by the machine's
     clock.
 
     :param modified: the `Last-Modified`, in seconds since the epoch
@@ -32,7 +32,7 @@ class ClipResponse(web.StreamResponse):
         self.size: int | None = None
 
     def open(self, request: web.BaseRequest) -> tuple[BinaryIO, int]:
-        """Write the headers; return the file at the first byte to send, and how many there are to send."""
+        """Set the headers; return the file, positioned at the first byte to send, and the number of bytes."""
         file = self.clip.open("rb")
         stat = os.fstat(file.fileno())
         size = stat.st_size if self.size is None else min(self.size, stat.st_size)
@@ -55,12 +55,12 @@ class ClipResponse(web.StreamResponse):
         return file, stop - start
 
     def _is_still(self, request: web.BaseRequest) -> bool:
-        """Tell whether the file is the one that If-Range means, if there is such a condition."""
+        """Whether the file still matches If-Range, if there is such a condition."""
         wanted = request.headers.get("If-Range")
         return wanted is None or wanted in (self.headers.get("ETag"), self.headers.get("Last-Modified"))
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send it all, the body by the kernel."""
+        """Send everything, the body with ``sendfile``."""
         if self.prepared:
             return await super().prepare(request)
         file, self.content_length = self.open(request)

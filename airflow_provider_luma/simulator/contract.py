@@ -1,4 +1,4 @@
-"""What the vendor accepts: the models, their fields and the refusals of a request body."""
+"""What the vendor accepts: models, their fields, and how it refuses a request body."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class RefusalError(Exception):
-    """The vendor says no: the status and the message of its error envelope."""
+    """A refusal: the status and the message of the vendor's error envelope."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True)
 class Field:
-    """A field's JSON type and, where the vendor publishes them, its values."""
+    """A field's JSON type and, if the vendor publishes them, its values."""
 
     kind: type
     values: frozenset[object] = frozenset()
@@ -30,7 +30,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Model:
-    """One model of the vendor's directory."""
+    """One of the vendor's models."""
 
     slug: str
     price: Decimal
@@ -46,13 +46,13 @@ class Model:
         return self.price_by_duration.get(body.get("duration"), self.price)
 
     def seconds_of(self, body: Mapping[str, Any]) -> float:
-        """Return the length of the clip that this body asks for."""
+        """Return the length of the clip that this body requests."""
         if "duration" not in self.fields:
             return 5.0
         return float(str(body.get("duration", 5)).removesuffix("s"))
 
     def check(self, body: object) -> dict[str, Any]:
-        """Return the body if the vendor would queue it; refuse it otherwise."""
+        """Return the body if the vendor would accept it; refuse it otherwise."""
         if not isinstance(body, dict):
             raise RefusalError(400, "Request body must be a JSON object")
         if "prompt" not in body:
@@ -81,7 +81,7 @@ class Model:
 
 
 def is_url(value: object) -> bool:
-    """Tell whether a frame is given by its address."""
+    """Whether a frame is given as a URL."""
     return str(value).startswith(("http://", "https://"))
 
 
@@ -98,7 +98,7 @@ def decode_frame(value: str) -> bytes:
 
 
 def check_upload(body: object) -> list[tuple[str, bytes]]:
-    """Return the mime type and the bytes of each file of an upload, or refuse it."""
+    """Return the media type and the bytes of each uploaded file, or refuse the upload."""
     urls = body.get("data_urls") if isinstance(body, dict) else None
     if not isinstance(urls, list) or not urls:
         raise RefusalError(400, "data_urls must be a non-empty list of data URLs")

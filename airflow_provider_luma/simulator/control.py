@@ -1,4 +1,4 @@
-"""The simulator's own routes, for whoever rehearses: no key is asked for."""
+"""The simulator's own routes, for tests and rehearsals; they need no key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Control:
         self._server = server
 
     def routes(self) -> list[tuple[str, str, Callable[[web.Request], Awaitable[web.Response]]]]:
-        """Return the methods, the paths and who answers."""
+        """Return methods, paths and handlers."""
         return [
             ("POST", "/simulator/faults", self._add_fault),
             ("DELETE", "/simulator/faults", self._clear_faults),

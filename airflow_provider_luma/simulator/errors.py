@@ -1,4 +1,4 @@
-"""Replies that say no: the vendor's envelope, a gateway's own, a page, and a message that echoes the key."""
+"""Error replies: the vendor's envelope, a gateway's, an HTML page, and a message that echoes the key."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def status_reply(fault: Fault, now: float) -> web.Response:
 
 
 def gateway_reply(fault: Fault, now: float) -> web.Response:
-    """Return what a gateway writes before the vendor: words and an id of its own."""
+    """Return a reply of a gateway in front of the vendor, with its own message and id."""
     status = fault.status or 502
     headers = {"x-request-id": str(uuid.uuid4()), **_reset(fault, status, now)}
     body = {"status": "FAILED", "message": fault.message or "upstream error"}
@@ -60,13 +60,13 @@ def gateway_reply(fault: Fault, now: float) -> web.Response:
 
 
 def echo_reply(fault: Fault, key: str) -> web.Response:
-    """Return a refusal that repeats the key it was given, escaped in one of the ways that servers have."""
+    """Return a refusal that echoes the key, escaped in one of the ways of real servers."""
     text = f'{{"error": "Invalid API key: {_ESCAPES[str(fault.style)](key)}"}}'
     return web.Response(status=fault.status or 401, text=text, content_type="application/json")
 
 
 def _reset(fault: Fault, status: int, now: float) -> dict[str, str]:
-    """Tell when a limit is lifted: only a 429 does, and only if the fault has seconds; they may be past."""
+    """Return the header with the limit's reset: only for a 429 whose fault has seconds, which may be negative."""
     if status != 429 or fault.seconds is None:
         return {}
     return {"x-rate-limit-reset-at-utc": utc_text(now + fault.seconds)}

@@ -1,4 +1,4 @@
-"""Bad days on demand: which call goes wrong next, how, and how often."""
+"""Faults on demand: which call goes wrong next, how, and how often."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _JSON_TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 @dataclass
 class Fault:
-    """One kind of trouble for the next so many calls of one name.
+    """One kind of fault for the next calls of one name.
 
-    :param call: the call to spoil, one of `CALLS`
-    :param kind: how, one of `KINDS`, where it is told which of the other fields count
-    :param accepted: whether the call has its effect all the same; by default as is usual for the kind
-    :param times: for how many calls
-    :param request_id: the `x-request-id` of the reply, whichever the kind; "" for none
+    :param call: the call that goes wrong, one of `CALLS`
+    :param kind: how, one of `KINDS`, which says which of the other fields it reads
+    :param accepted: whether the call still has its effect; by default as usual for the kind
+    :param times: how many calls go wrong
+    :param request_id: the `x-request-id` of the reply, for any kind; "" for none
     """
 
     call: str
@@ -78,14 +78,14 @@ class Fault:
 
     @classmethod
     def named(cls, call: str, kind: str | int, **options: Any) -> Fault:
-        """Make a fault by the name of its kind; a number as kind is a status to answer."""
+        """Make a fault by its kind's name; a number is a status to answer."""
         if isinstance(kind, int) or kind.isdecimal():
             return cls(call, "status", **{**options, "status": int(kind)})
         return cls(call, kind, **options)
 
     @classmethod
     def from_text(cls, text: str) -> Fault:
-        """Read CALL:KIND[:TIMES], or the JSON object that gives more than that."""
+        """Parse CALL:KIND[:TIMES], or a JSON object with any of the fields."""
         if text.lstrip().startswith("{"):
             return cls.from_json(json.loads(text))
         call, _, rest = text.partition(":")
@@ -94,7 +94,7 @@ class Fault:
 
     @classmethod
     def from_json(cls, given: object) -> Fault:
-        """Read the same words from a JSON object."""
+        """Make a fault from a JSON object."""
         if not isinstance(given, dict):
             raise ValueError("a fault must be a JSON object")
         names = [field.name for field in fields(cls)]
@@ -114,7 +114,7 @@ class Fault:
 
 
 class FaultPlan:
-    """The faults to come, in the order they were asked for."""
+    """The faults to come, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[Fault]] = defaultdict(deque)
@@ -136,5 +136,5 @@ class FaultPlan:
         return queue[0] if queue[0].times else queue.popleft()
 
     def listing(self) -> list[dict[str, Any]]:
-        """Return what is left, for the state page."""
+        """Return the remaining faults, for the state page."""
         return [asdict(fault) for queue in self._queues.values() for fault in queue]

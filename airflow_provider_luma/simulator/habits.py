@@ -1,4 +1,4 @@
-"""What the sources leave open about the vendor, and how this one is."""
+"""Choices where the sources leave the vendor's behaviour open."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _V1_REPLIES = ("video", "json")
 
 @dataclass(frozen=True)
 class Habits:
-    """How a vendor writes its replies.
+    """How this vendor replies.
 
     :param history_lag: seconds until a job is in the history
-    :param history_shape: what is around the rows of the history
-    :param id_style: "plain" for a vendor whose status and result name a job without the dashes of its id, and which
-        is asked for it either way
+    :param history_shape: the envelope of the history's rows
+    :param id_style: "plain" if status and result write a job's id without dashes, and accept it with
+        and without
     :param download_validators: whether videos have `ETag` and `Last-Modified`
-    :param v1_content_type: what v1 calls its videos
-    :param v1_reply: whether v1 answers with the video or with JSON that has its address
+    :param v1_content_type: the Content-Type of v1's videos
+    :param v1_reply: whether v1 answers with the video, or with JSON that has its URL
     """
 
     history_lag: float = 0.0
@@ -43,11 +43,11 @@ class Habits:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}: {value!r}")
 
     def echo(self, request_id: str) -> str:
-        """Write an id the way that status and result do."""
+        """Write an id as status and result do."""
         return request_id.replace("-", "") if self.id_style == "plain" else request_id
 
     def read_id(self, given: str) -> str:
-        """Return the id that a look-up means."""
+        """Return the id that a request refers to."""
         if self.id_style == "plain" and re.fullmatch("[0-9a-f]{32}", given):
             return str(uuid.UUID(given))
         return given

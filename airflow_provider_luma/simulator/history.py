@@ -16,7 +16,7 @@ _STATE = ("model_status", "credits_deduction", "generation_url", "latency_ms", "
 
 Row = dict[str, Any]
 
-#: What may be around the rows of a list; the vendor's envelope is not known.
+#: Possible envelopes of a list's rows; the vendor's is not known.
 SHAPES: Mapping[str, Callable[[list[Row], Mapping[str, int]], object]] = {
     "data": lambda rows, paging: {"data": rows, **paging},
     "items": lambda rows, paging: {"items": rows, **paging},
@@ -47,7 +47,7 @@ def row(job: Job) -> Row:
 
 
 def lie(job: Job, jobs: Iterable[Job]) -> Row:
-    """Return a job's row with the state of another: of one that is in another state, if there is any."""
+    """Return a job's row with another job's state, preferably a different one."""
     others = [other for other in jobs if other is not job]
     contrary = (other for other in others if _status(other) != _status(job))
     told = row(next(contrary, others[0] if others else job))
@@ -60,7 +60,7 @@ def _day(text: str) -> date:
 
 @dataclass(frozen=True)
 class Query:
-    """A list request, checked."""
+    """A validated list request."""
 
     page: int
     per_page: int
@@ -73,7 +73,7 @@ class Query:
 
     @classmethod
     def parse(cls, given: Mapping[str, str], now: float) -> Query:
-        """Read the query string; anything the vendor would not understand is a 400."""
+        """Parse the query string; anything that the vendor would not understand is a 400."""
         try:
             page, per_page = int(given.get("page", "1")), int(given.get("per_page", "20"))
             today = datetime.fromtimestamp(now, UTC).date()

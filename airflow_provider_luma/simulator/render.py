@@ -1,4 +1,4 @@
-"""The simulator's camera: a short H.264 clip that pushes slowly into a picture."""
+"""Renders a short H.264 clip that slowly pushes into a picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHORT_SIDE = {"540p": 540, "720p": 720, "1080p": 1080, "4k": 2160}
 
 @dataclass(frozen=True)
 class Take:
-    """What to film, apart from the picture."""
+    """What to render, apart from the picture."""
 
     aspect_ratio: str
     resolution: str
@@ -46,7 +46,7 @@ def open_picture(data: bytes) -> Image.Image:
 
 
 def sample_picture() -> Image.Image:
-    """Return the vendor's own sample picture: an evening sky over a road."""
+    """Return a picture in place of the vendor's sample: an evening sky over a road."""
     sky = Image.linear_gradient("L").resize((1280, 1280))
     picture = ImageOps.colorize(sky, "#1b2a6b", "#f6a35c", "#a04a83")
     pen = ImageDraw.Draw(picture)
@@ -57,11 +57,11 @@ def sample_picture() -> Image.Image:
 
 
 def film(picture: Image.Image, take: Take, path: Path, cancelled: Callable[[], bool]) -> None:
-    """Write the clip to the path; give up with an unfinished one once cancelled."""
+    """Write the clip to the path; stop with an unfinished one if cancelled."""
     width, height = take.size
     count = max(1, round(take.seconds * FRAMES_PER_SECOND))
     push = f"(1-cos(2*PI*on/{count}))/2" if take.loop else f"on/{count}"
-    # Twice the size, so that whole source pixels are half pixels of the clip: the push-in stays smooth.
+    # Twice the size, so that one source pixel is half a pixel of the clip: this keeps the push-in smooth.
     still = ImageOps.fit(picture, (2 * width, 2 * height), Image.Resampling.BICUBIC)
     frame = av.VideoFrame.from_image(still).reformat(format="yuv420p")  # type: ignore[no-untyped-call]
     camera = av.filter.Graph()

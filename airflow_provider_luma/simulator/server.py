@@ -1,4 +1,4 @@
-"""The vendor's hosts, all on one port: routes, the key, refusals and the log of requests."""
+"""All the vendor's hosts on one port: routes, key checks, refusals and the request log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class LoggedRequest:
-    """One request as it arrived; the status is None as long as there was no reply."""
+    """One request as it arrived; the status is None until there is a reply."""
 
     call: str
     method: str
@@ -54,7 +54,7 @@ _fault: ContextVar[Fault | None] = ContextVar("what goes wrong with it")
 
 @dataclass
 class Server:
-    """Answers for the vendor; lives on one event loop."""
+    """The vendor's server; everything runs on one event loop."""
 
     account: Account
     studio: Studio
@@ -100,7 +100,7 @@ class Server:
         await self.studio.close()
 
     async def settle(self) -> None:
-        """Wait for the jobs whose time has come."""
+        """Wait for the jobs that are due."""
         now = self.account.clock.now()
         due = [task for id_, task in self.productions.items() if self.account.jobs[id_].ready_at <= now]
         if due:
@@ -148,7 +148,7 @@ class Server:
         return await spoil(fault, request, answer, entry.time)
 
     async def _note_reply(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Date every reply by the vendor's own clock, and log it."""
+        """Date every reply by the vendor's clock, and log it."""
         response.headers["Date"] = formatdate(self.account.clock.now(), usegmt=True)
         _entry.get().status = response.status
         log.info("%s %s -> %s", request.method, request.path, response.status)
@@ -191,7 +191,7 @@ class Server:
         return job
 
     async def _produce(self, job: Job) -> None:
-        """Bring one job to its end: when its time has come and its clip is rendered."""
+        """Finish one job once it is due and its clip is rendered."""
         clip, error = None, job.doomed
         started = time.monotonic()
         try:
@@ -239,7 +239,7 @@ class Server:
         )
 
     def _job(self, request: web.Request, known: Callable[[Job], bool]) -> Job:
-        """Return the job that a look-up means, if the place where it looks knows it."""
+        """Return the job that a request refers to, if this route knows it."""
         asked = request.match_info["id"]
         job = self.account.jobs.get(self.habits.read_id(asked))
         if job is None or not known(job):
@@ -264,7 +264,7 @@ class Server:
         job = self._job(request, self.account.has_record)
         if job.clip is None:
             return self._progress(job)
-        # The vendor's own sample of a result names no id.
+        # The vendor's own sample of a result has no id.
         echo = {"request_id": self.habits.echo(job.request_id)} if self.habits.id_style == "plain" else {}
         return web.json_response(
             {

@@ -1,4 +1,4 @@
-"""The simulator as an object: it runs in a thread of its own, and tests look inside from theirs."""
+"""The simulator as an object: it runs in its own thread, and tests inspect it from theirs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class JobSnapshot:
-    """What the vendor knows about one job at one moment; `created` in seconds since the epoch."""
+    """One job at one moment, as the vendor knows it; `created` is in seconds since the epoch."""
 
     request_id: str
     api: str
@@ -46,18 +46,18 @@ class Simulator:
     :param latency: seconds that a job takes
     :param credits: the balance in USD
     :param requests_per_minute: the rate limit; 0 for none
-    :param api_key: the only key that is accepted
-    :param clock_offset: seconds by which its clock is ahead of the machine's: that of `Date`, of the rate limit's
-        reset and of every timestamp
+    :param api_key: the only key that it accepts
+    :param clock_offset: seconds by which its clock is ahead of the machine's, for `Date`, the rate limit's
+        reset and all timestamps
     :param history_lag: seconds until a job is in the history
-    :param history_shape: what is around the history's rows: "data", "items", "bare_list" or "nested"
-    :param id_style: "plain" if status and result name a job without the dashes of its id and take both
+    :param history_shape: the envelope of the history's rows: "data", "items", "bare_list" or "nested"
+    :param id_style: "plain" if status and result write a job's id without dashes and accept both
     :param download_validators: whether videos have `ETag` and `Last-Modified`
-    :param v1_content_type: what v1 calls its videos
-    :param v1_reply: whether v1 answers with the "video" or with "json" that has its address
-    :param clip_seconds: the length of all clips, in place of the one asked for
-    :param video_size: bytes to which all videos are padded
-    :param work_dir: where videos and uploads are kept, and found again by the next simulator
+    :param v1_content_type: the Content-Type of v1's videos
+    :param v1_reply: whether v1 answers with the "video" or with "json" that has its URL
+    :param clip_seconds: the length of all clips, instead of the requested one
+    :param video_size: the size in bytes to which all videos are padded
+    :param work_dir: where videos and uploads are kept, for the next simulator too
     """
 
     def __init__(
@@ -114,13 +114,13 @@ class Simulator:
         self.stop()
 
     def start(self) -> Self:
-        """Start serving; on return, `url` accepts connections."""
+        """Start serving; `url` accepts connections when this returns."""
         self._thread.start()
         self._started.result()
         return self
 
     def stop(self) -> None:
-        """Cut all connections and end the thread; what was recorded can still be read."""
+        """Close all connections and end the thread; the state can still be read."""
         loop, self._loop = self._loop, None
         if loop is not None:
             loop.call_soon_threadsafe(self._stopping.set)
@@ -133,12 +133,12 @@ class Simulator:
 
     @property
     def spent(self) -> Decimal:
-        """The money paid for them."""
+        """What was paid for them."""
         return self._look(lambda: self._server.account.spent)
 
     @property
     def balance(self) -> Decimal:
-        """What is left, paid and free credits together."""
+        """The remaining credits, paid and free together."""
         return self._look(lambda: self._server.account.balance)
 
     @property
@@ -153,7 +153,7 @@ class Simulator:
 
     @property
     def calls(self) -> dict[str, int]:
-        """How often each call was made, by the names that faults use."""
+        """How often each call was made, by its name in faults."""
         return self._look(lambda: dict(self._server.calls))
 
     @property
@@ -180,7 +180,7 @@ class Simulator:
         style: str | None = None,
         message: str | None = None,
     ) -> None:
-        """Spoil the next calls of this name, as `Fault` and the table of `kinds` have it."""
+        """Make the next calls of this name go wrong, as `Fault` and the table in `kinds` describe."""
         fault = Fault.named(
             call,
             kind,
@@ -197,11 +197,11 @@ class Simulator:
         self._look(lambda: self._server.faults.add(fault))
 
     def clear_faults(self) -> None:
-        """Forget the faults not used up."""
+        """Drop the remaining faults."""
         self._look(lambda: self._server.faults.clear())
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on; jobs that this brings to their end have ended on return."""
+        """Advance the clock; jobs that are due by then have ended when this returns."""
         assert self._loop is not None, "the simulator does not run"
 
         async def jump() -> None:
@@ -211,7 +211,7 @@ class Simulator:
         asyncio.run_coroutine_threadsafe(jump(), self._loop).result()
 
     def set_credits(self, credits: str | Decimal, free: str | Decimal = "0") -> None:
-        """Replace the balance: what was paid for, and free credits on top."""
+        """Set the balance: paid credits, and free ones on top."""
 
         def replace_balance() -> None:
             self._server.account.paid, self._server.account.free = Decimal(credits), Decimal(free)
@@ -223,7 +223,7 @@ class Simulator:
         self._look(lambda: self._server.account.top_up(Decimal(credits)))
 
     def delay_history(self, request_id: str, seconds: float) -> None:
-        """Let one job be in the history only so long after its creation; "next" is the next to be accepted."""
+        """Show a job in the history only this long after its creation; "next" is the next accepted job."""
         self._look(lambda: self._server.account.delay_history(request_id, seconds))
 
     def retire(self, slug: str) -> None:
@@ -235,7 +235,7 @@ class Simulator:
         self._look(lambda: self._server.v1_only.update({slug: refusal}))
 
     def fail_next(self, error: str = FAILURE) -> None:
-        """Let the next accepted job end FAILED, unbilled."""
+        """Make the next accepted job end FAILED, at no charge."""
         self._look(lambda: self._server.account.doom_next(error))
 
     def _snapshots(self) -> list[JobSnapshot]:
@@ -256,7 +256,7 @@ class Simulator:
         ]
 
     def _look(self, function: Callable[[], T]) -> T:
-        """Call a function where the state lives: on the loop, as long as that runs."""
+        """Call a function on the event loop, which owns the state, while it runs."""
         if self._loop is None:
             return function()
 

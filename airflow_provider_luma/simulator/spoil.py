@@ -1,4 +1,4 @@
-"""Bad days carried out: what a request gets in place of its answer."""
+"""Carries out faults: what a request gets in place of its answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Answer = Callable[[], Awaitable[web.StreamResponse]]
 
 
 async def spoil(fault: Fault, request: web.Request, answer: Answer, now: float) -> web.StreamResponse:
-    """Reply to a request the way the fault wants, carrying it out first if it is to be accepted."""
+    """Reply to a request as the fault says, after carrying it out if it is accepted."""
     await request.read()
     true_reply: web.StreamResponse = web.Response()
     if fault.kind in _IMPATIENT:
@@ -52,7 +52,7 @@ async def spoil(fault: Fault, request: web.Request, answer: Answer, now: float) 
 async def _reply(
     fault: Fault, request: web.Request, true_reply: web.StreamResponse, now: float
 ) -> web.StreamResponse:
-    """Return the reply as far as its bytes go; the true one, where something else goes wrong with it."""
+    """Return the reply's content: the true one if something else is wrong with it."""
     match fault.kind:
         case "status":
             return status_reply(fault, now)
@@ -90,7 +90,7 @@ async def _reply(
 
 
 async def _carry_out(fault: Fault, answer: Answer) -> None:
-    """Let the request have its effect, for no longer than the fault's seconds, unless those are of a 429's reset."""
+    """Carry out the request, for at most the fault's seconds, unless those are a 429's reset."""
     if fault.accepted:
         carrying_out = asyncio.ensure_future(answer())
         await asyncio.wait({carrying_out}, timeout=None if fault.status == 429 else fault.seconds)

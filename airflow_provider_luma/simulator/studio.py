@@ -1,4 +1,4 @@
-"""Where videos are made: frames are fetched, clips rendered in threads and kept as files."""
+"""Makes the videos: fetches frames, renders clips in threads, and keeps them as files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FrameError(Exception):
 
 
 class Studio:
-    """Renders clips and keeps uploads, all as files of one folder."""
+    """Renders clips and stores uploads, all in one folder."""
 
     def __init__(self, folder: Path, clip_seconds: float | None, video_size: int | None) -> None:
         self._assets = folder / "assets"
@@ -40,13 +40,13 @@ class Studio:
         self._session = aiohttp.ClientSession(timeout=_FETCH)
 
     async def close(self) -> None:
-        """Give up what is being rendered and fetched."""
+        """Cancel all rendering and fetching."""
         self._closing.set()
         await self._session.close()
         await asyncio.to_thread(self._renderers.shutdown, cancel_futures=True)
 
     async def clip(self, model: Model, body: dict[str, Any], base_url: str) -> Path:
-        """Return the file with the clip that a body asks for; FrameError if its frame is no picture."""
+        """Return the file with the clip that a body requests; FrameError if its frame is not a picture."""
         if model.end_frame_field in body:
             await asyncio.to_thread(_open, await self._frame(body[model.end_frame_field], base_url))
         frame = await self._frame(body[model.frame_field], base_url) if model.frame_field in body else None
@@ -71,11 +71,11 @@ class Studio:
         return path
 
     async def save_assets(self, files: list[tuple[str, bytes]]) -> list[str]:
-        """Keep uploaded pictures and return their paths; refuse what is no picture."""
+        """Store uploaded pictures and return their names; refuse other files."""
         return await asyncio.to_thread(self._save_assets, files)
 
     def asset(self, name: str) -> Path:
-        """Return where an uploaded picture of this name is, if there is one."""
+        """Return the path of an uploaded picture; it may not exist."""
         return self._assets / Path(name).name
 
     def _save_assets(self, files: list[tuple[str, bytes]]) -> list[str]:

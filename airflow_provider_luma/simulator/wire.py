@@ -1,4 +1,4 @@
-"""The line itself: replies that trickle, stop half-way or never come."""
+"""Replies that trickle, break off or never arrive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST_DRIP = 2**20
 
 
 async def hang_up(request: web.Request, abruptly: bool = False) -> NoReturn:
-    """Close the connection, and wait there for the cancellation that this brings."""
+    """Close the connection, and wait for the resulting cancellation."""
     transport = request.transport
     if transport is not None and abruptly:
         linger = struct.pack("ii", 1, 0)
@@ -37,7 +37,7 @@ async def drip(
     share: float = 1.0,
     most: int | None = None,
 ) -> web.StreamResponse:
-    """Send the true headers, then a share of the true body over so many seconds; hang up if it is not all."""
+    """Send the true headers, then a share of the true body over some seconds; hang up if that is not all of it."""
     if request.method == "HEAD":
         return true_reply
     source: BinaryIO
