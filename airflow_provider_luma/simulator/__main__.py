@@ -103,9 +103,9 @@ def _epilog() -> str:
     sections = [
         textwrap.fill(
             "A fault is CALL:KIND[:TIMES], where KIND may be a status such as 503, or a JSON object with any of "
-            f"{words}; POST /simulator/faults takes the same object. In angle brackets are the fields that a kind "
-            "reads, in parentheses their defaults. `accepted` tells whether the call has its effect all the same, as "
-            "is the default where there is a *; `request_id` is the x-request-id of the reply.",
+            f"{words}; POST /simulator/faults takes the same object. Angle brackets have the fields that a kind "
+            "reads, parentheses their defaults. `accepted` says whether the call still has its effect, by default "
+            "yes for kinds with a *; `request_id` is the x-request-id of the reply.",
             110,
         ),
         textwrap.fill(f"calls: {', '.join(CALLS)}", 110, subsequent_indent="  "),
