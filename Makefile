@@ -27,7 +27,7 @@ test: $(READY) ## run all tests (ARGS=... for pytest, WORKERS=... processes)
 
 QUICK := tests/claims/test_drift.py tests/decorators tests/hooks tests/jobs tests/links tests/operators tests/segmind tests/sensors \
   tests/triggers tests/test_media.py tests/test_outlets.py tests/test_storage.py --ignore=tests/triggers/test_history_faults.py
-quick: $(READY) ## run the tests that start neither Airflow nor a store, and simulate no long wait, for use while editing
+quick: $(READY) ## run the quick tests, for use while editing: without Airflow, stores or simulated hours
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(QUICK) $(ARGS)
 
 short-faults: $(READY) ## the short form of the fault tests: two preemptions for two attempts, ten trials with processes

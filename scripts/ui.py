@@ -1,6 +1,6 @@
-"""What ``make ui`` runs: Airflow on a free port, with the examples and their clips, until Ctrl-C.
+"""``make ui``: runs Airflow on a free port, with the examples and their clips, until Ctrl-C.
 
-The vendor is the built-in simulator and nothing is bought. Airflow's home is a temporary folder that goes with it.
+The vendor is the built-in simulator and nothing is bought. Airflow's home is a temporary folder, removed at the end.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ REPO = Path(__file__).resolve().parent.parent
 EXAMPLES = REPO / "dags_examples"
 USER = "admin"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: Seconds that a job takes: quick while the clips are made, then slow enough to see one in flight.
+#: Seconds per job: quick while the clips are made, then slow enough to see a job in flight.
 QUICK, SLOW = 2.0, 45.0
-#: What Airflow calls a task that waits for a person, by its version.
+#: A task's state while it waits for a person, by Airflow version.
 WAITS = ("awaiting_input", "deferred")
 SKIES = (
     ("#1b2a6b", "#f6a35c"),
@@ -43,7 +43,7 @@ SKIES = (
 
 
 def photos(folder: Path) -> None:
-    """Paint a dozen photos: a sun over a horizon, each at another hour."""
+    """Paint a dozen photos: the sun over a horizon, each at a different hour."""
     folder.mkdir(parents=True)
     for number, (dark, light) in enumerate(SKIES):
         sky = ImageOps.colorize(Image.linear_gradient("L").resize((960, 540)), dark, light)
@@ -89,17 +89,17 @@ def wait_for_run(cluster: Cluster, dag_id: str, run_id: str) -> None:
 
 
 class Stopped(BaseException):
-    """A signal asked for the end."""
+    """A signal asked the script to stop."""
 
 
 def stop(*_: object) -> NoReturn:
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the end is under way: let it finish
+        signal.signal(number, signal.SIG_IGN)  # already stopping: do not interrupt that
     raise Stopped
 
 
 def serve(home: Path) -> NoReturn:
-    """Run Airflow until a signal comes."""
+    """Run Airflow until a signal arrives."""
     videos, password = home / "videos", secrets.token_urlsafe(9)
     photos(home / "photos")
     settings = {"AIRFLOW__LUMA_RAY__PREVIEW_ROOTS": f"{videos}, {home / 'photos'}, {EXAMPLES / 'frames'}"}
