@@ -9,7 +9,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo ui test quick faults short-faults chaos lint build bench clean
+.PHONY: help demo ui ui-test test quick faults short-faults chaos lint build bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -20,6 +20,11 @@ demo: $(READY) ## make a video with the example DAG on the built-in simulator (S
 
 ui: $(READY) ## start Airflow's UI with finished, failed and running clips of the examples on the simulator; Ctrl-C ends it
 	@$(BIN)/python -m scripts.ui
+
+ui-test: $(READY) ## the pages in a real browser; leaves its screenshots in .screenshots/
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq 'playwright>=1.50'
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 WORKERS ?= 2
 test: $(READY) ## run all tests (ARGS=... for pytest, WORKERS=... processes)

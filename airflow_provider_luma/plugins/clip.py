@@ -82,7 +82,7 @@ class Clip:
 
 def find_clip(index: Index, identity: Identity) -> Clip | None:
     """Return what is on record of a task instance, read anew; None if nothing is."""
-    entry = index.snapshot().of(identity)
+    entry = index.snapshot().of(identity) or index.snapshot(is_missed=True).of(identity)
     if entry is None:
         return None
     try:

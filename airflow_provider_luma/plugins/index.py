@@ -29,8 +29,12 @@ MAX_RECORD_BYTES = 1024 * 1024
 FRESH_SECONDS = 3.0
 #: Seconds that a reader waits for a newer list before the older one has to do.
 PATIENCE_SECONDS = 0.6
-#: The same for the very first list, of which there is no older one.
-FIRST_PATIENCE_SECONDS = 20.0
+#: The same before all records have been read once, and for what is missed: a picture is asked for only once.
+LONG_PATIENCE_SECONDS = 5.0
+#: Seconds that a list is good for to whoever misses something in it.
+MISSED_SECONDS = 1.0
+#: On that first reading, so many records at a time come to be shown.
+_BATCH = 500
 #: Records read at once: a store answers many at a time, a disk is none the worse for it.
 _READERS = 8
 _SHOWN_PROMPT = 200
@@ -152,10 +156,14 @@ class Index:
     _lock: Lock = field(default_factory=Lock)
     _refreshing: Future[None] | None = None
 
-    def snapshot(self) -> Snapshot:
-        """Return the clips, as new as patience allows."""
+    def snapshot(self, *, is_missed: bool = False) -> Snapshot:
+        """Return the clips, as new as patience allows.
+
+        :param is_missed: something was not there that may be new: then even a fresh list is made anew
+        """
+        patience = PATIENCE_SECONDS if self._snapshot.is_whole and not is_missed else LONG_PATIENCE_SECONDS
         with self._lock:
-            if time.monotonic() - self._listed_at < FRESH_SECONDS:
+            if time.monotonic() - self._listed_at < (MISSED_SECONDS if is_missed else FRESH_SECONDS):
                 return self._snapshot
             if self._refreshing is None:
                 worker = ThreadPoolExecutor(1, thread_name_prefix="luma_ray_index")
@@ -163,7 +171,7 @@ class Index:
                 worker.shutdown(wait=False)
             refreshing = self._refreshing
         with suppress(TooLong):
-            refreshing.result(PATIENCE_SECONDS if self._snapshot.is_whole else FIRST_PATIENCE_SECONDS)
+            refreshing.result(patience)
         return self._snapshot
 
     def _refresh(self) -> None:
@@ -181,6 +189,8 @@ class Index:
                 for (place, mark), entries in zip(new.items(), readers.map(_read, new), strict=True):
                     if entries is not None:
                         known[place] = (mark, entries)
+                    if not self._snapshot.is_whole and len(known) % _BATCH == 0:
+                        self._snapshot = Snapshot(_newest_first(known.values()))
             if known != self._known or not self._snapshot.is_whole:
                 self._known, self._snapshot = known, Snapshot(_newest_first(known.values()), is_whole=True)
         except Exception:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import TypeVar
 
 from airflow_provider_luma.jobs.record import IN_FLIGHT, RecordState
 from airflow_provider_luma.plugins import words
@@ -14,10 +15,14 @@ from airflow_provider_luma.plugins.index import Entry
 from airflow_provider_luma.segmind.ids import id_key
 from airflow_provider_luma.segmind.models import model_info
 
+T = TypeVar("T")
+
 #: Tiles on a page of the gallery: three, four or six a row come out even.
 PAGE = 24
 #: A plot of more days would have bars too thin to see.
 DAYS = 60
+#: Points of a plot: there are fewer pixels to draw them on.
+POINTS = 500
 #: The states that the gallery is filtered by.
 STATES = ("unknown", "in flight", "delivered", "failed", "given up")
 
@@ -176,4 +181,10 @@ def balances(entries: Iterable[Entry]) -> dict[str, list[tuple[datetime, Decimal
     for entry in entries:
         if entry.remaining_credits is not None and entry.finished is not None:
             found[entry.luma_ray_conn_id].append((entry.finished, entry.remaining_credits))
-    return {conn_id: sorted(points) for conn_id, points in sorted(found.items())}
+    return {conn_id: _thinned(sorted(points)) for conn_id, points in sorted(found.items())}
+
+
+def _thinned(points: list[T]) -> list[T]:
+    """Leave out points, evenly and never the last, until a plot can take them."""
+    step = -(-len(points) // POINTS)
+    return points[(len(points) - 1) % step :: step] if points else points

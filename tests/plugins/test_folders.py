@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,45 @@ def test_an_unchanged_record_is_not_read_again_and_a_list_is_cached(
     assert {entry.identity.map_index for entry in kept.snapshot().entries} == {0, 1, 7}
     assert len(listings) == 2
     assert sorted(reads[3:]) == [f"1.mp4{SUFFIX}", f"new.mp4{SUFFIX}"]
+
+
+def test_a_new_clip_is_found_though_the_list_is_fresh(tmp_path: Path, clock: Clock) -> None:
+    kept = Index((folder(tmp_path),))
+    whose = clips.identity()
+    assert find_clip(kept, whose) is None
+    clock.now += 1.5
+    clips.put(tmp_path / "new.mp4", whose)
+    assert find_clip(kept, whose) is not None
+
+
+def test_on_the_first_reading_some_clips_are_shown_before_all_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "_BATCH", 2)
+    monkeypatch.setattr(index, "_READERS", 1)
+    monkeypatch.setattr(index, "LONG_PATIENCE_SECONDS", 0.0)
+    root = folder(tmp_path)
+    for number in range(3):
+        clips.put(tmp_path / f"{number}.mp4", clips.identity(map_index=number))
+    may_go_on, read = threading.Event(), root.read
+
+    def slow_read(name: str, limit: int) -> bytes:
+        if len(asked) == 2:
+            may_go_on.wait(30)
+        asked.append(name)
+        return read(name, limit)
+
+    asked: list[str] = []
+    monkeypatch.setattr(root, "read", slow_read)
+    kept = Index((root,))
+    deadline = time.monotonic() + 30
+    while len((shown := kept.snapshot()).entries) < 2 and time.monotonic() < deadline:
+        pass
+    assert (len(shown.entries), shown.is_whole) == (2, False)
+    may_go_on.set()
+    while not (shown := kept.snapshot()).is_whole and time.monotonic() < deadline:
+        pass
+    assert (len(shown.entries), shown.is_whole) == (3, True)
 
 
 def test_a_record_that_cannot_be_read_now_stays_as_it_was_known(

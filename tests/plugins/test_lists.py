@@ -83,6 +83,13 @@ def test_a_balance_belongs_to_the_connection_that_paid() -> None:
     }
 
 
+@pytest.mark.parametrize("amount", [1, 2, lists.POINTS, lists.POINTS + 1, 7 * lists.POINTS + 3])
+def test_a_plot_of_many_balances_is_thinned_and_ends_with_the_last(amount: int) -> None:
+    thinned = lists._thinned(list(range(amount)))
+    assert thinned[-1] == amount - 1
+    assert min(amount, lists.POINTS) / 2 <= len(thinned) <= lists.POINTS
+
+
 def test_the_gallery_has_only_what_may_be_read() -> None:
     mine, theirs = on(1), on(2, dag="others")
     shown = lists.gallery([theirs, mine], {"clips"}.__contains__, lists.Wish())
