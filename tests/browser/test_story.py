@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.browser.conftest import DESKTOP, PHONE, SHOTS, Rig
 from tests.e2e.cluster import FINISHED
 
 EXAMPLE, NIGHTLY, REVIEW = "luma_ray_image_to_video", "luma_ray_nightly_batch", "luma_ray_review"
+#: Of Playwright, which only this folder's tests need.
+Error: type[Exception] = pytest.importorskip("playwright.sync_api").Error
 LOOKS = [("light", DESKTOP), ("dark", DESKTOP), ("light", PHONE)]
 PLAYS = "document.querySelector('video')?.readyState >= 2"
 
@@ -20,9 +23,12 @@ PLAYS = "document.querySelector('video')?.readyState >= 2"
 def until(page: Any, true: str, seconds: float = 60) -> None:
     """Wait for something to be true in a page. Playwright's own wait is an eval, which our pages forbid."""
     deadline = time.monotonic() + seconds
-    while not page.evaluate(f"Boolean({true})"):
-        assert time.monotonic() < deadline, f"not true: {true}; {page.content()[-3000:]}"
+    while time.monotonic() < deadline:
+        with suppress(Error):  # it is on its way to another page
+            if page.evaluate(f"Boolean({true})"):
+                return
         time.sleep(0.1)
+    raise AssertionError(f"not true: {true}; {page.content()[-3000:]}")
 
 
 def frame_of(page: Any, part: str) -> Any:

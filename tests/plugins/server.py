@@ -64,6 +64,7 @@ class Server:
         self.env = clean | named | dict(settings or {})
         self._log = home / "api-server.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._warden: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -81,6 +82,13 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        # It ends the server should these tests be killed.
+        self._warden = subprocess.Popen(
+            [sys.executable, processes.__file__], stdin=subprocess.PIPE, start_new_session=True, text=True
+        )
+        assert self._warden.stdin is not None
+        self._warden.stdin.write(f"+{self._process.pid}\n")
+        self._warden.stdin.flush()
         deadline = time.monotonic() + 120
         try:
             while not self._answers():
@@ -100,6 +108,8 @@ class Server:
         if self._process is not None:
             processes.end(self._process.pid)
             self._process.wait()
+        if self._warden is not None:
+            self._warden.communicate()
 
     def log(self) -> str:
         """Return the server's log."""
