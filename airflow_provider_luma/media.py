@@ -24,6 +24,8 @@ from airflow_provider_luma.segmind.models import Model
 from airflow_provider_luma.segmind.ratios import Shape
 from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, permission_hint
 
+#: The vendor publishes no limit. A 4k photo has a few MB as JPEG and 25 MB uncompressed, and a frame is held in memory,
+#: in base64 a third larger.
 MAX_FRAME_BYTES = 20 * 1024 * 1024
 
 #: How image files begin: bytes at an offset.

@@ -32,6 +32,7 @@ from airflow_provider_luma.segmind.replies import Reply, rate_limited
 CONNECT_TIMEOUT = 10.0
 #: How many threads may share a session without closing each other's connections: a triggerer's poll threads.
 _CONNECTIONS = 16
+#: What passes by itself; any other status would be the same again.
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
 #: A page of a hundred requests with inline base64 frames can have tens of megabytes.
 _MAX_REPLY_BYTES = 64 * 1024 * 1024

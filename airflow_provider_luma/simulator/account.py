@@ -15,8 +15,10 @@ from typing import Any
 
 from airflow_provider_luma.simulator.contract import Model, RefusalError
 
+#: By the vendor's documentation: status and result live for an hour, files for seven days.
 RECORD_SECONDS = 3600
 FILE_SECONDS = 7 * 24 * 3600
+#: The share of its time that a job is QUEUED: short, but long enough to be seen by a poll.
 QUEUED_SHARE = 0.2
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+#: Bytes; a larger `free` box stays sparse in a copy.
 _LARGEST_PADDING = 2**16
 
 

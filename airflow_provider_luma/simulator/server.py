@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 
 _KEYLESS = ("download", "asset", "control", "other")
 _OWNER = "simulator@example.com"
+#: Bytes: enough for an upload of several large frames in base64.
 _LARGEST_BODY = 256 * 2**20
+#: How many requests the log keeps: more than any test looks at, and still little memory.
 _REMEMBERED_REQUESTS = 100_000
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -21,6 +21,7 @@ from airflow_provider_luma.simulator.habits import Habits
 from airflow_provider_luma.simulator.server import LoggedRequest, Server
 from airflow_provider_luma.simulator.studio import Studio
 
+#: Connections waiting to be accepted: a thousand clients may connect at once.
 _BACKLOG = 4096
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from airflow_provider_luma.simulator.clips import ClipResponse
 
+#: A reply trickles in this many pieces, or in more if they would be larger than a megabyte.
 _DRIPS = 20
 _LARGEST_DRIP = 2**20
 
