@@ -12,8 +12,8 @@ from difflib import get_close_matches
 DEFAULT_MODEL = "luma-ray-img-2-video"
 SUCCESSOR = "luma-ray-3-2"
 
-#: From the vendor's model page, as are the concepts; it lists no resolutions, so those are Luma's for Ray 2. Other values
-#: only get a warning: the vendor has the last word.
+#: From the vendor's model page, as are the concepts; it lists no resolutions, so those are Luma's for Ray 2. Other
+#: values only get a warning: the vendor has the last word.
 ASPECT_RATIOS = ("1:1", "16:9", "2:3", "3:2", "4:5", "5:4", "9:16", "9:21", "21:9")
 RESOLUTIONS = ("540p", "720p", "1080p", "4k")
 CONCEPTS = tuple(
