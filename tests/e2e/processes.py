@@ -1,8 +1,8 @@
 """Process sessions: find and kill a program with everything that it has forked since.
 
-Airflow puts each task into a process group of its own and leaves tasks behind as orphans when a scheduler is killed;
-but nothing in it leaves the session that its component was started in. Run as a program, this file is the warden: it
-ends the sessions that it was told of as soon as its standard input closes, which is also when the tests are killed.
+Airflow gives each task its own process group and leaves tasks behind as orphans when a scheduler is killed, but none
+of its processes leaves the session in which its component was started. Run as a program, this file is the warden: it
+kills the sessions that it knows as soon as its standard input closes, which also happens if the tests are killed.
 """
 
 from __future__ import annotations

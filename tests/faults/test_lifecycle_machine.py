@@ -141,7 +141,7 @@ class WorldOperator(LumaRayImageToVideoOperator):
 class LifeOfAJob(RuleBasedStateMachine):
     """Two task instances that are retried, cleared, edited, overtaken and killed, and their vendor.
 
-    The layout says where their videos lie. "folder": in one that all workers see, with both asking for the same thing;
+    The layout says where their videos are. "folder": in one that all workers see, with identical requests;
     then a clear may drop the task state store. "one path": they are of two runs, and the later one overwrites the video
     of the earlier. "hosts": on the disk of each host, with each asking for its own; then the store is always there.
     """

@@ -1,6 +1,6 @@
 """Every call with every fault, over real HTTP: at most one charge, and the video or an error for a person.
 
-A first attempt meets the fault for as long as it lasts; a second one, as a retry or a clear starts it, meets none.
+The first attempt has the fault for its whole duration; the second, a retry or a clear, has none.
 """
 
 from __future__ import annotations

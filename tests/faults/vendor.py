@@ -2,8 +2,8 @@
 
 It behaves like the real hook with the simulator: test_vendor_contract.py holds both to the same contract.
 
-Whatever reads or writes goes through World.step, where trouble may be: the process dies before or after the effect,
-the call fails before or after it, the task is told to stop, or another attempt runs meanwhile.
+Every read and write goes through World.step, where faults happen: the process dies before or after the effect,
+the call fails before or after it, the task is told to stop, or another attempt runs in between.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ class Scenario:
 
     :param contenders: their functions, by name
     :param check: the invariant: raises if the world or the outcomes are wrong
-    :param fingerprint: the whole of the world that effects, conditions and the check depend on, as a value
-        whose repr tells it all; with it, states that were explored before are not explored again
+    :param fingerprint: everything in the world that effects, conditions and the check depend on, as a value with a
+        complete repr; with it, states that were explored before are not explored again
     :param expected: what contenders may raise; anything else is a failure, and so is a deadlock unless
         :class:`Deadlock` is among them
     :param describe: describes results and exceptions; equal descriptions must be equal to a contender

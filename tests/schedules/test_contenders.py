@@ -224,7 +224,7 @@ def adopt(world: World) -> None:
 def test_a_store_without_conditional_writes(capsys: pytest.CaptureFixture[str]) -> None:
     """A second charge is possible there, as documented, and the explorer finds it.
 
-    One writer may even erase another's id; whoever bought it then has returned it, or names it in its error.
+    One writer may even erase another's id; its buyer has then returned it, or its error has it.
     """
     attempts = {
         "try1": Attempt(ONE, "try1", stored=False, path="/clips/clip.mp4"),
