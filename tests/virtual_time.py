@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -61,9 +63,24 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._advance(seconds)
 
 
+class _NoThreads:
+    """Does each piece of work at once, so that it takes no time."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(function(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
 @contextmanager
 def triggerer(simulator: Simulator, per_minute: float = 100_000) -> Iterator[VirtualLoop]:
-    """Yield a loop in which job triggers run in the simulator's time; their polls take no time."""
+    """Yield a loop in which triggers run in the simulator's time; their polls and checks take no time."""
     loop = VirtualLoop(simulator.advance)
     limiter = RateLimiter(per_minute, loop.time)
     began = simulator.now()
@@ -87,6 +104,8 @@ def triggerer(simulator: Simulator, per_minute: float = 100_000) -> Iterator[Vir
 
     accounts.account_of.cache_clear()
     with (
+        mock.patch.object(accounts, "time", SimpleNamespace(monotonic=loop.time)),
+        mock.patch.object(accounts, "ThreadPoolExecutor", _NoThreads),
         mock.patch.object(Account, "call", call),
         mock.patch.object(accounts, "limiter_of", return_value=limiter),
         mock.patch.object(LumaRayJobTrigger, "_waited", waited),

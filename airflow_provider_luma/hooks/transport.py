@@ -123,7 +123,7 @@ class Transport:
                 return reply
             delay = backoff(attempt) if rank is Rank.URGENT else None
             if reply is not None and reply.status == 429:
-                self._close_limit(reply)
+                self._close_limit(reply, rank)
             if delay is not None:
                 log.debug("GET %s: %s; retrying in %.1f s", urlsplit(url).path, problem, delay)
                 time.sleep(delay)
@@ -257,10 +257,11 @@ class Transport:
                 told = True
             time.sleep(delay)
 
-    def _close_limit(self, reply: Reply) -> None:
+    def _close_limit(self, reply: Reply, rank: Rank = Rank.URGENT) -> None:
         error = rate_limited(reply)
         if self._limiter.close(error.seconds_to_reset()):
-            log.info("%s", error.cause)
+            # A triggerer's polls and checks meet it again and again, for as long as it lasts.
+            log.log(logging.INFO if rank is Rank.URGENT else logging.DEBUG, "%s", error.cause)
 
     def _timeout(self, read: float | None) -> tuple[float, float]:
         return CONNECT_TIMEOUT, read or self._settings.timeout

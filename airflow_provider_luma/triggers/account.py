@@ -28,6 +28,9 @@ _POLL_THREADS = 16
 #: Seconds until running triggers notice that a connection was edited. Reading it is a call to the database or a secrets
 #: backend, too much for every poll of thousands of jobs.
 _HOOK_LIFETIME = 60.0
+#: Seconds until the same kind of problem is logged again: a vendor that fails for a day is a page of log, and the last
+#: hour's log tells why nothing fires.
+_TELL_INTERVAL = 3600.0
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -67,7 +70,7 @@ class Account:
         self._hook_until = 0.0
         self._way = asyncio.Lock()
         self._last: Look | None = None
-        self._trouble: type[LumaRayError] | None = None
+        self._told: dict[type[LumaRayError], float] = {}
 
     def hook(self) -> LumaRayHook:
         """Return a hook whose connection was read within the last minute, or before its backend failed. Blocks.
@@ -137,13 +140,13 @@ class Account:
             self._tell(error)
             self._hook_until = 0.0  # read the connection again next time: the key may have been corrected
             return Look(at, None, needs_worker=True)
-        self._trouble = None
         return Look(at, credits)
 
     def _tell(self, error: LumaRayError) -> None:
-        if self._trouble is not type(error):  # a lasting problem is logged once
+        kind, now = type(error), time.monotonic()
+        if kind not in self._told or now - self._told[kind] >= _TELL_INTERVAL:
+            self._told[kind] = now
             log.warning("The balance of %r cannot be read: %s", self._conn_id, error)
-        self._trouble = type(error)
 
 
 @cache

@@ -360,6 +360,7 @@ class _Memory:
         self._store = store
         self._key = key
         self._kept: bool | None = None
+        self._is_failing = False
 
     async def recall(self) -> bool | None:
         if self._store is None:
@@ -386,9 +387,11 @@ class _Memory:
         try:
             await self._store.aset(self._key, is_reached)
         except Exception as error:
-            log.warning("The side of the threshold cannot be stored; the next check tries again: %s", error)
+            if not self._is_failing:
+                log.warning("The side of the threshold cannot be stored; each check tries again: %s", error)
+            self._is_failing = True
         else:
-            self._kept = is_reached
+            self._kept, self._is_failing = is_reached, False
 
 
 def _positive_seconds(interval: float | timedelta) -> float:

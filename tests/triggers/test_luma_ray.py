@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import time
@@ -29,6 +30,7 @@ from airflow_provider_luma.triggers.luma_ray import (
     LumaRayCreditTrigger,
     LumaRayJobTrigger,
 )
+from tests import virtual_time
 from tests.support import API_KEY, set_connection
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -622,6 +624,68 @@ def test_a_failed_check_is_skipped_and_logged_once(
 
     assert asyncio.run(first_look()).total == 20
     assert caplog.text.count("The balance of 'luma_ray_default' cannot be read") == 1
+
+
+@pytest.mark.parametrize(
+    "statuses",
+    [
+        pytest.param([503], id="out of order"),
+        pytest.param([429], id="too many requests"),
+        pytest.param([401], id="a key that does not work"),
+        pytest.param([503, None], id="every other check"),
+        pytest.param([503, 429, 401, 402, None], id="something else each time"),
+    ],
+)
+def test_an_hour_of_failed_checks_logs_a_few_lines(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture, statuses: list[int | None]
+) -> None:
+    """One of each kind, whatever the interval; without a bound 360 checks are 360 lines."""
+    caplog.set_level("INFO", logger="airflow_provider_luma")
+    failures = itertools.cycle(statuses)
+
+    with virtual_time.triggerer(simulator) as loop:
+
+        async def watch() -> int:
+            checks = account_of("luma_ray_default").looks(10.0)
+            for check in itertools.count():
+                if status := next(failures):
+                    simulator.fault("credits", "status", status=status)
+                await anext(checks)
+                if loop.time() > 3590:
+                    return check
+            raise AssertionError
+
+        checks = loop.run_until_complete(watch())
+    lines = [one for one in caplog.records if "luma" in one.name and "simulator" not in one.name]
+    print(f"{checks} checks in an hour: {len(lines)} lines")
+    assert checks >= 60
+    assert 1 <= len(lines) <= 5
+
+
+def test_a_store_that_fails_is_logged_once(simulator: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    class Down:
+        writes = 0
+
+        async def aget(self, key: str) -> None:
+            raise OSError("down")
+
+        async def aset(self, key: str, value: object) -> None:
+            self.writes += 1
+            raise OSError("down")
+
+    store = Down()
+
+    async def watch() -> None:
+        trigger = LumaRayCreditTrigger(threshold=5, poll_interval=0.01)
+        trigger.asset_state_store = store  # type: ignore[assignment]
+        task = asyncio.create_task(first(trigger.run()))
+        while store.writes < 5:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(watch())
+    assert caplog.text.count("cannot be stored") == 1
 
 
 def test_it_watches_a_real_account_without_shared_streams(simulator: Simulator) -> None:
