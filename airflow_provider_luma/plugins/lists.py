@@ -163,14 +163,14 @@ def gallery(entries: Iterable[Entry], may_read: Callable[[str], bool], wish: Wis
 
 
 def spending(entries: Iterable[Entry]) -> list[tuple[date, Decimal]]:
-    """Return the dollars spent on each day from the first to the last, at most as many as a plot takes."""
+    """Return the dollars spent on each day from the first to the last: at least a week, at most what a plot takes."""
     by_day: dict[date, Decimal] = defaultdict(Decimal)
     for entry in billed_once(entries):
         by_day[entry.started.date()] += price(entry)
     if not by_day:
         return []
     last = max(by_day)
-    first = max(min(by_day), last - timedelta(days=DAYS - 1))
+    first = max(min(*by_day, last - timedelta(days=6)), last - timedelta(days=DAYS - 1))
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     return [(day, by_day.get(day, Decimal(0))) for day in days]
 

@@ -64,13 +64,14 @@ def test_each_job_is_counted_once_and_a_failed_one_not_at_all() -> None:
 
 
 def test_spending_is_shown_for_every_day_from_the_first_to_the_last() -> None:
-    entries = [on(1), on(1, 1), on(4)]
+    entries = [on(1), on(1, 1), on(9)]
     assert lists.spending(entries) == [
         (date(2026, 11, 1), Decimal("3.2")),
-        (date(2026, 11, 2), Decimal(0)),
-        (date(2026, 11, 3), Decimal(0)),
-        (date(2026, 11, 4), Decimal("1.6")),
+        *((date(2026, 11, day), Decimal(0)) for day in range(2, 9)),
+        (date(2026, 11, 9), Decimal("1.6")),
     ]
+    assert lists.spending([]) == []
+    assert [day.day for day, _ in lists.spending([on(9)])] == [3, 4, 5, 6, 7, 8, 9]
     old = on(1, request_id="old", submitted_at="2025-01-01T00:00:00+00:00")
     assert len(lists.spending([*entries, old])) == lists.DAYS
 
@@ -203,7 +204,8 @@ def test_the_gallery_has_the_commands_that_settle_a_lost_call(batch: Shown) -> N
 def test_the_plot_and_the_table_have_what_the_records_say(batch: Shown) -> None:
     page = batch.server.get("of_plots", "gallery").text
     plots = [json.loads(unescape(data)) for data in re.findall(r'data-plot="([^"]*)"', page)]
-    assert plots[0] == [[datetime(2026, 11, 25, tzinfo=UTC).timestamp()], [1.6]]
+    assert plots[0][0][-1] == datetime(2026, 11, 25, tzinfo=UTC).timestamp()
+    assert plots[0][1] == [0, 0, 0, 0, 0, 0, 1.6]
     assert plots[1] == [[datetime.fromisoformat("2026-11-25T14:04:07.283210+00:00").timestamp()], [16.8]]
     assert '<td>2026-11-25</td><td class="number">1.60</td>' in page
 
