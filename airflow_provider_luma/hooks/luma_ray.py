@@ -22,6 +22,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayError,
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
+    without_frames,
 )
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download, vendor_can_reach
 from airflow_provider_luma.hooks.key import sealed
@@ -194,7 +195,10 @@ class LumaRayHook(BaseHook):
         """
         from airflow_provider_luma.jobs.call import image_to_video
 
-        return image_to_video(self, key, start_frame, output_path, prompt=prompt, **arguments)
+        try:
+            return image_to_video(self, key, start_frame, output_path, prompt=prompt, **arguments)
+        except LumaRayError as error:
+            raise without_frames(error) from None
 
     def reserve(self) -> None:
         """Reserve a slot in the rate limit for the next paid call, so that it does not wait with its intent written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -81,6 +82,13 @@ def test_its_arguments_and_their_defaults_are_the_operators() -> None:
     defaults = {one.name: one.default for one in fields(Clip)}
     for name in defaults.keys() - {"prompt", "start_frame", "output_path", "luma_ray_conn_id"}:
         assert defaults[name] == of_operator[name].default, name
+
+
+def test_an_error_comes_without_the_frames_that_led_to_it(frame: Path, clip: Path) -> None:
+    with pytest.raises(LumaRayConfigurationError) as caught:
+        call(frame, clip.with_suffix(".mov"), key="coffee")
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert [one.name for one in frames if "airflow_provider_luma" in one.filename] == ["image_to_video"]
 
 
 # In a task
