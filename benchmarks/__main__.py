@@ -22,6 +22,7 @@ NAMES = (
     "cluster",
     "triggerer",
     "transfer",
+    "batch",
 )
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks import paid, polling, slots, throughput, transfer, triggerer
+from benchmarks import batch, paid, polling, slots, throughput, transfer, triggerer
 from benchmarks.report import Limit, Report
 from benchmarks.server import durations
 
@@ -139,3 +139,9 @@ def test_a_deferred_job_occupies_its_worker_for_less() -> None:
 
 def test_a_video_is_transferred_every_way() -> None:
     assert transfer._measure(4, rounds=1).keys() == transfer.LABELS.keys()
+
+
+def test_a_plan_costs_little_more_than_a_listing() -> None:
+    report = batch.run(frames=100, rounds=1)
+
+    assert {limit.what for limit in report.limits if limit.missed} <= {"time compared with a plain listing"}
