@@ -30,6 +30,7 @@ def adopt(args: argparse.Namespace) -> list[str]:
         find(args),
         lambda one: is_same_id(one.request_id, request_id),
         _is_open,
+        lambda one: one.state is RecordState.COMPLETED and one.request_id is None,
         lambda one: one.bought_nothing,
     )
     take = found.take
@@ -38,9 +39,10 @@ def adopt(args: argparse.Namespace) -> list[str]:
             f"{_on_record(found)} has another id.",
             f"To fetch the video of {request_id} to another path: {words.fetch(request_id)}",
         )
-    if take.request_id is None and take.state in (RecordState.COMPLETED, RecordState.DELIVERED):
+    if take.request_id is None and take.state is RecordState.DELIVERED:
         raise Refused(f"{_on_record(found)} is not a call of unknown outcome, so it cannot adopt an id.")
-    if take.state in (RecordState.SUBMITTED, RecordState.COMPLETED, RecordState.DELIVERED):
+    is_done = take.state in (RecordState.SUBMITTED, RecordState.COMPLETED, RecordState.DELIVERED)
+    if take.request_id is not None and is_done:
         return [f"{_on_record(found)} already has that id; nothing was changed.", words.next_attempt(found)]
     request_id = take.request_id or request_id
     row, against = check(hook_for(args, found), found, request_id)

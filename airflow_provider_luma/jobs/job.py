@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayJobFailed,
     LumaRayRecordError,
     LumaRayResultExpired,
+    LumaRaySubmitUnknown,
     LumaRaySuperseded,
     LumaRayTimeout,
     LumaRayUnavailable,
@@ -503,14 +503,8 @@ class Job:
         """
         if not take.request_id:
             take, judgement = self._found_by_body(take)
-            if judgement.row is None and not judgement.is_absent:
-                raise LumaRayDeliveryFailed(
-                    f"v1 returned no id to look the job up by. {judgement.finding}.",
-                    remedy="If one of them is this task's, fetch its clip:\n"
-                    f"  python -m airflow_provider_luma fetch <request id> {shlex.quote(str(self._spec.output))}",
-                )
             if judgement.row is None:
-                raise self._expired(take, "its file is gone, and v1 returned no id to look it up by")
+                raise self._unidentified(take, judgement)
         attempt = 0
         while True:
             attempt += 1
@@ -571,6 +565,21 @@ class Job:
             url = row.output_url or take.output_url
             take = self._ledger.note(take, request_id=row.request_id, output_url=url)
         return take, judgement
+
+    def _unidentified(self, take: JobRecord, judgement: Judgement) -> LumaRayError:
+        """Return the error of a clip whose job v1 did not name, and the history does not tell."""
+        if judgement.is_absent and self._seconds_since(take) > RECORD_LIFETIME:
+            return self._expired(take, "its file is gone, and v1 returned no id to look it up by")
+        if judgement.is_absent:
+            return LumaRayDeliveryFailed(
+                "v1 returned no id to look the job up by, and the history does not show it yet."
+            )
+        of = None if self._ledger.current_key == take.key else take.identity
+        return LumaRaySubmitUnknown(
+            f"v1 returned no id to look the job up by. {judgement.finding}.",
+            remedy="Tell which of them is this clip's, then clear the task:\n"
+            f"  {command('adopt', self._spec.output, of=of)} <request id>",
+        ).with_context(None, f"The job was bought; on record at {self._ledger.path}. Airflow will not retry.")
 
     def _expired(self, take: JobRecord, why: str) -> LumaRayResultExpired:
         of = None if self._ledger.current_key == take.key else take.identity

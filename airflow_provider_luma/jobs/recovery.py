@@ -161,7 +161,7 @@ def judge(
     :param now: the vendor's time; None: no call still awaits its answer
     """
     rows = list(rows)
-    others = [take for take in takes if take.key != intent.key]
+    others = list({take.key: take for take in takes if take.key != intent.key}.values())
     claimed = {take.request_id for take in others if take.request_id}
     known = {
         "model": intent.model,
@@ -197,6 +197,10 @@ def judge(
         finding = f"The history shows {ids}, which FAILED and may belong to another task with the same inputs"
     elif any(_may_wait(take, now) for take in rivals if take is not intent):
         finding = f"The history shows {ids}, but another call with the same inputs may still be waiting for its answer"
+    elif any(_has_video(take) for take in rivals if take is not intent):
+        finding = (
+            f"The history shows {ids}, and one of them is another clip's, which v1 delivered without an id"
+        )
     elif not is_last:
         finding = f"The history shows {ids} so far"
     else:
@@ -230,6 +234,10 @@ def is_waiting(intent: JobRecord, now: datetime) -> bool:
     :param now: the vendor's time
     """
     return intent.api_version == "v1" and _may_wait(intent, now)
+
+
+def _has_video(take: JobRecord) -> bool:
+    return take.state in (RecordState.COMPLETED, RecordState.DELIVERED)
 
 
 def _may_wait(take: JobRecord, now: datetime | None) -> bool:

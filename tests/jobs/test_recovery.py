@@ -89,6 +89,18 @@ FAILED: dict[str, Any] = {"state": VendorStatus.FAILED}
             id="a call whose worker's clock may have been wrong",
         ),
         pytest.param(
+            [row("a"), row("b")],
+            [other("delivered", api_version="v1")],
+            None,
+            id="another call has its video from v1, and no id",
+        ),
+        pytest.param(
+            [row("a"), row("b", seconds=6)],
+            [LOST_TOO, LOST_TOO],
+            "a",
+            id="a call that both the record and its neighbour name",
+        ),
+        pytest.param(
             [row("a")],
             [other("submitted", request_id="gateway", api_version="v1")],
             None,
