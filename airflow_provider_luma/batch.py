@@ -95,13 +95,13 @@ def plan_batch(
         Identity.of(context),
         getattr(context["dag_run"], "run_after", None),
     )
-    spent = sum((price if paid is None else paid for paid in found.spent.values()), Decimal(0))
+    owed = sum((known or price for job, known in found.owed.items() if job not in found.spent), Decimal(0))
+    spent = sum(found.spent.values(), owed)
     most = conf.getint("core", "max_map_length", fallback=1024) - len(found.own)
     affordable = _fits(budget - spent, price)
     if found.missing and affordable > 0:
         balance = LumaRayHook(luma_ray_conn_id).get_credits().total
-        in_flight = sum(paid is None for paid in found.spent.values()) * price
-        affordable = min(affordable, _fits(balance - in_flight, price))
+        affordable = min(affordable, _fits(balance - owed, price))
     else:
         balance = None
     new = found.missing[: max(min(affordable, most), 0)]
@@ -158,13 +158,15 @@ class _Survey:
     :param own: map indices, and frames with clips, for which this run has bought a job
     :param missing: frames with neither clip nor job
     :param elsewhere: clips whose jobs other runs have in flight, with their owners
-    :param spent: what this run's jobs cost, by job id; None: not known yet
+    :param spent: what this run's jobs cost, by job id
+    :param owed: what others of them will cost, by their models; None: nobody knows
     """
 
     own: list[tuple[int, _Clip]] = field(default_factory=list)
     missing: list[_Clip] = field(default_factory=list)
     elsewhere: list[tuple[str, Identity]] = field(default_factory=list)
-    spent: dict[str, Decimal | None] = field(default_factory=dict)
+    spent: dict[str, Decimal] = field(default_factory=dict)
+    owed: dict[str, Decimal | None] = field(default_factory=dict)
 
 
 def _survey(
@@ -207,7 +209,7 @@ def _survey(
             takes = Ledger(me, target.below(video), None).read().takes if has_record else ()
         except LumaRayRecordError as error:
             log.error("%s is left out: %s", video, error.cause)
-            found.spent[video] = None  # it may be this run's
+            found.owed[video] = None  # it may be this run's
             continue
         bought = [take for take in takes if take.state is not RecordState.FAILED]
         mine = [
@@ -215,7 +217,10 @@ def _survey(
         ]
         for take in mine:
             job = take.request_id or take.key
-            found.spent[job] = take.cost if take.cost is not None else found.spent.get(job)
+            if take.cost is None:
+                found.owed[job] = model_info(take.model).price
+            else:
+                found.spent[job] = take.cost
         if video not in named:
             continue  # its frame was removed
         clip = (named[video], video)

@@ -58,6 +58,7 @@ def task_context(
         task_id=task_id,
         map_index=map_index,
         max_tries=clears,
+        try_number=clears + 1,
         pushed=pushed,
         xcom_push=lambda key, value: pushed.update({key: value}),
     )

@@ -21,6 +21,4 @@ def command(name: str, path: object, *arguments: str, of: Identity | None = None
             words += ["--map-index", str(of.map_index)]
         if of.key is not None:
             words += ["--key", of.key]
-        if of.key is not None:
-            words += ["--key", of.key]
     return shlex.join(words)

@@ -149,7 +149,7 @@ class Job:
         try:
             return self._spec.inputs(own)
         except (LumaRayConfigurationError, LumaRayUnavailable) as error:
-            if own is None or not is_bought:
+            if own is None or not is_bought or not self._spec.identity.is_of_task:
                 raise
             if self._spec.cleared.is_cleared_since(own.cleared):
                 raise error.with_context(
@@ -224,6 +224,8 @@ class Job:
     def _taken_up(self, standing: Standing, take: JobRecord, *, is_returned: bool) -> JobRecord:
         """Re-attach this attempt to a bought take, and give the take the path."""
         changes: dict[str, object] = {"cleared": self._spec.cleared.or_later(take.cleared), "moved_to": None}
+        if take.is_in_flight:
+            changes["output_path"] = str(self._spec.output)
         if is_returned:
             log.info("%s: already delivered, and still there; nothing is bought.", take.request_id)
         else:
@@ -241,7 +243,7 @@ class Job:
                 f"Another task instance has taken its path {str(self._spec.output)!r} since.",
                 request_id=take.request_id,
             )
-        self._free_earlier_path(taken)
+        self._free_earlier_path(take)
         return taken
 
     def _free_earlier_path(self, take: JobRecord) -> None:

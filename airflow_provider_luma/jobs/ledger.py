@@ -407,7 +407,7 @@ class Ledger:
                 yield record
 
 
-def _lateness(take: JobRecord) -> tuple[tuple[int, int], bool, int]:
+def _lateness(take: JobRecord) -> tuple[tuple[int, int, int], bool, int]:
     """Return the sort key for a task instance's last take; a replaced attempt writes late, so revisions mislead."""
     return take.cleared.order, not take.bought_nothing, take.revision
 

@@ -110,16 +110,19 @@ class Identity(BaseModel):
 
 
 class Clears(BaseModel):
-    """Distinguishes a retry from a clear: a clear changes both numbers, a retry neither.
+    """Distinguishes a retry from a clear: a clear changes both ``max_tries`` and ``clear_number``, a retry neither.
 
-    :param max_tries: Airflow's ``ti.max_tries``, which changes when an ended task instance is cleared
+    :param max_tries: Airflow's ``ti.max_tries``, which changes when an ended task instance is cleared, and may fall: it is
+        then ``try_number`` plus the current ``retries``
     :param clear_number: Airflow's ``dag_run.clear_number``, which grows when any task of the run is cleared
+    :param try_number: Airflow's ``ti.try_number``, which grows with each try, over all clears
     """
 
     model_config = ConfigDict(frozen=True)
 
     max_tries: int | None = None
     clear_number: int | None = None
+    try_number: int | None = None
 
     @classmethod
     def of(cls, context: Context) -> Clears:
@@ -128,6 +131,7 @@ class Clears(BaseModel):
         return cls(
             max_tries=_whole(getattr(context["ti"], "max_tries", None)),
             clear_number=_whole(getattr(run, "clear_number", None)),
+            try_number=_whole(getattr(context["ti"], "try_number", None)),
         )
 
     def is_cleared_since(self, earlier: Clears) -> bool:
@@ -149,9 +153,9 @@ class Clears(BaseModel):
         return other if other.order > self.order else self
 
     @property
-    def order(self) -> tuple[int, int]:
-        """Sorts the clears of one task instance: each clear raises one of the numbers, and lowers none."""
-        return self.clear_number or 0, self.max_tries or 0
+    def order(self) -> tuple[int, int, int]:
+        """Sorts one task instance's attempts; the last number decides only if a record lacks the second."""
+        return self.clear_number or 0, self.try_number or 0, self.max_tries or 0
 
 
 def _whole(value: object) -> int | None:

@@ -30,6 +30,9 @@ LOOK_DELAYS = (0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 #: No paid call lasts longer, so a job and an intent further apart are unrelated.
 _LONGEST_CALL = timedelta(minutes=15)
 
+#: A clock set by a gateway's ``Date`` may be a time zone off; last night's job of the same inputs is further away.
+_WRONGEST_CLOCK = timedelta(hours=15)
+
 log = logging.getLogger(__name__)
 
 
@@ -129,7 +132,7 @@ class Judgement:
 
     :param row: the job; None if that is not certain
     :param finding: what was found instead
-    :param candidates: jobs of the same inputs that may be it, as nobody knows when the call was made by their clock
+    :param candidates: jobs of the same inputs that may be it if a clock was wrong
     :param is_absent: no job of the same inputs is there, whenever it was created
     """
 
@@ -174,11 +177,16 @@ def judge(
     if not found:
         almost = near_matches(rows, **known)  # type: ignore[arg-type]
         told = "; ".join(map(str, almost[:3]))
-        same = tuple(near.entry.request_id for near in almost if near.has_same_inputs)
+        same = [near.entry for near in almost if near.has_same_inputs]
+        candidates = tuple(
+            row.request_id
+            for row in same
+            if not (intent.called_at and row.created) or abs(row.created - intent.started) < _WRONGEST_CLOCK
+        )
         return Judgement(
             None,
             f"The history shows no such job{f', but these come close: {told}' if told else ''}",
-            candidates=() if intent.called_at else same,
+            candidates=candidates,
             is_absent=not same,
         )
     ids = ", ".join(row.request_id for row in found)

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,11 @@ from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs import submit as submission
 from airflow_provider_luma.jobs.record import Identity
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
+from airflow_provider_luma.segmind.models import CATALOGUE
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage import LocalFile, local, open_file
 from tests.claims.test_drift import ReplacedStore
+from tests.jobs.test_call import call as hook_call
 from tests.storage.conftest import (
     Bucket,
     bucket,
@@ -1099,3 +1102,123 @@ def test_a_give_up_that_its_own_waiting_task_does_not_heed_is_told(
     record = recorded(clip)
     assert (record["request_id"], record["state"]) == (tuesday["request_id"], "delivered")
     assert hashlib.sha256(clip.read_bytes()).hexdigest() == record["sha256"]
+
+
+@pytest.mark.parametrize(("hours", "uploaded"), [(-1, True), (-1, False), (1, False)])
+def test_resubmit_buys_nothing_beside_a_job_of_its_inputs_though_date_is_a_gateways(
+    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, hours: int, uploaded: bool
+) -> None:
+    """The Date of the replies is an hour off the times in the history."""
+
+    def learn(self: Any, headers: Any, sent_at: datetime) -> None:
+        self._offset = timedelta(hours=hours)
+
+    monkeypatch.setattr(clock.VendorClock, "learn", learn)
+    transfer: dict[str, Any] = {} if uploaded else {"frame_transfer": "base64", "min_remaining_credits": 1}
+    simulator.fault("submit", "reset", accepted=True)
+    with suppress(LumaRaySubmitUnknown):
+        make_operator(frame, clip, on_unknown_submit="resubmit", **transfer).execute(task_context())
+    assert len(simulator.jobs) == 1
+
+
+def test_a_retry_after_a_clear_with_fewer_retries_finishes_its_job(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    """retries=3 became 1, so the clear (reset_dag_runs=false) lowered max_tries from 3 to 2; prompts vary."""
+
+    def context(max_tries: int, tries: int) -> Any:
+        made = task_context()
+        made["ti"].max_tries, made["ti"].try_number = max_tries, tries
+        return made
+
+    make_operator(frame, clip, prompt="one").execute(context(3, 1))
+    assert main(["give-up", str(clip), "--yes"]) == 0
+    clip.unlink()
+    second = late(simulator, make_operator(frame, clip, prompt="two", **LATE), context(2, 2))
+    outputs = make_operator(frame, clip, prompt="three").execute(context(2, 3))
+    assert (outputs["request_id"], len(simulator.jobs)) == (second, 2)
+
+
+def test_a_clear_with_fewer_retries_is_a_clear(simulator: Simulator, frame: Path, clip: Path) -> None:
+    """The same clear of a delivered clip, for other inputs: the new clip is not made, nor is that said."""
+    one, two = task_context(), task_context()
+    one["ti"].max_tries, two["ti"].max_tries, two["ti"].try_number = 3, 2, 2
+    first = make_operator(frame, clip, prompt="one").execute(one)
+    outputs = make_operator(frame, clip, prompt="two").execute(two)
+    assert outputs["request_id"] != first["request_id"]
+
+
+def test_the_advice_for_an_ambiguous_v1_clip_can_be_followed(
+    simulator: Simulator, frame: Path, tmp_path: Path
+) -> None:
+    """v1 named no id, and the clip could not be stored; a stranger's job has the same inputs."""
+    clip = tmp_path / "a" / "clip.mp4"
+    url = LumaRayHook().upload_image(frame)
+    make_operator(url, tmp_path / "b" / "clip.mp4", api_version="v2").execute(task_context("other"))
+    simulator.fault("v1", "slow", seconds=0.0, request_id="")
+    v1: dict[str, Any] = {"api_version": "v1"}
+    with pytest.MonkeyPatch.context() as patched:
+
+        def full(*arguments: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(LocalFile, "put", full)
+        with pytest.raises(LumaRayError):
+            make_operator(url, clip, **v1).execute(task_context())
+    simulator.advance(2 * 3600)
+    with pytest.raises(LumaRaySubmitUnknown) as caught:
+        make_operator(url, clip, **v1).execute(task_context())
+    command = [word for word in advised(caught.value, "adopt") if not word.startswith("<") and word != "id>"]
+    assert main([*command, simulator.jobs[-1].request_id]) == 0
+    outputs = make_operator(url, clip, **v1).execute(task_context(clears=1))
+    assert (outputs["request_id"], simulator.charges) == (simulator.jobs[-1].request_id, 2)
+
+
+def test_the_cap_counts_a_job_in_flight_at_its_own_models_price(
+    simulator: Simulator, frame: Path, tmp_path: Path
+) -> None:
+    """The model is edited to a cheaper one while the first job, at 1.60, is in flight; then the run is cleared."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for name in "abc":
+        shutil.copy(frame, frames / f"{name}.jpg")
+    run = Run()
+    for one in ("status", "result"):
+        simulator.fault(one, "status", status=500, times=999)
+    (dear,) = plan(frames, max_credits=1.6)
+    run.generate([dear], **LATE)
+    simulator.clear_faults()
+    cheap = min(CATALOGUE, key=lambda slug: CATALOGUE[slug].price or 99)
+    planned = plan(frames, max_credits=2.0, model=cheap)
+    price = CATALOGUE[cheap].price
+    assert price is not None
+    assert float(price) * (len(planned) - 1) + 1.6 <= 2.0, (cheap, len(planned))
+
+
+def test_a_key_with_a_mistyped_frame_does_not_return_another_clip(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    """Outside a task: other inputs are refused, but wrong ones get the earlier clip."""
+    hook_call(frame, clip, key="coffee")
+    with pytest.raises(LumaRayConfigurationError):
+        hook_call(frame.with_name("tea.jpg"), clip, key="coffee")
+
+
+def test_a_wrong_prompt_does_not_return_another_clip(simulator: Simulator, frame: Path, clip: Path) -> None:
+    """Outside a task: an empty prompt is wrong."""
+    hook_call(frame, clip, key="coffee")
+    with pytest.raises(LumaRayConfigurationError):
+        hook_call(frame, clip, key="coffee", prompt=" ")
+
+
+def test_every_earlier_path_is_free(simulator: Simulator, frame: Path, tmp_path: Path) -> None:
+    """output_path goes from a to b to c; another task uses b."""
+    store = MemoryStore()
+    for call_ in ("status", "result"):
+        simulator.fault(call_, "status", status=500, times=999)
+    for name in "abc":
+        with pytest.raises(LumaRayError):
+            make_operator(frame, tmp_path / f"{name}.mp4", **LATE).execute(task_context(store=store))
+    simulator.clear_faults()
+    for name in "ab":
+        make_operator(frame, tmp_path / f"{name}.mp4", prompt="x").execute(task_context("other_" + name))
