@@ -112,8 +112,8 @@ class Identity(BaseModel):
 class Clears(BaseModel):
     """Distinguishes a retry from a clear: a clear changes both ``max_tries`` and ``clear_number``, a retry neither.
 
-    :param max_tries: Airflow's ``ti.max_tries``, which changes when an ended task instance is cleared; it may fall, as it
-        is then ``try_number`` plus the current ``retries``
+    :param max_tries: Airflow's ``ti.max_tries``, which changes when an ended task instance is cleared. It may fall, as
+        it is then ``try_number`` plus the current ``retries``
     :param clear_number: Airflow's ``dag_run.clear_number``, which grows when any task of the run is cleared
     :param try_number: Airflow's ``ti.try_number``, which grows with each try, over all clears
     """
