@@ -111,7 +111,7 @@ class LumaRayHook(BaseHook):
             raise LumaRayUnavailable(
                 f"Connection {self.luma_ray_conn_id!r} is not defined, cannot be parsed, or its secrets backend "
                 "did not answer.",
-                remedy="If it does not exist, create it with type 'luma_ray' and the API key as password.",
+                remedy="Check luma_ray_conn_id. A new connection has the type 'luma_ray' and the API key as password.",
             )
         if isinstance(settings, str):
             raise LumaRayConfigurationError(

@@ -68,6 +68,22 @@ def image_to_video(
     **arguments: Any,
 ) -> dict[str, Any]:
     """See ``LumaRayHook.image_to_video``."""
+    try:
+        return _image_to_video(hook, key, start_frame, output_path, **arguments)
+    except LumaRayConfigurationError as error:
+        if error.standing:
+            raise
+        # A task may have bought other clips before.
+        raise error.with_context(None, "This call bought nothing.") from None
+
+
+def _image_to_video(
+    hook: LumaRayHook,
+    key: str | None,
+    start_frame: str | PathLike[str] | None,
+    output_path: str | PathLike[str],
+    **arguments: Any,
+) -> dict[str, Any]:
     clip = Clip(
         start_frame=as_text(start_frame),
         output_path=as_text(output_path),
@@ -124,5 +140,7 @@ def _refuse_another_clip(context: Context, key: str | None, clip: Clip) -> None:
         called = f"with key={key!r}" if key is not None else "without a key"
         raise LumaRayConfigurationError(
             f"This attempt has already called image_to_video {called}, for another clip "
-            f"(output_path={first.output_path!r}): give each clip of a task its own key, such as key='coffee'."
+            f"(output_path={first.output_path!r}).",
+            remedy="Give this call its own key, such as key='tea', and its own output_path. Leave the other as it is: its "
+            "clip is then found again. Clear the task.",
         )

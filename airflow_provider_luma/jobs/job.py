@@ -630,6 +630,14 @@ def _named(take: JobRecord) -> str:
     )
 
 
+def _name_connection(uri: str) -> str:
+    """Return advice for a bucket's URI that names no connection; else nothing."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or "@" in rest.partition("/")[0]:
+        return ""
+    return f"The path names no connection: write {scheme}://my_conn@{rest}, or give storage_conn_id."
+
+
 def check_output(output: StoredFile, given: str) -> None:
     """Refuse a path that cannot hold a video, before any call.
 
@@ -641,7 +649,8 @@ def check_output(output: StoredFile, given: str) -> None:
         if is_lasting(error) and not isinstance(error, PermissionError):
             raise LumaRayConfigurationError(f"output_path={given!r} cannot hold a video: {error}.") from None
         raise LumaRayRecordError(
-            f"output_path {given!r} cannot be checked: {error}{permission_hint(error)}."
+            f"output_path {given!r} cannot be checked: {error}{permission_hint(error)}.",
+            remedy=_name_connection(str(output)),
         ) from None
     if seen is not None and seen.is_folder:
         raise LumaRayConfigurationError(

@@ -149,7 +149,9 @@ class Submission:
             ) from None
         if found is None:
             return None
-        log.info("%s: found in the history and adopted; nothing is bought.", found.request_id)
+        log.info(
+            "%s: found in the history: the lost call bought it, and no second one is made.", found.request_id
+        )
         return self._bought(intent, found.request_id, found, leaving)
 
     def _claim(self, intent: JobRecord) -> JobRecord | None:

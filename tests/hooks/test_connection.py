@@ -135,7 +135,7 @@ def test_a_missing_connection_may_be_a_secrets_backend_that_is_down() -> None:
         cause
         == "Connection 'my_segmind' is not defined, cannot be parsed, or its secrets backend did not answer."
     )
-    assert "create it with type 'luma_ray'" in remedy
+    assert "has the type 'luma_ray' and the API key as password" in remedy
 
 
 @pytest.mark.parametrize("raw", ["[1]", "7", "null", "://"])

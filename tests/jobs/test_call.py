@@ -140,10 +140,22 @@ def test_a_second_clip_of_an_attempt_needs_a_key_of_its_own(
         attempt(lambda: call(**arguments), lambda: call(**arguments | change), store=MemoryStore())
     told = "without a key" if key is None else "with key='coffee'"
     assert caught.value.cause == (
-        f"This attempt has already called image_to_video {told}, for another clip (output_path='{clip}'): give each "
-        "clip of a task its own key, such as key='coffee'."
+        f"This attempt has already called image_to_video {told}, for another clip (output_path='{clip}')."
     )
+    assert caught.value.standing == "This call bought nothing.", "the task bought the first one"
     assert (len(simulator.jobs), simulator.charges) == (1, 1)
+
+
+def test_the_second_clip_of_an_attempt_is_had_as_its_error_says(
+    simulator: Simulator, frame: Path, tmp_path: Path
+) -> None:
+    store, first = MemoryStore(), lambda: call(frame, tmp_path / "a.mp4")
+    with pytest.raises(
+        LumaRayConfigurationError, match=r"its own key, such as key='tea', and its own output_path"
+    ):
+        attempt(first, lambda: call(frame, tmp_path / "b.mp4"), store=store)
+    attempt(first, lambda: call(frame, tmp_path / "b.mp4", key="tea"), store=store)
+    assert simulator.charges == 2
 
 
 def test_the_same_call_twice_returns_the_same_clip(simulator: Simulator, frame: Path, clip: Path) -> None:
