@@ -141,6 +141,6 @@ def _refuse_another_clip(context: Context, key: str | None, clip: Clip) -> None:
         raise LumaRayConfigurationError(
             f"This attempt has already called image_to_video {called}, for another clip "
             f"(output_path={first.output_path!r}).",
-            remedy="Give this call its own key, such as key='tea', and its own output_path. Leave the other as it is: its "
-            "clip is then found again. Clear the task.",
+            remedy="Give this call its own key, such as key='tea', and its own output_path. Leave the other as it is:"
+            " its clip is then found again. Clear the task.",
         )
