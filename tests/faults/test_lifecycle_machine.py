@@ -531,6 +531,8 @@ class LifeOfAJob(RuleBasedStateMachine):
     def check_what_a_person_is_asked(self, instance: Instance) -> None:
         if isinstance(instance.last, LumaRaySubmitUnknown):
             assert self.names_record(instance, str(instance.last))
+            if "v1 returned no id" in str(instance.last):
+                return  # it is certainly bought, and only a person can tell which of the jobs in the history it is
             posters = [*self.world.risked]
             if self.a_copy_is_gone or instance.store is None:
                 posters += self.world.torn
@@ -547,7 +549,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         for take in takes:
             if isinstance(error, LumaRayResultExpired):
                 self.give_up(instance, ledger, take)
-            elif take.state is RecordState.INTENT:
+            elif take.request_id is None:
                 self.adopt_or_deny(instance, ledger, take)
         self.clear(instance.index)
         instance.last = None
