@@ -72,7 +72,7 @@ def not_bought(args: argparse.Namespace) -> list[str]:
     if not _is_open(take):
         raise Refused(
             f"{_on_record(found)} is not a call of unknown outcome.",
-            f"To give it up and buy again: {command('give-up', found.output)}"
+            f"To give it up and buy again: {command('give-up', found.output, *filter(None, [take.request_id]))}"
             if _is_bought(take)
             else words.next_attempt(found),
         )
@@ -88,7 +88,7 @@ def not_bought(args: argparse.Namespace) -> list[str]:
     if judgement.candidates and not args.yes:
         raise _needs_yes(
             found,
-            f"{seen}. The call's time is by its worker's clock, which may have been wrong",
+            f"{seen}. A clock may have been wrong",
             f"If one of them is its job: {command('adopt', found.output)} <request id>",
         )
     if is_waiting(take, hook.vendor_now()) and not args.yes:

@@ -198,6 +198,9 @@ class LumaRayHook(BaseHook):
         try:
             return image_to_video(self, key, start_frame, output_path, prompt=prompt, **arguments)
         except LumaRayError as error:
+            if isinstance(error, LumaRayConfigurationError) and not error.standing:
+                # Its own words would speak for the whole attempt, which may have bought other clips.
+                error = error.with_context(None, "This call bought nothing.")
             raise without_frames(error) from None
 
     def reserve(self) -> None:

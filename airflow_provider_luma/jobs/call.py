@@ -68,22 +68,6 @@ def image_to_video(
     **arguments: Any,
 ) -> dict[str, Any]:
     """See ``LumaRayHook.image_to_video``."""
-    try:
-        return _image_to_video(hook, key, start_frame, output_path, **arguments)
-    except LumaRayConfigurationError as error:
-        if error.standing:
-            raise
-        # A task may have bought other clips before.
-        raise error.with_context(None, "This call bought nothing.") from None
-
-
-def _image_to_video(
-    hook: LumaRayHook,
-    key: str | None,
-    start_frame: str | PathLike[str] | None,
-    output_path: str | PathLike[str],
-    **arguments: Any,
-) -> dict[str, Any]:
     clip = Clip(
         start_frame=as_text(start_frame),
         output_path=as_text(output_path),

@@ -140,7 +140,10 @@ class Job:
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
             submission = Submission(spec, self._hook, self._ledger, self._patience)
-            return submission.look_up(take, standing.current)
+            found = submission.look_up(take, standing.current)
+            if found is not None:
+                self._free_earlier_path(take)
+            return found
         return self._taken_up(standing, take, is_returned=decision.action is Action.RETURN)
 
     def _inputs(self, own: JobRecord | None) -> Inputs | None:
@@ -224,7 +227,7 @@ class Job:
     def _taken_up(self, standing: Standing, take: JobRecord, *, is_returned: bool) -> JobRecord:
         """Re-attach this attempt to a bought take, and give the take the path."""
         changes: dict[str, object] = {"cleared": self._spec.cleared.or_later(take.cleared), "moved_to": None}
-        if take.is_in_flight:
+        if take.is_in_flight and take.sha256 is None:  # else its video may be at the path on record
             changes["output_path"] = str(self._spec.output)
         if is_returned:
             log.info("%s: already delivered, and still there; nothing is bought.", take.request_id)

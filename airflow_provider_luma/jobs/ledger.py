@@ -150,10 +150,11 @@ class Ledger:
         except _Damaged as error:
             stored = self._read_store()
             error.remedy = (
-                f"Move that file away: the task state store has job {stored.request_id}, and the next attempt ends it."
+                f"Move that file away: the task state store has job {stored.request_id}, and the next attempt finishes "
+                "it."
                 if stored and stored.request_id
-                else "It is the only copy. Check the account's request history for its job, then move the file away: "
-                "the next attempt buys another clip."
+                else "No other copy is known here. Check the account's request history for its job, then move the file "
+                "away: the next attempt buys another clip."
             )
             raise
         self._stored = self._read_store()
@@ -444,7 +445,10 @@ def _read(file: StoredFile) -> tuple[Version | None, JobRecord | None]:
         version = file.read_version()
         return version, None if version is None else JobRecord.load(version.content)
     except (JSONDecodeError, UnicodeDecodeError) as error:
-        raise _Damaged(f"The job's record at {file} is damaged: {error}.") from None
+        raise _Damaged(
+            f"The job's record at {file} is damaged: {error}.",
+            remedy="Restore it, or clear the task that wrote it, whose error then says what to do.",
+        ) from None
     except Exception as error:
         raise _unreadable(str(file), error) from None
 

@@ -29,18 +29,19 @@ from airflow_provider_luma.exceptions import (
     LumaRayError,
     LumaRayResultExpired,
     LumaRaySubmitUnknown,
-    LumaRayTimeout,
     LumaRayUnavailable,
 )
 from airflow_provider_luma.hooks import clock
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs import submit as submission
-from airflow_provider_luma.jobs.record import Identity
+from airflow_provider_luma.jobs.ledger import Ledger
+from airflow_provider_luma.jobs.record import Identity, RecordState
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 from airflow_provider_luma.segmind.models import CATALOGUE
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage import LocalFile, local, open_file
-from tests.claims.test_drift import ReplacedStore
+from tests.claims.test_drift import LATE, ReplacedStore
+from tests.claims.test_drift import bought_and_late as late
 from tests.jobs.test_call import call as hook_call
 from tests.storage.conftest import (
     Bucket,
@@ -56,17 +57,6 @@ from tests.test_batch import Run, plan
 __all__ = ["bucket", "fresh_stores", "gate", "session_gate", "store"]
 
 pytestmark = pytest.mark.usefixtures("connection")
-LATE = {"timeout": timedelta(seconds=0.1)}
-
-
-def late(simulator: Simulator, operator: Any, context: Any) -> str:
-    """Run an attempt that buys and times out; return its job's id."""
-    for call in ("status", "result"):
-        simulator.fault(call, "status", status=500, times=99)
-    with pytest.raises(LumaRayTimeout):
-        operator.execute(context)
-    simulator.clear_faults()
-    return simulator.jobs[-1].request_id
 
 
 class Killed(BaseException):
@@ -1222,3 +1212,58 @@ def test_every_earlier_path_is_free(simulator: Simulator, frame: Path, tmp_path:
     simulator.clear_faults()
     for name in "ab":
         make_operator(frame, tmp_path / f"{name}.mp4", prompt="x").execute(task_context("other_" + name))
+
+
+def test_a_clip_at_an_earlier_path_is_copied_though_its_last_write_was_lost(
+    simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both copies say "completed"; by the time the path is edited the vendor has nothing any more."""
+    kept = MemoryStore()
+    advance = Ledger.advance
+
+    def dies(self: Ledger, take: Any, **changes: Any) -> Any:
+        if changes.get("state") is RecordState.DELIVERED:
+            raise Killed
+        return advance(self, take, **changes)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "advance", dies)
+        with pytest.raises(Killed):
+            make_operator(frame, clip).execute(task_context(store=kept))
+    assert recorded(clip)["state"] == "completed"
+    simulator.advance(8 * 24 * 3600)
+    moved = clip.with_name("moved.mp4")
+    outputs = make_operator(frame, moved).execute(task_context(store=kept, clears=1))
+    assert (outputs["request_id"], simulator.charges) == (simulator.jobs[0].request_id, 1)
+    assert moved.read_bytes() == clip.read_bytes()
+
+
+def test_a_lost_call_that_is_found_at_another_path_frees_its_earlier_one(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    kept = MemoryStore()
+    simulator.fault("submit", "reset", accepted=True)
+    simulator.fault("history", "status", status=401)
+    with pytest.raises(LumaRaySubmitUnknown):
+        make_operator(frame, clip).execute(task_context(store=kept))
+    moved = make_operator(frame, clip.with_name("moved.mp4")).execute(task_context(store=kept, clears=1))
+    assert moved["request_id"] == simulator.jobs[0].request_id
+    make_operator(frame, clip).execute(task_context(run_id="run_2", store=MemoryStore()))
+    assert simulator.charges == 2
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_damaged_record_is_settled_as_its_error_says(
+    simulator: Simulator, frame: Path, clip: Path, stored: bool
+) -> None:
+    kept = MemoryStore() if stored else None
+    first = late(simulator, make_operator(frame, clip, **LATE), task_context(store=kept))
+    record = clip.with_name("clip.mp4.job.json")
+    record.write_bytes(bytes(512))
+    with pytest.raises(LumaRayError) as caught:
+        make_operator(frame, clip).execute(task_context(store=kept))
+    told = f"the task state store has job {first}" if stored else "the next attempt buys another clip"
+    assert told in caught.value.remedy
+    record.rename(clip.with_name("damaged.json"))
+    outputs = make_operator(frame, clip).execute(task_context(store=kept, clears=1))
+    assert (outputs["request_id"] == first, simulator.charges) == (stored, 1 if stored else 2)
