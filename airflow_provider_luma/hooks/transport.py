@@ -260,8 +260,8 @@ class Transport:
     def _close_limit(self, reply: Reply, rank: Rank = Rank.URGENT) -> None:
         error = rate_limited(reply)
         if self._limiter.close(error.seconds_to_reset()):
-            # A triggerer's polls and checks meet it again and again, for as long as it lasts.
-            log.log(logging.INFO if rank is Rank.URGENT else logging.DEBUG, "%s", error.cause)
+            # Balance checks go on for as long as it lasts; who makes them says so, once an hour.
+            log.log(logging.DEBUG if rank is Rank.BALANCE else logging.INFO, "%s", error.cause)
 
     def _timeout(self, read: float | None) -> tuple[float, float]:
         return CONNECT_TIMEOUT, read or self._settings.timeout
