@@ -250,22 +250,20 @@ class Job:
         return taken
 
     def _free_earlier_path(self, take: JobRecord) -> None:
-        """Tell the record at the path that the task's output_path led to before that this job has moved on."""
+        """Tell the record at a path that the task's output_path led to before that this job has moved on."""
         here = str(self._spec.output)
-        places = {os.path.realpath(location(path)) for path in (here, take.output_path)}
-        if not take.is_in_flight or len(places) == 1:
-            return
-        try:
-            earlier = Ledger(take.identity, open_file(take.output_path), None)
-            left = next(
-                (one for one in earlier.read().takes if one.key == take.key and one.is_in_flight), None
-            )
-            if left is not None:
-                earlier.advance(left, moved_to=here)
-        except Exception as error:
-            log.info(
-                "%s: still on record at its earlier path %s: %s", take.request_id, take.output_path, error
-            )
+        known = {os.path.realpath(location(path)): path for path in (take.moved_to, take.output_path) if path}
+        known.pop(os.path.realpath(location(here)), None)
+        for path in known.values() if take.is_in_flight else ():
+            try:
+                earlier = Ledger(take.identity, open_file(path), None)
+                left = next(
+                    (one for one in earlier.read().takes if one.key == take.key and one.is_in_flight), None
+                )
+                if left is not None:
+                    earlier.advance(left, moved_to=here)
+            except Exception as error:
+                log.info("%s: still on record at its earlier path %s: %s", take.request_id, path, error)
 
     def recorded(self, request_id: str) -> JobRecord:
         """Return the take of a job bought before this attempt was deferred; a lost record is rebuilt.
