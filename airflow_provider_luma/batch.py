@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,6 @@ _IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .a
 
 #: A frame and its clip, as paths relative to their folders.
 _Clip = tuple[str, str]
-
-#: A store's clock and the scheduler's differ by less than this; a larger margin only means that more records are read.
-_CLOCKS_APART = timedelta(hours=1)
 
 log = logging.getLogger(__name__)
 
@@ -187,10 +184,10 @@ def _survey(
     """
     from airflow_provider_luma.jobs.ledger import SUFFIX, Ledger
     from airflow_provider_luma.jobs.record import RecordState
-    from airflow_provider_luma.storage import safe_name
+    from airflow_provider_luma.storage import CLOCKS_APART, safe_name
 
     found = _Survey()
-    oldest = None if since is None else since - _CLOCKS_APART
+    oldest = None if since is None else since - CLOCKS_APART
     named = {
         "/".join(map(safe_name, frame.split("/"))) + ".mp4": frame
         for frame in sorted(frames)

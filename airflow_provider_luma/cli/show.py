@@ -9,6 +9,7 @@ from airflow_provider_luma.cli import words
 from airflow_provider_luma.cli.found import Found, find
 from airflow_provider_luma.jobs.ledger import state_key
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, assemble
+from airflow_provider_luma.segmind.money import usd
 
 
 def show(args: argparse.Namespace) -> list[str]:
@@ -25,7 +26,7 @@ def _rows(found: Found) -> dict[str, str | None]:
     take, standing = found.take, found.standing
     earlier = [other for other in standing.takes if other.key != take.key]
     left = take.remaining_credits
-    balance = "" if left is None else f"; balance after it {words.dollars(left)}"
+    balance = "" if left is None else f"; balance after it {usd(left)}"
     cost = "none" if take.state is RecordState.FAILED else words.paid(take)
     other = standing.other
     return {

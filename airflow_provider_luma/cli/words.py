@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from decimal import Decimal
 
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.found import Found
@@ -13,6 +12,7 @@ from airflow_provider_luma.jobs.decision import Action, decide
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.segmind.ids import parse_id
 from airflow_provider_luma.segmind.models import model_info
+from airflow_provider_luma.segmind.money import usd
 
 _STATES = {
     RecordState.INTENT: "may be bought: its paid call was about to be made, and the outcome is not on record",
@@ -50,23 +50,18 @@ def job(take: JobRecord) -> str:
     return f"job {take.request_id}" if take.request_id else f"the job of the paid call of {take.intent_at}"
 
 
-def dollars(amount: Decimal) -> str:
-    """Format an amount with at least two decimals."""
-    return f"{amount:.2f} USD" if amount == round(amount, 2) else f"{amount} USD"
-
-
 def price(model: str) -> str:
     """Return what another clip costs."""
     known = model_info(model).price
-    return "at an unknown price" if known is None else f"for about {dollars(known)}"
+    return "at an unknown price" if known is None else f"for about {usd(known)}"
 
 
 def paid(take: JobRecord) -> str:
     """Return what a job cost, or will probably cost."""
     if take.cost is not None:
-        return dollars(take.cost)
+        return usd(take.cost)
     known = model_info(take.model).price
-    return "an unknown amount" if known is None else f"about {dollars(known)}"
+    return "an unknown amount" if known is None else f"about {usd(known)}"
 
 
 def next_attempt(found: Found) -> str:

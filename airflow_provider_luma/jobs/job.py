@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -18,37 +17,28 @@ from airflow_provider_luma.exceptions import (
     LumaRayError,
     LumaRayJobFailed,
     LumaRayRecordError,
-    LumaRayResultExpired,
-    LumaRaySubmitUnknown,
     LumaRaySuperseded,
     LumaRayTimeout,
     LumaRayUnavailable,
 )
-from airflow_provider_luma.hooks.backoff import backoff
 from airflow_provider_luma.hooks.limiter import Rank
-from airflow_provider_luma.jobs.advice import command
 from airflow_provider_luma.jobs.decision import Action, Decision, Place, decide, location
 from airflow_provider_luma.jobs.delivery import is_in_place, place
 from airflow_provider_luma.jobs.ledger import MAX_ROUNDS, Ledger, Standing
 from airflow_provider_luma.jobs.patience import Patience
 from airflow_provider_luma.jobs.polling import JobPoller
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
-from airflow_provider_luma.jobs.recovery import Judgement, judge
 from airflow_provider_luma.jobs.submit import Submission
-from airflow_provider_luma.media import VideoFile, is_mp4_head
-from airflow_provider_luma.segmind.history import HistoryEntry
-from airflow_provider_luma.segmind.ids import is_same_id
+from airflow_provider_luma.jobs.video import VideoSource
+from airflow_provider_luma.media import is_mp4_head
 from airflow_provider_luma.segmind.money import usd
-from airflow_provider_luma.segmind.polling import RECORD_LIFETIME, Verdict
+from airflow_provider_luma.segmind.polling import Verdict
 from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorStatus
-from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, permission_hint
+from airflow_provider_luma.storage import open_file, permission_hint
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
     from airflow_provider_luma.jobs.spec import Inputs, JobSpec
-
-#: HTTP statuses with which a file host says that it does not have the video.
-_NOT_THERE = (403, 404, 410)
 
 log = logging.getLogger(__name__)
 
@@ -156,9 +146,9 @@ class Job:
                 raise
             if self._spec.cleared.is_cleared_since(own.cleared):
                 raise error.with_context(
-                    None, f"Nothing new was bought; {_named(own)} stays on record at {self._ledger.path}."
+                    None, f"Nothing new was bought; {own.label} stays on record at {self._ledger.path}."
                 ) from None
-            log.warning("%s Ignored for now: %s is finished first.", error.cause, _named(own))
+            log.warning("%s Ignored for now: %s is finished first.", error.cause, own.label)
             return None
 
     def _look(self, standing: Standing) -> Place:
@@ -183,13 +173,13 @@ class Job:
             log.warning(
                 "The inputs have changed since %s was bought. A retry finishes what was bought; to buy a clip for the "
                 "new inputs, clear the task once this one is done.",
-                _named(decision.take),
+                decision.take.label,
             )
         if decision.leaves is not None:
             log.warning(
                 "The inputs have changed and the task was cleared, so another clip is bought. %s was bought before and "
                 "never delivered; it stays on record at %s.",
-                _named(decision.leaves),
+                decision.leaves.label,
                 self._ledger.path,
             )
 
@@ -319,7 +309,7 @@ class Job:
         is_own = current is not None and current.identity == take.identity
         if current is not None and is_own and current.key != take.key and not current.bought_nothing:
             raise LumaRaySuperseded(
-                f"The task was cleared while it waited for this job, and its path now belongs to {_named(current)}.",
+                f"The task was cleared while it waited for this job, and its path now belongs to {current.label}.",
                 request_id=take.request_id,
             ).with_context(take.request_id, f"Both jobs are on record at {self._ledger.path}.")
 
@@ -328,9 +318,7 @@ class Job:
         if take.luma_ray_conn_id != self._spec.luma_ray_conn_id:
             from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
-            log.warning(
-                "%s was bought with connection %r, which is used.", _named(take), take.luma_ray_conn_id
-            )
+            log.warning("%s was bought with connection %r, which is used.", take.label, take.luma_ray_conn_id)
             self._hook = LumaRayHook(take.luma_ray_conn_id)
 
     def wait(self, take: JobRecord, *, is_patient: bool = True) -> JobRecord:
@@ -348,7 +336,7 @@ class Job:
         poller = JobPoller(
             str(take.request_id),
             take.model,
-            waited=lambda: self._seconds_since(take),
+            waited=lambda: take.age(self._hook.vendor_now()),
             timeout=self._spec.timeout.total_seconds(),
             poll_interval=self._spec.poll_interval,
             clock=self._clock,
@@ -362,7 +350,7 @@ class Job:
             while take.state is RecordState.SUBMITTED:
                 status, verdict = ask(self._hook)
                 ask = poller.poll
-                waited = self._seconds_since(take)
+                waited = take.age(self._hook.vendor_now())
                 if verdict is Verdict.WAIT:
                     log.info("%s: %s after %.0f s.", take.request_id, status.state, waited)
                     if not is_patient:
@@ -387,9 +375,9 @@ class Job:
             self._ledger.note(take, state=RecordState.FAILED, error=status.error)
             raise LumaRayJobFailed(f"Segmind reports FAILED: {status.error}.", request_id=take.request_id)
         if verdict is Verdict.GONE:
-            row = self._listed(take)
+            row = self._source().listed(take)
             if row is None:
-                raise self._expired(
+                raise self._source().expired(
                     take, f"neither the status call nor the history knows the job after {waited:.0f} s"
                 )
             if row.state in (VendorStatus.COMPLETED, VendorStatus.FAILED):
@@ -416,9 +404,10 @@ class Job:
                     return self._returned(take)
                 self._refuse_taken_path()
                 with output.staged(tag) as part:
-                    video = self._copied(take, part)
+                    source = self._source()
+                    video = source.copy(take, part)
                     if video is None:
-                        take, video = self._fetched(take, part)
+                        take, video = source.fetch(take, part)
                     take = self._with_path(take)
                     delivered = place(self._ledger, output, take, video, self._hook.vendor_now())
             except OSError as error:
@@ -464,138 +453,8 @@ class Job:
             )
         return taken
 
-    def _copied(self, take: JobRecord, part: Path) -> VideoFile | None:
-        """Copy the video from where it was delivered before, if it is still there."""
-        if take.output_path == str(self._spec.output) or take.sha256 is None or take.bytes is None:
-            return None
-        try:
-            elsewhere = open_file(take.output_path)
-            if not elsewhere.holds(take.bytes, take.sha256, take.mark) or not elsewhere.fetch(part):
-                return None
-        except Exception as error:
-            log.info("%s: not available from %s (%s).", take.request_id, take.output_path, error)
-            return None
-        log.info("%s: copied from %s.", take.request_id, take.output_path)
-        return VideoFile.of(part)
-
-    def _fetched(self, take: JobRecord, part: Path) -> tuple[JobRecord, VideoFile]:
-        if not take.output_url:
-            take, _ = self._locate(take)
-        try:
-            return take, self._download(take, part)
-        except LumaRayDeliveryFailed as error:
-            if error.status_code not in _NOT_THERE:
-                raise
-            log.info("%s: %s Asking for the video's URL again.", take.request_id, error.cause)
-        take, expired = self._locate(take)
-        try:
-            return take, self._download(take, part)
-        except LumaRayDeliveryFailed as error:
-            if expired and error.status_code in _NOT_THERE:
-                raise self._expired(take, "its result has expired and its file is gone") from None
-            raise
-
-    def _download(self, take: JobRecord, part: Path) -> VideoFile:
-        rest = self._spec.output.rest(self._spec.identity.digest)
-        return self._hook.download_video(str(take.output_url), part, rest)
-
-    def _locate(self, take: JobRecord) -> tuple[JobRecord, bool]:
-        """Find the video's URL, in the result or in the history; also return whether the result has expired.
-
-        Within the vendor's hour a 404 proves nothing, so this attempt asks again, and so does the next.
-        """
-        if not take.request_id:
-            take, judgement = self._found_by_body(take)
-            if judgement.row is None:
-                raise self._unidentified(take, judgement)
-        attempt = 0
-        while True:
-            attempt += 1
-            result, self._result = self._result or self._result_of(str(take.request_id)), None
-            may_be_known = self._seconds_since(take) <= RECORD_LIFETIME  # by the clock of that reply
-            row = None if result.url else self._hook.find_job(str(take.request_id))
-            if not result.url and row is None and not may_be_known:
-                row = self._listed(take)
-            url = result.url or (row and row.output_url)
-            if url:
-                cost = result.cost or (row and row.cost)
-                moved = self._ledger.note(
-                    take,
-                    state=RecordState.COMPLETED,
-                    output_url=url,
-                    cost=take.cost if take.cost is not None else cost,
-                    remaining_credits=take.remaining_credits or result.remaining_credits,
-                )
-                return moved, not may_be_known
-            if result.state is VendorStatus.FAILED:
-                self._ledger.note(take, state=RecordState.FAILED, error="its result says FAILED")
-                raise LumaRayJobFailed("Segmind reports FAILED in place of a result.")
-            if result.state is not VendorStatus.NOT_FOUND:
-                break
-            if take.api_version == "v1" and attempt == 1:
-                # The id from v1 may have been a gateway's.
-                take, _ = self._found_by_body(take)
-                if take.output_url:
-                    return take, not may_be_known
-            if not may_be_known:
-                raise self._expired(take, "neither its result nor its history entry exists")
-            delay = backoff(attempt)
-            if delay is None:
-                raise LumaRayDeliveryFailed(
-                    "Segmind says COMPLETED, but currently has neither its result nor its history entry."
-                )
-            self._pause(delay)
-        self._ledger.note(take, state=RecordState.COMPLETED, result=result.body)
-        raise LumaRayDeliveryFailed(
-            "Segmind says COMPLETED, but its reply names no video; the whole reply is in the record."
-        )
-
-    def _result_of(self, request_id: str) -> JobResult:
-        return self._patience.past_limit(lambda: self._hook.get_result(request_id))
-
-    def _listed(self, take: JobRecord) -> HistoryEntry | None:
-        """Return the job's row in the history's list: a 404 of the calls for a single job may be a gateway's."""
-        rows = self._hook.find_jobs(take.model, take.started)
-        return next((row for row in rows if is_same_id(take.request_id, row.request_id)), None)
-
-    def _found_by_body(self, take: JobRecord) -> tuple[JobRecord, Judgement]:
-        """Return the take with the id that the history has for its body, if that is certain."""
-        rows = self._hook.find_jobs(take.model, take.started)
-        beside = [] if take.body_is_unique else self._ledger.neighbours(take.started)
-        takes = (*self._ledger.read().takes, *(one for record in beside for one in record.takes))
-        judgement = judge(rows, take, takes, is_last=True, now=self._hook.vendor_now())
-        if (row := judgement.row) is not None:
-            url = row.output_url or take.output_url
-            take = self._ledger.note(take, request_id=row.request_id, output_url=url)
-        return take, judgement
-
-    def _unidentified(self, take: JobRecord, judgement: Judgement) -> LumaRayError:
-        """Return the error of a clip whose job v1 did not name, and the history does not tell."""
-        if judgement.is_absent and self._seconds_since(take) > RECORD_LIFETIME:
-            return self._expired(take, "its file is gone, and v1 returned no id to look it up by")
-        if judgement.is_absent:
-            return LumaRayDeliveryFailed(
-                "v1 returned no id to look the job up by, and the history does not show it yet."
-            )
-        of = None if self._ledger.current_key == take.key else take.identity
-        return LumaRaySubmitUnknown(
-            f"v1 returned no id to look the job up by. {judgement.finding}.",
-            remedy="Tell which of them is this clip's, then clear the task:\n"
-            f"  {command('adopt', self._spec.output, of=of)} <request id>",
-        ).with_context(None, f"The job was bought; on record at {self._ledger.path}. Airflow will not retry.")
-
-    def _expired(self, take: JobRecord, why: str) -> LumaRayResultExpired:
-        of = None if self._ledger.current_key == take.key else take.identity
-        return LumaRayResultExpired(
-            f"Bought at {take.started}, and no longer available from Segmind: {why}.",
-            request_id=take.request_id,
-            remedy=(
-                "To buy the clip again, give this one up, then clear the task:\n"
-                f"  {command('give-up', self._spec.output, *filter(None, [take.request_id]), of=of)}"
-            ),
-        ).with_context(
-            take.request_id, f"The job was bought; on record at {self._ledger.path}. Airflow will not retry."
-        )
+    def _source(self) -> VideoSource:
+        return VideoSource(self._spec.output, self._hook, self._ledger, self._patience, self._result)
 
     @contextmanager
     def _context(self, take: JobRecord) -> Iterator[None]:
@@ -617,44 +476,3 @@ class Job:
         except Empty:
             return
         raise LumaRayTimeout("The task was told to stop, so the wait ended.")
-
-    def _seconds_since(self, take: JobRecord) -> float:
-        """Return how long the vendor has had a job; never negative, whatever the clocks say."""
-        return max((self._hook.vendor_now() - take.started).total_seconds(), 0.0)
-
-
-def _named(take: JobRecord) -> str:
-    return (
-        f"job {take.request_id}"
-        if take.request_id
-        else f"a job that may have been bought at {take.intent_at}"
-    )
-
-
-def _name_connection(uri: str) -> str:
-    """Return advice for a bucket's URI that names no connection; else nothing."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or "@" in rest.partition("/")[0]:
-        return ""
-    return f"The path names no connection: write {scheme}://my_conn@{rest}, or give storage_conn_id."
-
-
-def check_output(output: StoredFile, given: str) -> None:
-    """Refuse a path that cannot hold a video, before any call.
-
-    :param given: the argument's value
-    """
-    try:
-        seen = output.look()
-    except Exception as error:
-        if is_lasting(error) and not isinstance(error, PermissionError):
-            raise LumaRayConfigurationError(f"output_path={given!r} cannot hold a video: {error}.") from None
-        raise LumaRayRecordError(
-            f"output_path {given!r} cannot be checked: {error}{permission_hint(error)}.",
-            remedy=_name_connection(str(output)),
-        ) from None
-    if seen is not None and seen.is_folder:
-        raise LumaRayConfigurationError(
-            f"output_path={given!r} is a directory.",
-            remedy="End it with '/' to get a file named after the task instance in it.",
-        )

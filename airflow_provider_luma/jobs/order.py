@@ -8,9 +8,15 @@ from decimal import Decimal
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError
-from airflow_provider_luma.jobs.checks import Arguments, check_inputs, check_place, duration, seconds
-from airflow_provider_luma.jobs.job import Job, Reused, check_output
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
+from airflow_provider_luma.jobs.checks import (
+    Arguments,
+    check_inputs,
+    check_place,
+    duration,
+    seconds,
+)
+from airflow_provider_luma.jobs.job import Job, Reused
 from airflow_provider_luma.jobs.ledger import Ledger, StateStore, clip_name, state_key
 from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord
 from airflow_provider_luma.jobs.spec import Inputs, JobSpec
@@ -19,7 +25,7 @@ from airflow_provider_luma.segmind.models import ASPECT_RATIOS, model_info
 from airflow_provider_luma.segmind.money import money
 from airflow_provider_luma.segmind.ratios import cut_off, nearest
 from airflow_provider_luma.segmind.request import GenerationRequest
-from airflow_provider_luma.storage import open_file
+from airflow_provider_luma.storage import StoredFile, is_lasting, open_file, permission_hint
 
 if TYPE_CHECKING:
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
@@ -58,7 +64,7 @@ def job_of(
         raise _naming_job(error, identity, store) from None
     name = arguments.output_path
     output = open_file(name + clip_name(identity) if name.endswith("/") else name, arguments.storage_conn_id)
-    check_output(output, arguments.output_path)
+    _check_output(output, arguments.output_path)
     is_folder = arguments.output_path.endswith("/")
     folder = open_file(arguments.output_path, arguments.storage_conn_id) if is_folder else None
     tag = arguments.generation_tag
@@ -82,6 +88,35 @@ def job_of(
     return Job(spec, hook, ledger, SimpleQueue() if stopped is None else stopped, bought)
 
 
+def _name_connection(uri: str) -> str:
+    """Return advice for a bucket's URI that names no connection; else nothing."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or "@" in rest.partition("/")[0]:
+        return ""
+    return f"The path names no connection: write {scheme}://my_conn@{rest}, or give storage_conn_id."
+
+
+def _check_output(output: StoredFile, given: str) -> None:
+    """Refuse a path that cannot hold a video, before any call.
+
+    :param given: the argument's value
+    """
+    try:
+        seen = output.look()
+    except Exception as error:
+        if is_lasting(error) and not isinstance(error, PermissionError):
+            raise LumaRayConfigurationError(f"output_path={given!r} cannot hold a video: {error}.") from None
+        raise LumaRayRecordError(
+            f"output_path {given!r} cannot be checked: {error}{permission_hint(error)}.",
+            remedy=_name_connection(str(output)),
+        ) from None
+    if seen is not None and seen.is_folder:
+        raise LumaRayConfigurationError(
+            f"output_path={given!r} is a directory.",
+            remedy="End it with '/' to get a file named after the task instance in it.",
+        )
+
+
 def _naming_job(
     error: LumaRayConfigurationError, identity: Identity, store: StateStore | None
 ) -> LumaRayConfigurationError:
@@ -98,14 +133,9 @@ def _naming_job(
     take = next((one for one in reversed(takes) if one.identity == identity and one.is_in_flight), None)
     if take is None:
         return error
-    job = (
-        f"job {take.request_id}"
-        if take.request_id
-        else f"a job that may have been bought at {take.intent_at}"
-    )
     return error.with_context(
         take.request_id,
-        f"This attempt bought nothing; {job} is on record for {take.output_path}.",
+        f"This attempt bought nothing; {take.label} is on record for {take.output_path}.",
         f"With output_path={take.output_path!r} again, clear the task: it fetches that job's video.",
     )
 

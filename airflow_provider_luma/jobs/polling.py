@@ -14,7 +14,7 @@ from airflow_provider_luma.exceptions import LumaRayError, LumaRayRateLimited, L
 from airflow_provider_luma.hooks.limiter import Rank
 from airflow_provider_luma.segmind.ids import id_key
 from airflow_provider_luma.segmind.models import model_info
-from airflow_provider_luma.segmind.polling import Verdict, judge, next_poll
+from airflow_provider_luma.segmind.polling import Verdict, next_poll, verdict_on
 from airflow_provider_luma.segmind.replies import JobResult, JobStatus, VendorStatus
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class JobPoller:
         self._has_polled = True
         self._mark(no_room)
         self._asked_at, self._asked_age = self._polled_at, self._polled_age
-        return status, judge(status.state, self._age(), self._timeout)
+        return status, verdict_on(status.state, self._age(), self._timeout)
 
     def is_overdue(self, spacing: float, *, is_shown: bool) -> bool:
         """Whether to make the status call although the history answers for many jobs: it may not for this one.

@@ -10,6 +10,7 @@ import builtins
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -265,6 +266,19 @@ class JobRecord(BaseModel):
     def started(self) -> pendulum.DateTime:
         """When the timeout started to run: at the submission, or at the intent if that is unknown."""
         return _read_time(self.submitted_at or self.called_at or self.intent_at)
+
+    def age(self, now: datetime) -> float:
+        """Return how long the vendor has had the job, in seconds; never negative, whatever the clocks say."""
+        return max((now - self.started).total_seconds(), 0.0)
+
+    @property
+    def label(self) -> str:
+        """What messages call the job."""
+        return (
+            f"job {self.request_id}"
+            if self.request_id
+            else f"a job that may have been bought at {self.intent_at}"
+        )
 
     @property
     def takes(self) -> tuple[JobRecord, ...]:

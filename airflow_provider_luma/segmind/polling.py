@@ -58,7 +58,7 @@ class Verdict(Enum):
     GONE = "gone"
 
 
-def judge(state: VendorStatus, waited: float, timeout: float) -> Verdict:
+def verdict_on(state: VendorStatus, waited: float, timeout: float) -> Verdict:
     """Return what to do after a poll; doubt never ends a wait before its deadline.
 
     :param waited: seconds since the submission

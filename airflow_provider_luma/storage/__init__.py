@@ -10,10 +10,19 @@ from urllib.parse import unquote
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
-from airflow_provider_luma.storage.base import StoredFile, Version, is_lasting, permission_hint
+from airflow_provider_luma.storage.base import CLOCKS_APART, StoredFile, Version, is_lasting, permission_hint
 from airflow_provider_luma.storage.local import LocalFile
 
-__all__ = ["LocalFile", "StoredFile", "Version", "is_lasting", "open_file", "permission_hint", "safe_name"]
+__all__ = [
+    "CLOCKS_APART",
+    "LocalFile",
+    "StoredFile",
+    "Version",
+    "is_lasting",
+    "open_file",
+    "permission_hint",
+    "safe_name",
+]
 
 #: The extra that installs a scheme's file system.
 _EXTRAS = {

@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
 
+#: How far the clocks of a worker and of a disk's or store's machine may be apart. S3 rejects requests that are further
+#: off; a larger margin only means that more records are read.
+CLOCKS_APART = timedelta(hours=1)
 _LASTING = (
     FileNotFoundError,
     FileExistsError,

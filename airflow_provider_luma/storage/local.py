@@ -15,10 +15,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
-from airflow_provider_luma.storage.base import Seen, StoredFile, Version
+from airflow_provider_luma.storage.base import CLOCKS_APART, Seen, StoredFile, Version
 
 #: One per folder, never removed: removing it could leave two writers holding locks on two different files.
 LOCK_NAME = ".luma_ray.lock"
@@ -26,8 +26,6 @@ LOCK_NAME = ".luma_ray.lock"
 LOCK_SECONDS = 60.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-#: A file's time is by the clock of the machine with the disk; clocks of cooperating machines differ by less than this.
-_CLOCKS_APART = timedelta(hours=1)
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +184,7 @@ class LocalFile(StoredFile):
 
     def files_below(self, suffix: str, since: datetime, *, deep: bool) -> Iterator[LocalFile]:
         """Yield the files with a suffix, except those last written well before ``since``."""
-        oldest = (since - _CLOCKS_APART).timestamp()
+        oldest = (since - CLOCKS_APART).timestamp()
 
         def tell(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):

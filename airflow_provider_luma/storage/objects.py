@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_luma.storage.base import Seen, StoredFile, Version
+from airflow_provider_luma.storage.base import CLOCKS_APART, Seen, StoredFile, Version
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -34,10 +34,6 @@ _UPLOADS: dict[str, dict[str, int]] = {
     **{scheme: {"chunksize": _PIECE} for scheme in _GCS},
     **{scheme: {"max_concurrency": 2} for scheme in _AZURE},
 }
-#: Records last written this long before the job in question are skipped. Stores reject requests with times that are
-#: further off, so clocks of a worker and a store differ by less.
-_CLOCKS_APART = timedelta(hours=1)
-
 #: Stores without conditional writes, already logged as such.
 _unconditional: set[str] = set()
 
@@ -226,7 +222,7 @@ class ObjectFile(StoredFile):
             top = place if top is None else top
             for name, info in files.items():
                 written = _written(info) if self._is_object_store else None
-                if name.endswith(suffix) and not (written and written < since - _CLOCKS_APART):
+                if name.endswith(suffix) and not (written and written < since - CLOCKS_APART):
                     yield self.below(f"{place[len(top) :]}/{name}".lstrip("/"))
 
     def listed_below(self) -> dict[str, datetime | None]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_luma.segmind.polling import Verdict, judge, next_poll
+from airflow_provider_luma.segmind.polling import Verdict, next_poll, verdict_on
 from airflow_provider_luma.segmind.replies import VendorStatus
 
 HOUR = 3600.0
@@ -97,13 +97,13 @@ def test_under_a_short_rate_limit_polls_are_rare_and_none_skips_the_time_when_a_
     ],
 )
 def test_verdict(state: VendorStatus, waited: float, timeout: float, verdict: Verdict) -> None:
-    assert judge(state, waited, timeout) is verdict
+    assert verdict_on(state, waited, timeout) is verdict
 
 
 @settings(deadline=None)
 @given(st.sampled_from(list(VendorStatus)), st.floats(-600, 1e6), positive)
 def test_only_the_vendors_word_is_final(state: VendorStatus, waited: float, timeout: float) -> None:
-    verdict = judge(state, waited, timeout)
+    verdict = verdict_on(state, waited, timeout)
     assert (verdict is Verdict.READY) == (state is VendorStatus.COMPLETED)
     assert (verdict is Verdict.FAILED) == (state is VendorStatus.FAILED)
     assert verdict is not Verdict.GONE or (state is VendorStatus.NOT_FOUND and waited > HOUR)
@@ -116,4 +116,4 @@ def test_uncertainty_never_ends_a_wait_before_its_deadline(
     state: VendorStatus, share: float, timeout: float
 ) -> None:
     waited = share * timeout
-    assert judge(state, waited, timeout) is (Verdict.WAIT if waited < timeout else Verdict.LATE)
+    assert verdict_on(state, waited, timeout) is (Verdict.WAIT if waited < timeout else Verdict.LATE)
