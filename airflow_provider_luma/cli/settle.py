@@ -13,6 +13,7 @@ from airflow_provider_luma.cli import words
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.found import Found, change, find
 from airflow_provider_luma.jobs.advice import command
+from airflow_provider_luma.jobs.delivery import is_in_place
 from airflow_provider_luma.jobs.ledger import Ledger
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.segmind.ids import is_same_id
@@ -30,7 +31,7 @@ def adopt(args: argparse.Namespace) -> list[str]:
         find(args),
         lambda one: is_same_id(one.request_id, request_id),
         _is_open,
-        lambda one: one.state is RecordState.COMPLETED and one.request_id is None,
+        lambda one: one.state in (RecordState.COMPLETED, RecordState.DELIVERED) and one.request_id is None,
         lambda one: one.bought_nothing,
     )
     take = found.take
@@ -39,8 +40,8 @@ def adopt(args: argparse.Namespace) -> list[str]:
             f"{_on_record(found)} has another id.",
             f"To fetch the video of {request_id} to another path: {words.fetch(request_id)}",
         )
-    if take.request_id is None and take.state is RecordState.DELIVERED:
-        raise Refused(f"{_on_record(found)} is not a call of unknown outcome, so it cannot adopt an id.")
+    if take.request_id is None and is_in_place(take, found.output):
+        raise Refused(f"{_on_record(found)} is at its path, so it needs no id.", words.next_attempt(found))
     is_done = take.state in (RecordState.SUBMITTED, RecordState.COMPLETED, RecordState.DELIVERED)
     if take.request_id is not None and is_done:
         return [f"{_on_record(found)} already has that id; nothing was changed.", words.next_attempt(found)]
@@ -49,9 +50,8 @@ def adopt(args: argparse.Namespace) -> list[str]:
     if against and not args.yes:
         raise _needs_yes(found, f"There is a reason not to adopt it: {against}")
     at = row.created.isoformat() if row and row.created else take.submitted_at
-    after, told = change(
-        found, state=RecordState.SUBMITTED, request_id=request_id, submitted_at=at, error=None
-    )
+    state = take.state if take.state is RecordState.DELIVERED else RecordState.SUBMITTED
+    after, told = change(found, state=state, request_id=request_id, submitted_at=at, error=None)
     return [
         f"Adopted: {request_id} is the job that {take.identity} bought at {take.intent_at}.",
         f"Although {against}." if against else "Segmind's request history confirms the model and the inputs.",

@@ -34,7 +34,7 @@ def place(ledger: Ledger, output: StoredFile, take: JobRecord, video: VideoFile,
     :raises OSError: the path cannot be written
     """
     if take.state is RecordState.DELIVERED and is_in_place(take, output):
-        log.info("%s: another attempt has already delivered it.", take.request_id)
+        log.info("%s: another attempt has already delivered it.", take.name)
         return take
     take = ledger.note(
         take,
@@ -53,9 +53,7 @@ def place(ledger: Ledger, output: StoredFile, take: JobRecord, video: VideoFile,
     if mark is None:
         done = next((one for one in ledger.read().takes if one.key == take.key), take)
         if is_in_place(done, output):
-            log.info(
-                "%s: already there, by another attempt or an upload whose answer was lost.", take.request_id
-            )
+            log.info("%s: already there, by another attempt or an upload whose answer was lost.", take.name)
             if done.state is RecordState.DELIVERED:
                 return done
             take = done
@@ -66,7 +64,7 @@ def place(ledger: Ledger, output: StoredFile, take: JobRecord, video: VideoFile,
                 f"Its path {str(output)!r} is not its own: the record there is another's, or could not be written.",
                 request_id=take.request_id,
             )
-    log.info("%s: %d bytes at %s.", take.request_id, video.size, output)
+    log.info("%s: %d bytes at %s.", take.name, video.size, output)
     return ledger.advance(
         take,
         state=RecordState.DELIVERED,

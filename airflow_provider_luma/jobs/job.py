@@ -220,11 +220,9 @@ class Job:
         if take.is_in_flight and take.sha256 is None:  # else its video may be at the path on record
             changes["output_path"] = str(self._spec.output)
         if is_returned:
-            log.info("%s: already delivered, and still there; nothing is bought.", take.request_id)
+            log.info("%s: already delivered, and still there; nothing is bought.", take.name)
         else:
-            log.info(
-                "%s: already bought, now %s; re-attaching, nothing is bought.", take.request_id, take.state
-            )
+            log.info("%s: already bought, now %s; re-attaching, nothing is bought.", take.name, take.state)
             if take.state is RecordState.DELIVERED and standing.other is None:
                 changes["state"] = RecordState.COMPLETED
         self._leaving = standing.current
@@ -253,7 +251,7 @@ class Job:
                 if left is not None:
                     earlier.advance(left, moved_to=here)
             except Exception as error:
-                log.info("%s: still on record at its earlier path %s: %s", take.request_id, path, error)
+                log.info("%s: still on record at its earlier path %s: %s", take.name, path, error)
 
     def recorded(self, request_id: str) -> JobRecord:
         """Return the take of a job bought before this attempt was deferred; a lost record is rebuilt.

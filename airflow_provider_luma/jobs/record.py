@@ -274,11 +274,15 @@ class JobRecord(BaseModel):
     @property
     def label(self) -> str:
         """What messages call the job."""
-        return (
-            f"job {self.request_id}"
-            if self.request_id
-            else f"a job that may have been bought at {self.intent_at}"
-        )
+        if self.request_id:
+            return f"job {self.request_id}"
+        may = "may have been" if self.state is RecordState.INTENT else "was"
+        return f"a job that {may} bought at {self.intent_at}"
+
+    @property
+    def name(self) -> str:
+        """What log lines about the job begin with: its id, if it has one."""
+        return self.request_id or self.label
 
     @property
     def takes(self) -> tuple[JobRecord, ...]:

@@ -70,6 +70,31 @@ def test_clips_without_an_id_are_told_apart_by_a_person(
     assert simulator.charges == 2
 
 
+def test_a_lost_clip_without_an_id_whose_path_another_run_has_is_told_by_a_person(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    url = LumaRayHook().upload_image(frame)
+    for run in "ab":
+        simulator.fault("v1", "slow", seconds=0.0, request_id="")
+        make_operator(url, clip, api_version="v1").execute(task_context(run_id=run))
+    first, second = (job.request_id for job in simulator.jobs)
+    clip.unlink()
+    cleared = task_context(run_id="a")
+    cleared["ti"].max_tries, cleared["dag_run"].clear_number = 1, 1
+    with pytest.raises(LumaRaySubmitUnknown) as unknown:
+        make_operator(url, clip, api_version="v1").execute(cleared)
+    command = [word for word in advised(unknown.value, "adopt") if not word.startswith("<") and word != "id>"]
+    assert main([*command, first]) == 0
+    assert make_operator(url, clip, api_version="v1").execute(cleared)["request_id"] == first
+    clip.unlink()
+    again = task_context(run_id="b")
+    again["ti"].max_tries, again["dag_run"].clear_number = 1, 1
+    assert make_operator(url, clip, api_version="v1").execute(again)["request_id"] == second, (
+        "the other is its"
+    )
+    assert simulator.charges == 2
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_folder_that_is_locked_from_the_submit_on_loses_no_id(
     simulator: Simulator, frame: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, stored: bool

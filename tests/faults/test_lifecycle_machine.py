@@ -545,7 +545,13 @@ class LifeOfAJob(RuleBasedStateMachine):
         """
         identity, error = self.identity(instance), instance.last
         ledger = Ledger(identity, LocalFile(self.video(instance)), None)
-        takes = [take for take in ledger.read().takes if take.identity == identity and take.is_in_flight]
+        mine = [take for take in ledger.read().takes if take.identity == identity]
+        lost = isinstance(error, LumaRaySubmitUnknown) and "v1 returned no id" in str(error)
+        takes = [
+            take
+            for take in mine
+            if take.is_in_flight or (lost and take.state is RecordState.DELIVERED and not take.request_id)
+        ]
         for take in takes:
             if isinstance(error, LumaRayResultExpired):
                 self.give_up(instance, ledger, take)
@@ -573,7 +579,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         ]
         if own:
             ledger.advance(take, state=RecordState.SUBMITTED, request_id=own[0].request_id, error=None)
-        else:
+        elif take.is_in_flight:
             ledger.advance(take, state=RecordState.FAILED, error="A person found that nothing was bought.")
 
     def check_jobs_are_accounted_for(self) -> None:
