@@ -9,7 +9,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo ui ui-test test quick faults short-faults chaos lint build bench clean
+.PHONY: help demo contract ui ui-test test quick faults short-faults chaos lint build bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -17,6 +17,9 @@ help: ## this list
 
 demo: $(READY) ## make a video with the example DAG on the built-in simulator (SEGMIND_API_KEY=...: on Segmind, for money)
 	@$(BIN)/python scripts/demo.py
+
+contract: $(READY) ## ask the built-in simulator all that the provider relies on, and buy a clip there
+	@$(BIN)/python -m scripts.contract $(ARGS)
 
 ui: $(READY) ## start Airflow's UI with finished, failed and running clips of the examples on the simulator; Ctrl-C ends it
 	@$(BIN)/python -m scripts.ui

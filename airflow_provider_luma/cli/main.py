@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, and return the exit code: 0 done, 1 refused or failed, 2 usage."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_luma",
-        description="Inspect the jobs on record and settle what a task cannot. No command buys anything.",
+        description="Inspect the jobs on record and settle what a task cannot. No command buys anything, except "
+        "contract --buy.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:

@@ -1,4 +1,4 @@
-"""The commands: their names, arguments and functions. Imports only the standard library."""
+"""The commands: their names, arguments and functions. Imports only the standard library and the catalogue of models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+from airflow_provider_luma.segmind.models import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,37 @@ COMMANDS = (
             _argument(
                 "--storage-conn-id", metavar="ID", help="the storage connection, if the URI does not name one"
             ),
+        ),
+    ),
+    Command(
+        name="contract",
+        help="ask Segmind everything that this provider relies on; costs nothing without --buy",
+        description="Ask Segmind everything that this provider relies on and that costs nothing, and show which "
+        "assumptions hold. Exits with 1 if one does not. Uploads a small picture twice. Writes a transcript without "
+        "the key, e-mail addresses, prompts and the paths of URLs, which can be attached to a report; it has the "
+        "balance and request ids.",
+        function="contract:contract",
+        arguments=(
+            _argument(
+                "--conn", metavar="ID", default="luma_ray_default", help="the connection (%(default)s)"
+            ),
+            _argument(
+                "--buy",
+                action="store_true",
+                help="then buy one clip, after a yes is typed, if every free call was answered and no assumption is "
+                "broken; it is on record in the folder, and the same command finishes it instead of buying another",
+            ),
+            _argument(
+                "--model", metavar="SLUG", default=DEFAULT_MODEL, help="the clip's model (%(default)s)"
+            ),
+            _argument("--yes", action="store_true", help="buy without asking"),
+            _argument(
+                "--folder",
+                metavar="PATH",
+                default="~/luma-ray-contract",
+                help="for transcripts, and for the clip and its record (%(default)s)",
+            ),
+            _argument("--replay", metavar="FILE", help="judge a transcript again; asks nobody"),
         ),
     ),
 )

@@ -326,13 +326,13 @@ class LumaRayHook(BaseHook):
         :raises LumaRayRateLimited: the rate limit leaves no room for a poll
         :raises LumaRayUnavailable: the history gives no usable answer
         """
-        query = _newest_first(self.vendor_now() - timedelta(days=1)) | {"page": str(page)}
+        query = newest_first(self.vendor_now() - timedelta(days=1)) | {"page": str(page)}
         return parse_rows(self._transport.get(self._history_url, query, rank=Rank.POLL))
 
     def _history_pages(self, model: str, since: datetime) -> Iterator[list[HistoryEntry]]:
         now = self.vendor_now()
         first_day = max(min(since, now) - timedelta(days=1), now - timedelta(days=30))
-        query = _newest_first(first_day) | {"model_name": model}
+        query = newest_first(first_day) | {"model_name": model}
         for page in range(1, _MAX_HISTORY_PAGES + 1):
             yield parse_rows(self._transport.get(self._history_url, query | {"page": str(page)}))
 
@@ -371,7 +371,8 @@ class LumaRayHook(BaseHook):
         return download(url, destination, self.settings, rest)
 
 
-def _newest_first(first_day: datetime) -> dict[str, str]:
+def newest_first(first_day: datetime) -> dict[str, str]:
+    """Return the query for the history's rows since a day, newest first."""
     return {
         "per_page": "100",
         "from_date": f"{first_day:%Y-%m-%d}",

@@ -88,7 +88,7 @@ def parse_rows(reply: Reply) -> list[HistoryEntry]:
     :raises LumaRayUnavailable: there is no list of requests in the reply, or an id in it cannot be read: then a missing
         job proves nothing
     """
-    rows = _find_rows(reply.json()) if reply.status == 200 else None
+    rows = find_rows(reply.json()) if reply.status == 200 else None
     if rows is None:
         raise unusable(reply, "The request history")
     named = [row for row in rows if row.get("request_id")]
@@ -181,7 +181,7 @@ def _unclaimed(rows: Iterable[HistoryEntry], model: str, claimed: Iterable[str])
     return [row for row in rows if row.model == model and id_key(row.request_id) not in taken]
 
 
-def _find_rows(value: object) -> list[dict[str, Any]] | None:
+def find_rows(value: object) -> list[dict[str, Any]] | None:
     """Return the first list of requests, or an empty list if all lists are empty; None if unclear."""
     lists = [item for item in walk(value, into_lists=False) if isinstance(item, list)]
     for rows in lists:

@@ -1,0 +1,248 @@
+"""What the vendor was asked and what it answered, without anything private: for reports, and to be judged again. Pure.
+
+A text in a reply is kept only under a name that is known to hold nothing private. A URL keeps its host, anything else
+becomes a pseudonym, which is the same for the same text within one transcript: what was equal stays equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_luma.segmind.redaction import redact
+from airflow_provider_luma.segmind.replies import Reply, parse_time
+from airflow_provider_luma.segmind.urls import parse_url
+
+FORMAT = 1
+
+#: The fields whose text is kept, redacted: the vendor's own words, and ids.
+_KEPT = frozenset(
+    "request_id status model_name model_status error message detail code type content_type".split()
+)
+#: The field with a job's inputs as sent: no text in it is the vendor's.
+_INPUTS = "request_body"
+_KEPT_HEADER = re.compile(
+    r"date|age|content-(type|length)|server|allow|retry-after|x-(request-id|cost|generation-time|remaining-credits)"
+    r"|.*rate-?limit.*"
+)
+#: Instead of a header's value that is not kept.
+_HIDDEN = "..."
+#: Deeper is no reply of the vendor's, and would exhaust the stack.
+_DEEPEST = 50
+#: Of a reply that is not JSON: its title, and more than enough to recognize a proxy or a gateway.
+_LONGEST_TEXT = 300
+#: Of a text: a message may echo a frame in base64, and only a line of it is shown.
+_LONGEST_READ = 4000
+
+_SLASH = r"(?:\\*/|\\+u002f|%2f|&#x2f;|&#47;)"
+_URL = re.compile(rf"https?(?::|%3a){_SLASH}{{2}}[^\s\"'<>]+", re.IGNORECASE)
+_AT = r"(?:@|%(?:25)?40|\\+(?:u00|x)40|&#x40;|&#64;|&commat;)"
+_EMAIL = re.compile(rf"[\w.+%-]+{_AT}[\w.-]+", re.IGNORECASE)
+_TOKEN = re.compile(r"\bBearer \S+|\beyJ[\w.-]+", re.IGNORECASE)
+_SIGNATURE = re.compile(
+    r"([\w-]*(?:signature|sig|token|secret|credential|policy|key))=[^\s&\"'<>]+", re.IGNORECASE
+)
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One call and what came of it.
+
+    :param call: what was asked; see ``segmind/contract.py``
+    :param method: of the request
+    :param url: of the request, with its query
+    :param at: when the reply arrived, by the vendor's clock if known
+    :param seconds: how long it took to begin
+    :param reply: None if there was none, or if it was a video
+    :param problem: why there was no reply
+    :param detail: of a submit, the body sent; of a download, what was fetched
+    """
+
+    call: str
+    method: str
+    url: str
+    at: datetime
+    seconds: float = 0.0
+    reply: Reply | None = None
+    problem: str = ""
+    detail: Any = None
+
+
+class Redactor:
+    """Removes what is private from exchanges.
+
+    :param salt: random, and not kept, so that nobody can test a guess against a pseudonym
+    """
+
+    def __init__(self, salt: bytes) -> None:
+        self._salt = salt
+
+    def exchange(self, exchange: Exchange) -> Exchange:
+        """Return an exchange without anything private."""
+        reply = exchange.reply
+        return replace(
+            exchange,
+            url=self._url(exchange.url) if exchange.call == "download" else exchange.url,
+            reply=None if reply is None else self._reply(reply),
+            problem=self.text(exchange.problem),
+            detail=self._value(exchange.detail, is_inputs=True),
+        )
+
+    def _reply(self, reply: Reply) -> Reply:
+        headers = {
+            name.lower(): self.text(value) if _KEPT_HEADER.fullmatch(name.lower()) else _HIDDEN
+            for name, value in reply.headers.items()
+        }
+        parsed = reply.json()
+        if not _is_json(reply):
+            body = self.text(reply.body.decode(errors="backslashreplace"))[:_LONGEST_TEXT].encode()
+            if _is_json(
+                Reply(reply.status, headers, body)
+            ):  # it was cut; it must not become readable by that
+                body += b"..."
+        else:
+            body = _dumped(self._value(parsed))
+        return Reply(reply.status, headers, body, reply.received_at)
+
+    def _value(self, value: Any, name: str = "", depth: int = 0, *, is_inputs: bool = False) -> Any:
+        if depth > _DEEPEST:
+            return "<too deep>"
+        if isinstance(value, dict):
+            return {
+                self.text(key): self._value(item, key, depth + 1, is_inputs=is_inputs or key == _INPUTS)
+                for key, item in value.items()
+            }
+        if isinstance(value, list):
+            return [self._value(item, name, depth + 1, is_inputs=is_inputs) for item in value]
+        if isinstance(value, str):
+            return self._inputs(value, depth) if name == _INPUTS else self._string(value, name, is_inputs)
+        return value
+
+    def _inputs(self, value: str, depth: int) -> Any:
+        """Redact inputs that are JSON in a string; it remains a string."""
+        parsed = Reply(200, {}, value.encode(errors="replace")).json()
+        return (
+            _dumped(self._value(parsed, depth=depth + 1, is_inputs=True)).decode()
+            if isinstance(parsed, dict)
+            else self._pseudonym(value)
+        )
+
+    def _string(self, value: str, name: str, is_inputs: bool) -> str:
+        if is_inputs:
+            return self._pseudonym(value)
+        if parse_url(value):
+            return self._url(value)
+        if name in _KEPT or _NUMBER.fullmatch(value):
+            return self.text(value)
+        is_time = _DAY.match(value) and len(value) < 40 and parse_time(value)
+        return value if is_time or not value else self._pseudonym(value)
+
+    def text(self, text: str) -> str:
+        """Return text without e-mail addresses, keys, tokens, and the paths of URLs."""
+        if len(text) > _LONGEST_READ:  # nothing is cut in two, lest half of it be shown
+            text = text[:_LONGEST_READ].rpartition(" ")[0]
+        text = _URL.sub(lambda found: self._url(found[0]), text)
+        text = _TOKEN.sub("<token>", _EMAIL.sub("<e-mail>", text))
+        return redact(_SIGNATURE.sub(r"\1=<hidden>", text))
+
+    def _url(self, url: str) -> str:
+        """Return a URL of the same scheme and host whose path tells only its suffix."""
+        try:
+            parts = urlsplit(url.strip())
+            host = parts.hostname
+        except ValueError:
+            host = None
+        if not host or not re.fullmatch(r"[\w.-]+", host):
+            return f"<url {self._digest(url)}>"
+        suffix = PurePosixPath(parts.path).suffix
+        known = suffix if re.fullmatch(r"\.\w{1,5}", suffix) else ""
+        return f"{parts.scheme}://{host}/{self._digest(url)}{known}"
+
+    def _pseudonym(self, text: str) -> str:
+        return f"<text {self._digest(text)}>"
+
+    def _digest(self, text: str) -> str:
+        return hashlib.sha256(self._salt + text.encode(errors="replace")).hexdigest()[:8]
+
+
+def _is_json(reply: Reply) -> bool:
+    return reply.json() is not None or reply.body.strip() == b"null"
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, default=_number).encode()
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, Decimal)
+    return float(value)
+
+
+def dump(exchanges: Iterable[Exchange], **about: str) -> dict[str, Any]:
+    """Return a transcript as JSON values.
+
+    :param about: what else to say in it
+    """
+    return {"format": FORMAT, **about, "exchanges": [_dump_one(exchange) for exchange in exchanges]}
+
+
+def _dump_one(exchange: Exchange) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "call": exchange.call,
+        "request": f"{exchange.method} {exchange.url}",
+        "at": exchange.at.isoformat(),
+        "seconds": round(exchange.seconds, 3),
+    }
+    if exchange.problem:
+        told["problem"] = exchange.problem
+    if exchange.detail is not None:
+        told["detail"] = exchange.detail
+    reply = exchange.reply
+    if reply is not None:
+        parsed = reply.json()
+        body = {"json": parsed} if _is_json(reply) else {"text": reply.body.decode(errors="replace")}
+        told["reply"] = {"status": reply.status, "headers": dict(reply.headers), **body}
+    return json.loads(json.dumps(told, default=_number))  # type: ignore[no-any-return]
+
+
+def load(told: object) -> list[Exchange]:
+    """Return a transcript's exchanges.
+
+    :raises ValueError: it is not a transcript
+    """
+    try:
+        assert isinstance(told, dict)
+        if told["format"] != FORMAT:
+            raise ValueError(f"it has format {told['format']!r}, and this version reads {FORMAT}")
+        return [_load_one(one) for one in told["exchanges"]]
+    except (AssertionError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"it is not a transcript ({type(error).__name__}: {error})") from None
+
+
+def _load_one(told: Mapping[str, Any]) -> Exchange:
+    method, _, url = told["request"].partition(" ")
+    at = datetime.fromisoformat(told["at"])
+    reply = None
+    if (answer := told.get("reply")) is not None:
+        body = answer["text"].encode() if "text" in answer else _dumped(answer["json"])
+        reply = Reply(int(answer["status"]), dict(answer["headers"]), body, at)
+    return Exchange(
+        call=told["call"],
+        method=method,
+        url=url,
+        at=at,
+        seconds=float(told["seconds"]),
+        reply=reply,
+        problem=str(told.get("problem", "")),
+        detail=told.get("detail"),
+    )

@@ -1,0 +1,136 @@
+"""What a transcript keeps, and what it must not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from airflow_provider_luma.segmind.transcript import Exchange, Redactor, dump, load
+from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, REQUEST_ID, VIDEO_URL, reply
+
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
+REDACTOR = Redactor(b"salt")
+EMAIL = "some.one+x@example.com"
+SIGNED = "https://b.example/f.jpg?X-Amz-Signature=0a1b2c&X-Amz-Credential=AKIA%2F20261128"
+
+
+def exchange(body: object, **headers: Any) -> Exchange:
+    return Exchange("history", "GET", "https://api.example/h?page=1", NOW, 0.5, reply(body, **headers))
+
+
+def kept(body: object, **headers: Any) -> str:
+    return json.dumps(dump([REDACTOR.exchange(exchange(body, **headers))]))
+
+
+def redacted(body: object) -> Any:
+    answer = REDACTOR.exchange(exchange(body)).reply
+    assert answer
+    return answer.json()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        EMAIL,
+        EMAIL.replace("@", "%40"),
+        EMAIL.replace("@", "\\u0040"),
+        EMAIL.replace("@", "&#64;"),
+        f"mail to <{EMAIL}>, please",
+        KEY,
+        f"Invalid key {KEY}",
+        SIGNED,
+        f"cannot fetch {SIGNED}",
+        f"cannot fetch {SIGNED}".replace("/", "\\/"),
+        f"cannot fetch {SIGNED}".replace("/", "\\u002f"),
+        "cannot fetch https%3A%2F%2Fb.example%2Ff.jpg%3FX-Amz-Signature%3D0a1b2c",
+        "f.jpg?X-Amz-Signature=0a1b2c",
+        ASSET_URL,
+        "Bearer 0a1b2c.some.one",
+        f"x{' ' * 5000}{EMAIL}",
+        f"{'x' * 5000}{EMAIL}",
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["error", "message", "request_id", "model_name", "user", "prompt", "request_body"]
+)
+def test_nothing_private_is_kept_under_any_name(name: str, text: str) -> None:
+    for body in ({name: text}, {"data": [{name: text}]}, {name: {"inner": text}}, {name: [text]}, [text]):
+        told = kept(body) + kept(json.dumps(json.dumps(body)).encode())
+        for secret in ("some.one", "example.com", "0a1b2c", "AKIA", "0123456789abcdef", "assets"):
+            assert secret not in told
+
+
+@pytest.mark.parametrize("text", [EMAIL, KEY, SIGNED, "a name"])
+def test_nothing_private_is_kept_of_names_headers_and_pages(text: str) -> None:
+    page = f"<html> <body> {text if text != 'a name' else ''} </body></html>".encode()
+    told = kept({text: 1}) if text != "a name" else ""
+    told += kept(page) + kept({}, set_cookie=text, location=text, x_user=text)
+    for secret in ("some.one", "0a1b2c", "0123456789abcdef", "a name"):
+        assert secret not in told
+    assert "x-user" in told
+
+
+def test_the_vendors_words_are_kept() -> None:
+    body = {
+        "status": "COMPLETED",
+        "request_id": REQUEST_ID,
+        "error": "Request not found",
+        "model_created": "2026-11-28T13:21:51.562Z",
+        "cost": "1.6",
+        "credits": 12.5,
+        "flag": None,
+    }
+    assert redacted(body) == pytest.approx(body)
+
+
+def test_what_was_equal_stays_equal() -> None:
+    told = redacted({"a": "a prompt", "b": {"request_body": {"x": "a prompt", "n": 5}}, "c": "another"})
+    assert told["a"] == told["b"]["request_body"]["x"] != told["c"]
+    assert told["b"]["request_body"]["n"] == 5
+    assert redacted({"output": VIDEO_URL}) == redacted({"output": VIDEO_URL})
+    assert redacted({"output": VIDEO_URL})["output"].startswith("https://images.segmind.com/")
+    assert redacted({"output": VIDEO_URL})["output"].endswith(".mp4")
+    other = Redactor(b"other").exchange(exchange({"a": "a prompt"})).reply
+    assert other
+    assert other.json()["a"] != told["a"]
+
+
+def test_inputs_in_a_string_remain_one() -> None:
+    told = redacted({"request_body": json.dumps({"prompt": "a prompt", "loop": False})})
+    inputs = json.loads(told["request_body"])
+    assert inputs["prompt"].startswith("<text ")
+    assert inputs["loop"] is False
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_any_reply_survives_the_way_to_a_file_and_back(body: bytes) -> None:
+    before = REDACTOR.exchange(exchange(body))
+    (after,) = load(json.loads(json.dumps(dump([before], provider="1"))))
+    assert after == before
+    assert load(dump([REDACTOR.exchange(exchange(b"\xff" + body))]))
+
+
+def test_a_page_that_is_cut_does_not_become_json() -> None:
+    told = REDACTOR.exchange(exchange(b'{"credits": 1} ' + b"x" * 5000)).reply
+    assert told
+    assert told.json() is None
+
+
+def test_calls_without_a_reply_survive_it_too() -> None:
+    problem = replace(exchange({}), reply=None, problem="No answer")
+    file = Exchange("download", "GET", VIDEO_URL, NOW, detail={"bytes": 7})
+    told = [REDACTOR.exchange(problem), REDACTOR.exchange(file)]
+    assert load(json.loads(json.dumps(dump(told)))) == told
+    assert "clip" not in told[1].url
+
+
+@pytest.mark.parametrize(
+    "told", [None, [], {}, {"format": 2}, {"format": 1}, {"format": 1, "exchanges": [{"call": "x"}]}, "x"]
+)
+def test_what_is_no_transcript_is_refused(told: object) -> None:
+    with pytest.raises(ValueError, match=r"it (is not a transcript|has format)"):
+        load(told)
