@@ -15,7 +15,7 @@ from airflow_provider_luma import __version__
 from airflow_provider_luma.cli import words
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.exceptions import LumaRayError
-from airflow_provider_luma.segmind.contract import Finding, Verdict, is_answered, judge
+from airflow_provider_luma.segmind.contract import Finding, Verdict, judge, unanswered
 from airflow_provider_luma.segmind.transcript import Exchange, Redactor, dump, load
 
 #: Never changed: with other inputs, a clip that was bought before would not be found again.
@@ -38,11 +38,12 @@ def contract(args: argparse.Namespace) -> Iterator[str]:
     folder = Path(args.folder).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     check = _Check(args, folder)
+    yield f"Asking {check.host} by connection {args.conn}. Transcript: {check.transcript}"
     check.ask()
-    yield f"Asked {check.host} by connection {args.conn}. Transcript: {check.transcript}"
     findings = judge(check.exchanges)
     failure = ""
-    if args.buy and not _broken(findings) and all(map(is_answered, check.exchanges)):
+    missing = unanswered(check.exchanges)
+    if args.buy and not missing and not _broken(findings):
         if not args.yes:
             yield from _lines(findings)
             _confirm(args, check)
@@ -50,7 +51,8 @@ def contract(args: argparse.Namespace) -> Iterator[str]:
         findings = judge(check.exchanges)
         yield "" if failure else f"Bought, or found on record: {check.clip}"
     elif args.buy:
-        failure = "Nothing was bought: first every free call has to be answered, and no assumption broken."
+        failure = "Nothing was bought: first no assumption may be broken, and no free call unanswered"
+        failure += f" ({', '.join(missing)})." if missing else "."
     yield from _shown(findings, failure)
 
 

@@ -40,6 +40,8 @@ _SMALL_PAGE = "2"
 _NO_SUCH_MODEL = "airflow-provider-luma-no-such-model"
 #: How many calls a host may leave without an answer, each for up to the connection's timeout.
 _MOST_FAILURES = 2
+#: How often a question is asked until its answer is not a 429, each time after the reset.
+_MOST_TRIES = 2
 #: Pixels: as small as a model may want a frame, and a few kB as a PNG.
 _SIDE = 512
 
@@ -127,11 +129,15 @@ class Probe(LumaRayHook):
     def _asked(self, call: str, method: str, url: str, send: Callable[[], Reply]) -> Reply | None:
         host = urlsplit(url).netloc
         problem = f"{host} did not answer before"
+        tries = 0
         while self._failures[host] < _MOST_FAILURES:
             try:
-                return send()
+                reply = send()
+                tries += 1
+                if reply.status != 429 or tries == _MOST_TRIES:
+                    return reply
             except LumaRayRateLimited as error:
-                time.sleep(error.seconds_to_reset())  # our own limit: nothing was sent
+                time.sleep(error.seconds_to_reset())  # nothing was sent
             except LumaRayError as error:
                 self._failures[host] += 1
                 problem = error.cause

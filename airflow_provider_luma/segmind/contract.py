@@ -92,7 +92,7 @@ class Assumption:
 
     :param text: what
     :param where: the module
-    :param calls: what tells; none: every call
+    :param calls: what tells; none: every reply, whatever its status
     :param judge: gets the exchanges of these calls that were answered, at least one
     """
 
@@ -138,12 +138,13 @@ def judge(exchanges: Iterable[Exchange]) -> list[Finding]:
 def _shown(text: str) -> str:
     """Return what was seen as one printable line."""
     line = "".join(character if character.isprintable() else "?" for character in text)
-    return line if len(line) <= _LONGEST_SEEN else f"{line[:_LONGEST_SEEN]}..."
+    half = _LONGEST_SEEN // 2  # the end of a network error has its cause
+    return line if len(line) <= _LONGEST_SEEN else f"{line[:half]} ... {line[-half:]}"
 
 
 def _judged(assumption: Assumption, exchanges: list[Exchange]) -> Judged:
     asked = [one for one in exchanges if not assumption.calls or one.call in assumption.calls]
-    answered = [one for one in asked if is_answered(one)]
+    answered = [one for one in asked if _is_answered(one) or (not assumption.calls and one.reply)]
     if not answered:
         return _unknown(_why_unanswered(asked[-1]) if asked else "not asked")
     try:
@@ -154,7 +155,15 @@ def _judged(assumption: Assumption, exchanges: list[Exchange]) -> Judged:
         return _broken(error.cause)
 
 
-def is_answered(exchange: Exchange) -> bool:
+def unanswered(exchanges: Iterable[Exchange]) -> list[str]:
+    """Return the names of the calls that were asked and never answered."""
+    answers: dict[str, bool] = {}
+    for one in exchanges:
+        answers[one.call] = answers.get(one.call, False) or _is_answered(one)
+    return [call for call, is_known in answers.items() if not is_known]
+
+
+def _is_answered(exchange: Exchange) -> bool:
     """Whether an exchange tells anything about the contract: a 5xx or a 429 would pass."""
     reply = exchange.reply
     return not exchange.problem and (reply is None or (reply.status < 500 and reply.status != 429))
@@ -440,7 +449,7 @@ def _rows(asked: Sequence[Exchange]) -> list[HistoryEntry]:
 
 @_assume("replies carry a Date", "hooks/clock.py")
 def _dates(asked: list[Exchange]) -> Judged:
-    replies = [one.reply for one in asked if one.reply]
+    replies = [one.reply for one in asked if one.reply and one.reply.status < 500]
     dated = [reply for reply in replies if _is_date(reply.headers.get("date"))]
     if not replies:
         return _unknown("there are no replies")

@@ -50,6 +50,7 @@ _TOKEN = re.compile(r"\bBearer \S+|\beyJ[\w.-]+", re.IGNORECASE)
 _SIGNATURE = re.compile(
     r"([\w-]*(?:signature|sig|token|secret|credential|policy|key))=[^\s&\"'<>]+", re.IGNORECASE
 )
+_PREFIX = re.compile(r"^(https?://[^/]+)/(?:.*/)?(?=(?:v1|v2|inference-request|upload-asset)\b)")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -92,7 +93,7 @@ class Redactor:
         reply = exchange.reply
         return replace(
             exchange,
-            url=self._url(exchange.url) if exchange.call == "download" else exchange.url,
+            url=self._url(exchange.url) if exchange.call == "download" else _without_prefix(exchange.url),
             reply=None if reply is None else self._reply(reply),
             problem=self.text(exchange.problem),
             detail=self._value(exchange.detail, is_inputs=True),
@@ -173,6 +174,11 @@ class Redactor:
 
     def _digest(self, text: str) -> str:
         return hashlib.sha256(self._salt + text.encode(errors="replace")).hexdigest()[:8]
+
+
+def _without_prefix(url: str) -> str:
+    """Return a call's URL without the path of a connection's own gateway, which may be a secret."""
+    return _PREFIX.sub(r"\1/", url)
 
 
 def _is_json(reply: Reply) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from airflow_provider_luma.hooks import limiter
 from airflow_provider_luma.hooks.probe import Probe
 from airflow_provider_luma.segmind import polling
 from airflow_provider_luma.segmind.contract import Finding, Verdict, judge
@@ -455,12 +456,28 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_asked(
     assert not simulator.requests
 
 
+def test_a_rate_limit_of_the_vendor_is_waited_for(simulator: Simulator, folder: Path, check: Cli) -> None:
+    for call in ("credits", "upload", "history_one"):
+        simulator.fault(call, 429, seconds=0.2)
+    done = check("--buy", "--yes")
+    assert done.code == 0, done
+    assert findings(folder)["the rate limit's reset is a time in UTC"].verdict is Verdict.HOLDS
+
+
+def test_a_rate_limit_that_lasts_stops_the_purchase(simulator: Simulator, folder: Path, check: Cli) -> None:
+    simulator.fault("history_one", 429, times=2, seconds=0.1)
+    done = check("--buy", "--yes")
+    assert done.code == 1
+    assert "no free call unanswered (history_one/unknown id)" in done.err
+    assert paid_posts(simulator) == 0
+
+
 def test_our_own_rate_limit_is_waited_for(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, folder: Path, check: Cli
 ) -> None:
-    simulator.fault("credits", 429, seconds=0.2)
-    done = check()
-    assert done.code == 0, done
+    monkeypatch.setattr(limiter, "_WINDOW", 0.2)
+    set_connection(monkeypatch, simulator.url, requests_per_minute=5)
+    assert check().code == 0
     assert len(told(folder)["exchanges"]) == 13
 
 

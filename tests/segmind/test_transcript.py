@@ -120,6 +120,14 @@ def test_a_page_that_is_cut_does_not_become_json() -> None:
     assert told.json() is None
 
 
+@pytest.mark.parametrize("path", ["/v2/requests/r1/status", "/v1/get-user-credits", "/upload-asset"])
+def test_the_path_of_a_private_gateway_is_not_kept(path: str) -> None:
+    for host in ("https://api.example", "http://127.0.0.1:8900"):
+        for prefix in ("", "/secret", "/secret/v3"):
+            told = REDACTOR.exchange(replace(exchange({}), url=f"{host}{prefix}{path}?page=1"))
+            assert told.url == f"{host}{path}?page=1"
+
+
 def test_calls_without_a_reply_survive_it_too() -> None:
     problem = replace(exchange({}), reply=None, problem="No answer")
     file = Exchange("download", "GET", VIDEO_URL, NOW, detail={"bytes": 7})
