@@ -26,6 +26,7 @@ from airflow_provider_luma.segmind.history import (
     CLOCK_SKEW,
     HistoryEntry,
     body_digest,
+    created_of,
     find_rows,
     parse_one,
     parse_rows,
@@ -350,7 +351,7 @@ def _order(asked: list[Exchange]) -> Judged:
 @_assume("their times are UTC", "segmind/history.py", "history", "submit")
 def _time_zone(asked: list[Exchange]) -> Judged:
     pages = [one for one in asked if one.call == "history"]
-    texts = [row.get("model_created") for row in _raw_rows(pages)]
+    texts = [created_of(row) for row in _raw_rows(pages)]
     if not texts:
         return _unknown("there are no rows")
     if unreadable := [text for text in texts if parse_time(text) is None]:
@@ -390,14 +391,13 @@ def _lag(asked: list[Exchange]) -> Judged:
 @_assume("a page has as many rows as asked for", "hooks/luma_ray.py find_jobs", "history/page 1", "history")
 def _page_size(asked: list[Exchange]) -> Judged:
     for one in asked:
-        size, rows = _per_page(one), find_rows(_reply(one).json()) or []
-        if len(rows) > size:
-            return _broken(f"{len(rows)} rows for per_page={size}")
-    most = max(len(parse_rows(_reply(one))) for one in asked)
+        if (got := len(_raw_rows([one]))) > _per_page(one):
+            return _broken(f"{got} rows for per_page={_per_page(one)}")
+    most = max(len(_raw_rows([one])) for one in asked)
     small = [one for one in asked if one.call == "history/page 1"]
     if not small or most < _per_page(small[0]):
         return _unknown(f"{most} rows at most")
-    got = len(parse_rows(_reply(small[0])))
+    got = len(_raw_rows(small))
     return _if(got == _per_page(small[0]), f"{got} for per_page={_per_page(small[0])}, {most} at most")
 
 

@@ -190,6 +190,11 @@ def find_rows(value: object) -> list[dict[str, Any]] | None:
     return [] if lists and not any(lists) else None
 
 
+def created_of(row: Mapping[str, Any]) -> object:
+    """Return when the vendor accepted a job, as its row says it."""
+    return next((row[name] for name in ("model_created", "created_at", "created") if row.get(name)), None)
+
+
 def _row(row: dict[str, Any]) -> HistoryEntry | None:
     request_id, body = parse_id(row.get("request_id")), row.get("request_body")
     if request_id is None:
@@ -199,14 +204,13 @@ def _row(row: dict[str, Any]) -> HistoryEntry | None:
             body = json.loads(body)
         except (ValueError, RecursionError):
             body = None
-    created = next((row[name] for name in ("model_created", "created_at", "created") if row.get(name)), None)
     error = row.get("error")
     return HistoryEntry(
         request_id=request_id,
         model=str(row.get("model_name")),
         state=_STATES.get(str(row.get("model_status")).upper(), VendorStatus.UNKNOWN),
         body_sha256=body_digest(body) if isinstance(body, dict) else None,
-        created=parse_time(created),
+        created=parse_time(created_of(row)),
         cost=money(row.get("credits_deduction")),
         output_url=next(urls_in(row.get("generation_url")), None),
         error=redact(str(error)) if error else None,

@@ -17,8 +17,9 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from airflow_provider_luma.segmind.money import money
 from airflow_provider_luma.segmind.redaction import redact
-from airflow_provider_luma.segmind.replies import Reply, parse_time
+from airflow_provider_luma.segmind.replies import Reply
 from airflow_provider_luma.segmind.urls import parse_url
 
 FORMAT = 1
@@ -27,14 +28,18 @@ FORMAT = 1
 _KEPT = frozenset(
     "request_id status model_name model_status error message detail code type content_type".split()
 )
-#: The field with a job's inputs as sent: no text in it is the vendor's.
-_INPUTS = "request_body"
+_AMOUNT = re.compile(r"credit|cost|balance|price|amount", re.IGNORECASE)
+_TIME = re.compile(r"(_at|created|updated|time|timestamp|date)$", re.IGNORECASE)
+#: The field with a job's inputs as sent, and what else it may be called: no text in it is the vendor's.
+_INPUTS = frozenset("request_body body input inputs parameters params payload request".split())
 _KEPT_HEADER = re.compile(
     r"date|age|content-(type|length)|server|allow|retry-after|x-(request-id|cost|generation-time|remaining-credits)"
     r"|.*rate-?limit.*"
 )
 #: Instead of a header's value that is not kept.
 _HIDDEN = "..."
+#: Of a time, in whatever format the vendor has: "Saturday, 28 November 2026 12:34:56 +0000".
+_LONGEST_TIME = 42
 #: Deeper is no reply of the vendor's, and would exhaust the stack.
 _DEEPEST = 50
 #: Of a reply that is not JSON: its title, and more than enough to recognize a proxy or a gateway.
@@ -51,8 +56,6 @@ _SIGNATURE = re.compile(
     r"([\w-]*(?:signature|sig|token|secret|credential|policy|key))=[^\s&\"'<>]+", re.IGNORECASE
 )
 _PREFIX = re.compile(r"^(https?://[^/]+)/(?:.*/)?(?=(?:v1|v2|inference-request|upload-asset)\b)")
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,13 @@ class Redactor:
             return "<too deep>"
         if isinstance(value, dict):
             return {
-                self.text(key): self._value(item, key, depth + 1, is_inputs=is_inputs or key == _INPUTS)
+                self.text(key): self._value(item, key, depth + 1, is_inputs=is_inputs or key in _INPUTS)
                 for key, item in value.items()
             }
         if isinstance(value, list):
             return [self._value(item, name, depth + 1, is_inputs=is_inputs) for item in value]
         if isinstance(value, str):
-            return self._inputs(value, depth) if name == _INPUTS else self._string(value, name, is_inputs)
+            return self._inputs(value, depth) if name in _INPUTS else self._string(value, name, is_inputs)
         return value
 
     def _inputs(self, value: str, depth: int) -> Any:
@@ -143,10 +146,11 @@ class Redactor:
             return self._pseudonym(value)
         if parse_url(value):
             return self._url(value)
-        if name in _KEPT or _NUMBER.fullmatch(value):
+        is_time = _TIME.search(name) and len(value) <= _LONGEST_TIME
+        is_amount = _AMOUNT.search(name) and money(value) is not None
+        if name in _KEPT or is_time or is_amount or not value:
             return self.text(value)
-        is_time = _DAY.match(value) and len(value) < 40 and parse_time(value)
-        return value if is_time or not value else self._pseudonym(value)
+        return self._pseudonym(value)
 
     def text(self, text: str) -> str:
         """Return text without e-mail addresses, keys, tokens, and the paths of URLs."""

@@ -207,6 +207,14 @@ FLAWS: dict[str, tuple[Callable[[Told], None], set[str]]] = {
     "times": (_rows(lambda row: row.update(model_created="yesterday")), {"their times are UTC"}),
     "a zone ahead": (_rows(lambda row: _shift(row, 8)), {"their times are UTC"}),
     "a zone behind": (_rows(lambda row: _shift(row, -7)), {"their times are UTC"}),
+    "rfc": (
+        _rows(lambda row: row.update(model_created="Sat, 28 Nov 2026 13:21:51 GMT")),
+        {"their times are UTC"},
+    ),
+    "another name": (
+        _rows(lambda row: row.update(created_at=row.pop("model_created"))),
+        {"a row has the fields that are read"},
+    ),
     "late": (_late, {"a row appears within two minutes"}),
     "never": (_never_listed, {"a row appears within two minutes"}),
     "page size": (_greedy, {"a page has as many rows as asked for"}),

@@ -80,6 +80,7 @@ def test_the_vendors_words_are_kept() -> None:
         "request_id": REQUEST_ID,
         "error": "Request not found",
         "model_created": "2026-11-28T13:21:51.562Z",
+        "created": "Sat, 28 Nov 2026 13:21:51 GMT",
         "cost": "1.6",
         "credits": 12.5,
         "flag": None,
@@ -97,6 +98,25 @@ def test_what_was_equal_stays_equal() -> None:
     other = Redactor(b"other").exchange(exchange({"a": "a prompt"})).reply
     assert other
     assert other.json()["a"] != told["a"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"phone": "+49 151 123456"},
+        {"phone": "49151123456"},
+        {"inputs": {"message": "a prompt"}},
+        {"data": [{"payload": [{"error": "a prompt"}]}]},
+        {"request_body": "a prompt"},
+        {"request_body": '{"status": "a prompt"}'},
+        {"updated_by": "a prompt", "title": "a prompt"},
+    ],
+)
+def test_a_text_of_the_users_becomes_a_pseudonym(body: object) -> None:
+    told = kept(body)
+    assert "<text " in told
+    assert "a prompt" not in told
+    assert "151" not in told
 
 
 def test_inputs_in_a_string_remain_one() -> None:
