@@ -94,7 +94,7 @@ class Assumption:
     :param text: what
     :param where: the module
     :param calls: what tells; none: every reply, whatever its status
-    :param judge: gets the exchanges of these calls that were answered, at least one
+    :param judge: gets the exchanges of these calls that were answered, at least one of the first
     """
 
     text: str
@@ -146,8 +146,9 @@ def _shown(text: str) -> str:
 def _judged(assumption: Assumption, exchanges: list[Exchange]) -> Judged:
     asked = [one for one in exchanges if not assumption.calls or one.call in assumption.calls]
     answered = [one for one in asked if _is_answered(one) or (not assumption.calls and one.reply)]
-    if not answered:
-        return _unknown(_why_unanswered(asked[-1]) if asked else "not asked")
+    first = [one for one in asked if one.call in assumption.calls[:1] or not assumption.calls]
+    if not any(one in answered for one in first):
+        return _unknown(_why_unanswered(first[-1]) if first else "not asked")
     try:
         return assumption.judge(answered)
     except (LumaRayRateLimited, LumaRayInsufficientCredits) as error:

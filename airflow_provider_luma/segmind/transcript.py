@@ -7,6 +7,7 @@ becomes a pseudonym, which is the same for the same text within one transcript: 
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from airflow_provider_luma.segmind.money import money
 from airflow_provider_luma.segmind.redaction import redact
@@ -47,10 +48,12 @@ _LONGEST_TEXT = 300
 #: Of a text: a message may echo a frame in base64, and only a line of it is shown.
 _LONGEST_READ = 4000
 
-_SLASH = r"(?:\\*/|\\+u002f|%2f|&#x2f;|&#47;)"
-_URL = re.compile(rf"https?(?::|%3a){_SLASH}{{2}}[^\s\"'<>]+", re.IGNORECASE)
-_AT = r"(?:@|%(?:25)?40|\\+(?:u00|x)40|&#x40;|&#64;|&commat;)"
-_EMAIL = re.compile(rf"[\w.+%-]+{_AT}[\w.-]+", re.IGNORECASE)
+#: How deep text may be quoted in text; deeper is not shown at all.
+_MOST_QUOTED = 8
+_ESCAPE = re.compile(r"\\+(?:u00|x)([0-9a-f]{2})|\\+(?=[/\"'])", re.IGNORECASE)
+
+_URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
+_EMAIL = re.compile(r"[\w.+%-]+@[\w.-]+")
 _TOKEN = re.compile(r"\bBearer \S+|\beyJ[\w.-]+", re.IGNORECASE)
 _SIGNATURE = re.compile(
     r"([\w-]*(?:signature|sig|token|secret|credential|policy|key))=[^\s&\"'<>]+", re.IGNORECASE
@@ -156,6 +159,7 @@ class Redactor:
         """Return text without e-mail addresses, keys, tokens, and the paths of URLs."""
         if len(text) > _LONGEST_READ:  # nothing is cut in two, lest half of it be shown
             text = text[:_LONGEST_READ].rpartition(" ")[0]
+        text = _unquoted(text)
         text = _URL.sub(lambda found: self._url(found[0]), text)
         text = _TOKEN.sub("<token>", _EMAIL.sub("<e-mail>", text))
         return redact(_SIGNATURE.sub(r"\1=<hidden>", text))
@@ -178,6 +182,17 @@ class Redactor:
 
     def _digest(self, text: str) -> str:
         return hashlib.sha256(self._salt + text.encode(errors="replace")).hexdigest()[:8]
+
+
+def _unquoted(text: str) -> str:
+    """Undo what URLs, HTML and JSON do to text that is quoted in them, however often."""
+    for _ in range(_MOST_QUOTED):
+        plain = html.unescape(unquote(text))
+        plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "", plain)
+        if plain == text:
+            return text
+        text = plain
+    return "<quoted text>"
 
 
 def _without_prefix(url: str) -> str:

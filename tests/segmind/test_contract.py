@@ -301,6 +301,14 @@ def test_no_answer_proves_nothing() -> None:
     assert {one.verdict for one in judge([])} == {Verdict.UNKNOWN}
 
 
+@pytest.mark.parametrize("missing", [None, *sorted({one["call"] for one in SIMULATOR["exchanges"]})])
+def test_calls_may_be_missing(missing: str | None) -> None:
+    exchanges = load(SIMULATOR)
+    for call in {one.call for one in exchanges}:
+        judge([one for one in exchanges if one.call not in (call, missing)])
+        judge([one for one in exchanges if one.call in (call, missing)])
+
+
 def test_lack_of_credits_breaks_nothing() -> None:
     told = deepcopy(SIMULATOR)
     _answer("submit", 402, {"error": "Insufficient credits"})(told)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_luma.segmind.transcript import Exchange, Redactor, dump, load
 from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, REQUEST_ID, VIDEO_URL, reply
@@ -39,6 +44,10 @@ def redacted(body: object) -> Any:
         EMAIL.replace("@", "%40"),
         EMAIL.replace("@", "\\u0040"),
         EMAIL.replace("@", "&#64;"),
+        EMAIL.replace("@", "%25252540"),
+        EMAIL.replace("@", "\\u0026#64;"),
+        f"x{'%25' * 20}40{EMAIL}",
+        KEY.replace("_", "&#95;"),
         f"mail to <{EMAIL}>, please",
         KEY,
         f"Invalid key {KEY}",
@@ -46,6 +55,7 @@ def redacted(body: object) -> Any:
         f"cannot fetch {SIGNED}",
         f"cannot fetch {SIGNED}".replace("/", "\\/"),
         f"cannot fetch {SIGNED}".replace("/", "\\u002f"),
+        f"cannot fetch {SIGNED}".replace("/", "%5C%2F"),
         "cannot fetch https%3A%2F%2Fb.example%2Ff.jpg%3FX-Amz-Signature%3D0a1b2c",
         "f.jpg?X-Amz-Signature=0a1b2c",
         ASSET_URL,
@@ -62,6 +72,36 @@ def test_nothing_private_is_kept_under_any_name(name: str, text: str) -> None:
         told = kept(body) + kept(json.dumps(json.dumps(body)).encode())
         for secret in ("some.one", "example.com", "0a1b2c", "AKIA", "0123456789abcdef", "assets"):
             assert secret not in told
+
+
+QUOTES: list[Callable[[str], str]] = [
+    lambda text: quote(text, safe=""),
+    html.escape,
+    json.dumps,
+    lambda text: text.replace("/", "\\/"),
+    lambda text: "".join(one if one.isalnum() else f"\\u{ord(one):04x}" for one in text),
+    lambda text: "".join(one if one.isalnum() else f"&#{ord(one)};" for one in text),
+    lambda text: f"({text})",
+    lambda text: f"a={text}; b",
+]
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([EMAIL, KEY, SIGNED, ASSET_URL]),
+    st.lists(st.sampled_from(QUOTES), max_size=4),
+    st.sampled_from(
+        ["error", "message", "request_id", "model_status", "created_at", "cost", "request_body", "x"]
+    ),
+)
+def test_nothing_private_is_kept_however_it_is_quoted(
+    text: str, quotes: list[Callable[[str], str]], name: str
+) -> None:
+    for one in quotes:
+        text = one(text)
+    told = kept({name: text}) + kept([{text: 1}]) + kept(f"<html> {text} </html>".encode())
+    for secret in ("some.one", "example.com", "0a1b2c", "AKIA", "0123456789abcdef", "0f9b"):
+        assert secret not in told
 
 
 @pytest.mark.parametrize("text", [EMAIL, KEY, SIGNED, "a name"])
