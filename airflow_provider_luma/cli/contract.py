@@ -52,7 +52,7 @@ def contract(args: argparse.Namespace) -> Iterator[str]:
         yield "" if failure else f"Bought, or found on record: {check.clip}"
     elif args.buy:
         failure = "Nothing was bought: first no assumption may be broken, and no free call unanswered"
-        failure += f" ({', '.join(missing)})." if missing else "."
+        failure += f" ({missing[0]}{' and others' * (len(missing) > 1)})." if missing else "."
     yield from _shown(findings, failure)
 
 
@@ -120,7 +120,11 @@ def _confirm(args: argparse.Namespace, check: _Check) -> None:
         f"This buys one clip of {args.model} {words.price(args.model)} at {check.host}, unless one is on record "
         f"at {check.clip}.\n"
     )
-    if input("Type yes to buy it: ").strip().lower() != "yes":
+    try:
+        answer = input("Type yes to buy it: ")
+    except (EOFError, KeyboardInterrupt):
+        answer = ""
+    if answer.strip().lower() != "yes":
         raise Refused("Not bought: the answer was not yes.")
 
 
@@ -137,7 +141,9 @@ def _shown(findings: list[Finding], failure: str = "") -> Iterator[str]:
     yield from _lines(findings)
     broken = _broken(findings)
     if broken:
-        raise Refused(f"Does not hold: {'; '.join(broken)}.", failure, "Attach the transcript to a report.")
+        is_refused = findings[0].verdict is Verdict.BROKEN
+        advice = "Check the connection's password." if is_refused else "Attach the transcript to a report."
+        raise Refused(f"Does not hold: {'; '.join(broken)}.", failure, advice)
     if not any(one.verdict is Verdict.HOLDS for one in findings):
         raise Refused(f"Nothing could be checked: {findings[0].seen}", failure)
     if failure:

@@ -70,14 +70,15 @@ class Probe(LumaRayHook):
     def ask_for_free(self, model: str, frame: Frame) -> None:
         """Ask everything that costs nothing; whatever goes wrong is kept too.
 
-        A host that does not answer is not asked again, and if the key is refused, nothing else is asked.
+        A host that does not answer is not asked again. If the key is refused, or the reply is not the vendor's but a
+        proxy's, say, nothing else is asked.
 
         :param model: the slug whose rows of the history are asked for
         :param frame: the picture to upload
         """
         settings, unknown = self.settings, str(uuid.uuid4())
         balance = self.ask_balance("credits")
-        if balance is not None and balance.status in (401, 403):
+        if balance is not None and (balance.status in (401, 403) or not balance.object()):
             return
         wrong = _Recorder(replace(settings, api_key=f"SG_{secrets.token_hex(8)}"), self.limiter, self._keep)
         since = newest_first(self.vendor_now() - _DAYS)
