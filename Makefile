@@ -9,7 +9,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo contract ui ui-test test quick faults short-faults chaos lint build bench clean
+.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos lint build bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -49,6 +49,13 @@ faults: $(READY) ## the long fault tests: 20,000 simulated jobs, all schedules w
 RUNS ?= 30
 chaos: $(READY) ## kill processes of a real Airflow, at least 30 times (RUNS=0: a few times)
 	@LUMA_CHAOS_RUNS=$(RUNS) $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+FLEET := apache-airflow-providers-celery 'celery[redis]' psycopg2-binary asyncpg
+fleet: $(READY) ## a Celery fleet with PostgreSQL and Redis, its processes killed and suspended; an hour (SHORT=1: minutes; FLEET_CLIPS, SEED)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && command -v redis-server >/dev/null || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql redis-server; }
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt $(FLEET)
+	@LUMA_FLEET_SHORT=$(SHORT) LUMA_FLEET_CLIPS=$(FLEET_CLIPS) LUMA_FLEET_SEED=$(SEED) $(BIN)/python -m pytest tests/fleet $(ARGS)
 
 lint: $(READY) ## check style and types
 	$(BIN)/python -m ruff check .

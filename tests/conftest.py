@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.triggers import luma_ray
 from airflow_provider_luma.triggers.account import account_of
 from tests.support import API_KEY, set_connection
+
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -30,7 +30,8 @@ T = TypeVar("T")
 class Cluster:
     """Airflow: started on entry, and gone on exit whatever happens in between.
 
-    Each component has its own process session, so it can be killed alone or with everything that it forked.
+    Each component has its own process session, so it can be killed alone or with everything that it forked. A subclass
+    may have others (``components``), started in another way (``command``, ``environment``, ``folder``).
 
     :param home: an empty folder for AIRFLOW_HOME
     :param dags: the folder of the DAG files
@@ -39,6 +40,8 @@ class Cluster:
     :param settings: further environment variables
     :param user: the administrator's name and password; None: everybody is an administrator
     """
+
+    components: Sequence[str] = COMPONENTS
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class Cluster:
         self.fernet_key = urlsafe_b64encode(secrets.token_bytes(32)).decode()
         self.database = home / "airflow.db"
         self.logs = home / "logs"
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._env = _environment(home, dags, port, self.fernet_key, parallelism) | dict(settings or {})
         if user:
@@ -107,11 +110,12 @@ class Cluster:
 
         :param settings: more environment variables, only for these
         """
-        for name in names or COMPONENTS:
+        for name in names or self.components:
             with (self._output / f"{name}.log").open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "airflow", name],
-                    env=self._env | dict(settings or {}),
+                    [sys.executable, "-m", "airflow", *self.command(name)],
+                    env=self.environment(name) | dict(settings or {}),
+                    cwd=self.folder(name),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -119,6 +123,18 @@ class Cluster:
                 )
             self._tell_warden(f"+{process.pid}")
             self._running[name] = process
+
+    def command(self, name: str) -> list[str]:
+        """Return a component's ``airflow`` command."""
+        return [name]
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return a component's environment."""
+        return self._env
+
+    def folder(self, name: str) -> Path | None:
+        """Return a component's working folder; None: that of the tests."""
+        return None
 
     def kill(self, *names: str) -> None:
         """Kill the named components, or all, with everything that they forked."""
@@ -216,8 +232,7 @@ class Cluster:
         deadline = time.monotonic() + timeout
         seen: object = None
         while time.monotonic() < deadline:
-            for name, process in self._running.items():
-                assert process.poll() is None, f"{name} ended by itself ({process.returncode})"
+            self.look()
             try:
                 found = check()
             except requests.RequestException as error:
@@ -228,6 +243,16 @@ class Cluster:
                 seen = found
             time.sleep(every)
         raise AssertionError(f"Not within {timeout} s: {event}; last seen: {seen!r}; home: {self.home}")
+
+    def look(self) -> None:
+        """Look whether a component ended by itself."""
+        for name, process in list(self._running.items()):
+            if process.poll() is not None:
+                self.ended(name, process.returncode)
+
+    def ended(self, name: str, code: int) -> None:
+        """Be told that a component ended by itself."""
+        raise AssertionError(f"{name} ended by itself ({code})")
 
     def _migrate(self) -> None:
         done = subprocess.run(
@@ -295,8 +320,8 @@ def _environment(home: Path, dags: Path, port: int, fernet_key: str, parallelism
         "api_auth": {"jwt_secret": secrets.token_hex(32)},
         "logging": {
             "logging_level": "DEBUG",
-            "worker_log_server_port": _free_port(),
-            "trigger_log_server_port": _free_port(),
+            "worker_log_server_port": free_port(),
+            "trigger_log_server_port": free_port(),
         },
         # Whoever dies is missed within seconds instead of minutes; but a scheduler that is only slow must not take
         # itself for dead, which it would after ten seconds on a busy machine.
@@ -317,7 +342,7 @@ def _environment(home: Path, dags: Path, port: int, fernet_key: str, parallelism
     return clean | named | {"AIRFLOW_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost,127.0.0.0/8"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

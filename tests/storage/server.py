@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 
 class Store:
@@ -27,6 +27,7 @@ class Store:
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            start_new_session=True,
             text=True,
         )
         assert self._process.stderr is not None
@@ -42,6 +43,10 @@ class Store:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def kill(self) -> None:
         """Kill it with SIGKILL; its content is lost."""
@@ -73,14 +78,54 @@ class Seen:
         return "\r\nauthorization:" in self.head.lower()
 
 
+class Hold:
+    """Keeps requests from the store until it is let go of.
+
+    :param line: the first lines that match are held
+    :param times: how many
+    """
+
+    def __init__(self, line: str, times: int) -> None:
+        self._line = re.compile(line)
+        self._left = times
+        self._lock = threading.Lock()
+        self._passes = True
+        self.reached, self._over = threading.Event(), threading.Event()
+
+    def passes(self, line: str) -> bool:
+        """Wait if the request is to be held; return whether it may go on."""
+        with self._lock:
+            if not self._left or not self._line.search(line):
+                return True
+            self._left -= 1
+        self.reached.set()
+        self._over.wait()
+        return self._passes
+
+    def let_go(self, *, passes: bool = True) -> None:
+        """Let the requests go on, or reset their connections."""
+        self._passes, self._left = passes, 0
+        self._over.set()
+
+
+class Server(Protocol):
+    """What a gate leads to."""
+
+    @property
+    def port(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+
 class Gate:
     """Forwards connections to a store.
 
     :param store: where they go
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Server) -> None:
         self._store = store
+        self._hold: Hold | None = None
         self.seen: list[Seen] = []
         self._trouble: tuple[re.Pattern[str], int, bool] | None = None
         self._kills = False
@@ -103,7 +148,7 @@ class Gate:
 
     def reset(self) -> None:
         """Remove all faults and forget what was seen."""
-        self._trouble = self._refused = self._kept = None
+        self._trouble = self._refused = self._kept = self._hold = None
         self.down = self._kills = False
         self.struck.clear()
         self.seen.clear()
@@ -120,6 +165,11 @@ class Gate:
     def refuse(self, line: str, status: int = 403, code: str = "AccessDenied", header: str = "") -> None:
         """Answer with an error to each request whose first line and one of its headers match."""
         self._refused = re.compile(line), re.compile(header), _answer(status, code)
+
+    def hold(self, line: str, times: int = 1) -> Hold:
+        """Keep requests whose first line matches from the store, which does not see them before they are let go."""
+        self._hold = Hold(line, times)
+        return self._hold
 
     def keep_answers(self, line: str) -> None:
         """Forward each request whose first line matches, but reset the connection instead of answering."""
@@ -150,6 +200,8 @@ class Gate:
                 if found := re.match(rb"(?:GET|HEAD|PUT|POST|DELETE) .*?\r\n\r\n", chunk, re.DOTALL):
                     seen = Seen(found[0].decode("latin-1"))
                     self.seen.append(seen)
+                    if self._hold and not self._hold.passes(seen.line):
+                        break
                     if self._kept and self._kept.search(seen.line):
                         self._mute.add(server)
                     is_refused = False
