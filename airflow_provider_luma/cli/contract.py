@@ -42,18 +42,28 @@ def contract(args: argparse.Namespace) -> Iterator[str]:
     check.ask()
     findings = judge(check.exchanges)
     failure = ""
-    missing = unanswered(check.exchanges)
-    if args.buy and not missing and not _broken(findings):
+    if args.buy and not (failure := _why_not(findings, check.exchanges, is_asked=not args.yes)):
         if not args.yes:
             yield from _lines(findings)
-            _confirm(args, check)
+            _confirm(args, check, _broken(findings))
         failure = check.buy()
         findings = judge(check.exchanges)
         yield "" if failure else f"Bought, or found on record: {check.clip}"
-    elif args.buy:
-        failure = "Nothing was bought: first no assumption may be broken, and no free call unanswered"
-        failure += f" ({missing[0]}{' and others' * (len(missing) > 1)})." if missing else "."
     yield from _shown(findings, failure)
+
+
+def _why_not(findings: list[Finding], exchanges: list[Exchange], *, is_asked: bool) -> str:
+    """Say why nothing is bought; an empty string if nothing is against it.
+
+    :param is_asked: whether a person will see the table and decide
+    """
+    missing = unanswered(exchanges)
+    if missing or findings[0].verdict is not Verdict.HOLDS:
+        told = f": {missing[0]}{' and others' * (len(missing) > 1)}" if missing else ""
+        return f"Nothing was bought, as the key was not accepted, or a free call not answered{told}."
+    if _broken(findings) and not is_asked:
+        return "Nothing was bought: with --yes, every assumption about the free calls has to hold."
+    return ""
 
 
 class _Check:
@@ -115,7 +125,9 @@ class _Check:
         return ""
 
 
-def _confirm(args: argparse.Namespace, check: _Check) -> None:
+def _confirm(args: argparse.Namespace, check: _Check, broken: list[str]) -> None:
+    if broken:
+        sys.stderr.write(f"Does not hold, so a lost answer may not be found again: {'; '.join(broken)}.\n")
     sys.stderr.write(
         f"This buys one clip of {args.model} {words.price(args.model)} at {check.host}, unless one is on record "
         f"at {check.clip}.\n"

@@ -166,13 +166,17 @@ COMMANDS = (
             _argument(
                 "--buy",
                 action="store_true",
-                help="then buy one clip, after a yes is typed, if every free call was answered and no assumption is "
-                "broken; it is on record in the folder, and the same command finishes it instead of buying another",
+                help="then buy one clip, after a yes is typed; it is on record in the folder, and the same command "
+                "finishes it instead of buying another",
             ),
             _argument(
                 "--model", metavar="SLUG", default=DEFAULT_MODEL, help="the clip's model (%(default)s)"
             ),
-            _argument("--yes", action="store_true", help="buy without asking"),
+            _argument(
+                "--yes",
+                action="store_true",
+                help="buy without asking, if nothing free is broken",
+            ),
             _argument(
                 "--folder",
                 metavar="PATH",

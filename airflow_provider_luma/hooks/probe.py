@@ -59,7 +59,7 @@ class Probe(LumaRayHook):
 
     def __init__(self, luma_ray_conn_id: str, keep: Keep) -> None:
         super().__init__(luma_ray_conn_id)
-        self._keep = keep
+        self._keep = _never_failing(keep)
         self._failures: Counter[str] = Counter()
         self._is_listed = False
 
@@ -149,10 +149,14 @@ class Probe(LumaRayHook):
     def get_status(self, request_id: str, rank: Rank = Rank.POLL) -> JobStatus:
         """Poll a job's status, and until the history shows the job, ask for its newest page as well."""
         status = super().get_status(request_id, rank)
-        if not self._is_listed:
+        host = urlsplit(self._history_url).netloc
+        if not self._is_listed and self._failures[host] < _MOST_FAILURES:
             try:
                 self._is_listed = any(is_same_id(row.request_id, request_id) for row in self.newest_jobs())
+            except LumaRayRateLimited:
+                pass  # the next poll may have room
             except LumaRayError as error:
+                self._failures[host] += 1
                 log.debug("The history cannot be asked: %s", error.cause)
         return status
 
@@ -209,6 +213,20 @@ class _Recorder(Transport):
             )
         )
         return reply
+
+
+def _never_failing(keep: Keep) -> Keep:
+    """Return a function that keeps an exchange or logs why not: the reply may name a bought job, which comes first."""
+
+    def kept(exchange: Exchange) -> None:
+        try:
+            keep(exchange)
+        except Exception as error:
+            log.warning(
+                "A reply to %s is missing from the transcript: %s", exchange.call, type(error).__name__
+            )
+
+    return kept
 
 
 def picture() -> bytes:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import pytest
 import requests
 
 from airflow_provider_luma.hooks import limiter
-from airflow_provider_luma.hooks.probe import Probe
+from airflow_provider_luma.hooks.probe import Probe, picture
 from airflow_provider_luma.segmind import polling
 from airflow_provider_luma.segmind.contract import Finding, Verdict, judge
-from airflow_provider_luma.segmind.transcript import load
+from airflow_provider_luma.segmind.transcript import Exchange, load
 from airflow_provider_luma.simulator import Simulator
 from tests.cli.conftest import Done
 from tests.cli.test_settle import submits
@@ -191,7 +192,7 @@ def _changed(target: str, change: Callable[[Any], object]) -> Callable[[Seen, by
         if "error" in value:
             return None
         change(value)
-        return to_json(value)
+        return to_json(value, Date=formatdate(usegmt=True))
 
     return answer
 
@@ -301,6 +302,39 @@ def test_yes_buys(simulator: Simulator, monkeypatch: pytest.MonkeyPatch, check: 
     monkeypatch.setattr(sys, "stdin", typed)
     assert check("--buy").code == 0
     assert submits(simulator) == 1
+
+
+def test_a_person_may_buy_although_something_is_broken(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, check: Cli, folder: Path
+) -> None:
+    earlier_jobs(simulator)
+    before = submits(simulator)
+    typed = StringIO("yes\n")
+    monkeypatch.setattr(typed, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", typed)
+    with vendor(monkeypatch, simulator, _changed("per_page=100", lambda body: body["data"].reverse())):
+        done = check("--buy")
+    assert done.code == 1
+    assert "may not be found again: rows come newest first." in done.err
+    assert submits(simulator) == before + 1
+    assert broken(folder) == {"rows come newest first"}
+    assert (folder / "luma-ray-img-2-video.mp4").exists()
+
+
+def test_a_reply_that_cannot_be_kept_loses_no_bought_job(
+    connection: None, simulator: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def keep(exchange: Exchange) -> None:
+        raise RecursionError("too deep")
+
+    (tmp_path / "frame.png").write_bytes(picture())
+    clip = tmp_path / "clip.mp4"
+    bought = Probe("luma_ray_default", keep).image_to_video(
+        prompt="x", start_frame=tmp_path / "frame.png", output_path=clip, key="one"
+    )
+    assert bought["request_id"] == simulator.jobs[0].request_id
+    assert clip.exists()
+    assert API_KEY not in caplog.text
 
 
 def test_without_a_person_nothing_is_asked(
@@ -466,7 +500,7 @@ def test_a_rate_limit_that_lasts_stops_the_purchase(simulator: Simulator, folder
     simulator.fault("history_one", 429, times=2, seconds=0.1)
     done = check("--buy", "--yes")
     assert done.code == 1
-    assert "no free call unanswered (history_one/unknown id)" in done.err
+    assert "a free call not answered: history_one/unknown id." in done.err
     assert paid_posts(simulator) == 0
 
 
