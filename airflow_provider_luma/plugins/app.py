@@ -26,6 +26,7 @@ from airflow_provider_luma.plugins.clip import Clip, find_clip
 from airflow_provider_luma.plugins.folders import OPTION, SECTION, configured
 from airflow_provider_luma.plugins.index import Entry, Index
 from airflow_provider_luma.plugins.media import send_file
+from airflow_provider_luma.segmind.money import usd
 
 _HERE = Path(__file__).parent
 _CSS, _JS = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
@@ -43,6 +44,7 @@ _SHOWN_AT_TOP = 20
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "media-src 'self'; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'self'",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
@@ -105,9 +107,9 @@ def clip_page(request: Request, identity: Annotated[Identity, Depends(_identity)
 def clip_video(request: Request, clip: Found) -> Response:
     """Send the video."""
     opened = clip.open_video() if clip else None
-    if clip is None or opened is None:
+    if opened is None:
         raise HTTPException(404, "Not found")
-    return send_file(request, opened, "video/mp4", str(clip.take.sha256))
+    return send_file(request, opened, "video/mp4")
 
 
 def clip_poster(request: Request, clip: Found) -> Response:
@@ -116,7 +118,7 @@ def clip_poster(request: Request, clip: Found) -> Response:
     if found is None:
         raise HTTPException(404, "Not found")
     opened, media_type = found
-    return send_file(request, opened, media_type, hashlib.sha256(opened.mark.encode()).hexdigest())
+    return send_file(request, opened, media_type)
 
 
 def run_page(dag_id: str, run_id: str) -> Response:
@@ -219,7 +221,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"words": words, "option": f"[{SECTION}] {OPTION}"}
+    environment.globals |= {"words": words, "usd": usd, "option": f"[{SECTION}] {OPTION}"}
     return environment
 
 
@@ -231,7 +233,8 @@ def _page(template: str, *, depth: int, **values: Any) -> HTMLResponse:
     up = "../" * (depth - 1)
     assets = {name.replace(".", "_"): f"{up}static/{name}?v={_static_file(name)[1]}" for name in _STATIC}
     text = _templates().get_template(template).render(up=up, **assets, **values)
-    return HTMLResponse(text, headers={"Cache-Control": "no-store"})
+    # Half a surrogate pair is text to JSON, but no character that could be sent.
+    return HTMLResponse(text.encode(errors="replace"), headers={"Cache-Control": "no-store"})
 
 
 class _Headers:

@@ -21,6 +21,7 @@ from threading import Lock
 from airflow_provider_luma.jobs.ledger import SUFFIX
 from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState
 from airflow_provider_luma.plugins import words
+from airflow_provider_luma.plugins.checks import check
 from airflow_provider_luma.plugins.folders import Folder
 
 #: A record has a few kilobytes, and more only with many takes.
@@ -37,7 +38,8 @@ MISSED_SECONDS = 1.0
 _BATCH = 500
 #: Records read at once: a store answers many at a time, a disk is none the worse for it.
 _READERS = 8
-_SHOWN_PROMPT = 200
+#: Characters of a text that a list keeps: more would only fill the memory.
+_SHOWN = 200
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +64,12 @@ class Place:
         """Read the record beside the clip.
 
         :raises OSError: it cannot be read
-        :raises ValueError: it is no record of this very place
+        :raises ValueError: it is no record of this very place, or cannot be true
         """
         record = JobRecord.load(self.folder.read(self.name + SUFFIX, MAX_RECORD_BYTES))
         if self.folder.name_of(record.output_path) != self.name:
             raise ValueError("it is about another place")
+        check(record)
         return record
 
 
@@ -107,12 +110,12 @@ class Entry:
             is_current=is_current,
             luma_ray_conn_id=take.luma_ray_conn_id,
             model=take.model,
-            prompt=str(take.parameters.get("prompt", ""))[:_SHOWN_PROMPT],
+            prompt=take.parameters["prompt"][:_SHOWN],
             start_frame=take.start_frame,
             request_id=take.request_id,
             cost=take.cost,
             remaining_credits=take.remaining_credits,
-            error=take.error,
+            error=take.error and take.error[:_SHOWN],
         )
 
 

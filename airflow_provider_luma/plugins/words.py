@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.segmind.models import model_info
+from airflow_provider_luma.segmind.money import usd
 
 _URL = re.compile(r"https?://\S+")
 LABELS = {
@@ -101,11 +102,11 @@ def cost(take: JobRecord) -> str:
 def cost_of(known: Decimal | None, state: RecordState, model: str) -> str:
     """Return what a take cost, or will, by what is known of it."""
     if known is not None:
-        return dollars(known)
+        return usd(known)
     if state is RecordState.FAILED:
         return "nothing"
     price = model_info(model).price
-    return "not on record" if price is None else f"about {dollars(price)}"
+    return "not on record" if price is None else f"about {usd(price)}"
 
 
 def parameter(value: object) -> str:
@@ -137,9 +138,9 @@ def moment(text: str | None) -> datetime | None:
     """Return a record's time in UTC; None if it has none that can be read."""
     try:
         read = datetime.fromisoformat(text or "")
-    except ValueError:
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def size(amount: int | None) -> str:
@@ -147,8 +148,3 @@ def size(amount: int | None) -> str:
     return (
         "" if amount is None else f"{amount / 1e6:.1f} MB" if amount >= 100_000 else f"{amount / 1e3:.1f} kB"
     )
-
-
-def dollars(amount: Decimal | None) -> str:
-    """Return an amount of money; empty if it is unknown."""
-    return "" if amount is None else f"{amount:.2f} USD"

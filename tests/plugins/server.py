@@ -24,8 +24,10 @@ USERS = {
     "of_clips": "viewer",
     "of_others": "viewer",
     "of_plots": "viewer",
+    "of_damaged": "viewer",
     "nobody": "viewer",
 }
+_AIRFLOW = (sys.executable, "-m", "airflow")
 
 
 class Server:
@@ -68,14 +70,11 @@ class Server:
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
-        (self.home / "passwords.json").write_text(json.dumps({user: f"{user}'s" for user in USERS}))
-        airflow = [sys.executable, "-m", "airflow"]
-        subprocess.run(
-            [*airflow, "db", "migrate"], env=self.env, capture_output=True, check=True, timeout=300
-        )
+        self.airflow("db", "migrate")
+        self.make_users()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*airflow, "api-server"],
+                [*_AIRFLOW, "api-server"],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -99,6 +98,17 @@ class Server:
             self.stop()
             raise
         return self
+
+    def airflow(self, *arguments: str) -> None:
+        """Run a command of Airflow's."""
+        done = subprocess.run(
+            [*_AIRFLOW, *arguments], env=self.env, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def make_users(self) -> None:
+        """Make the users, each with a password that `session` knows."""
+        (self.home / "passwords.json").write_text(json.dumps({user: f"{user}'s" for user in USERS}))
 
     def __exit__(self, *_: object) -> None:
         self.stop()
