@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from airflow_provider_luma.jobs.record import IN_FLIGHT, Identity
 from airflow_provider_luma.plugins import lists, words
 from airflow_provider_luma.plugins.access import Readable, User, check_access
-from airflow_provider_luma.plugins.clip import Clip, find_clip
-from airflow_provider_luma.plugins.folders import OPTION, SECTION, configured
+from airflow_provider_luma.plugins.clip import ShownClip, find_clip
+from airflow_provider_luma.plugins.folders import OPTION, SECTION, Opened, configured
 from airflow_provider_luma.plugins.index import Entry, Index
 from airflow_provider_luma.plugins.media import send_file
 from airflow_provider_luma.segmind.money import usd
@@ -59,25 +59,31 @@ def _index() -> Index:
     return Index(configured())
 
 
-def _identity(dag_id: str, run_id: str, task_id: str, map_index: str) -> Identity:
+def _identity(dag_id: str, run_id: str, task_id: str, map_index: str, key: str | None = None) -> Identity:
     if map_index not in _UNMAPPED and not _NUMBER.fullmatch(map_index):
         raise HTTPException(404, "Not found")
     index = -1 if map_index in _UNMAPPED else int(map_index)
-    return Identity(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=index)
+    return Identity(dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=index, key=key)
 
 
-def _found(identity: Annotated[Identity, Depends(_identity)]) -> Clip | None:
+def _on_record(identity: Annotated[Identity, Depends(_identity)]) -> ShownClip | None:
     return find_clip(_index(), identity)
 
 
-Found = Annotated[Clip | None, Depends(_found)]
+OnRecord = Annotated[ShownClip | None, Depends(_on_record)]
 _CLIP = "/clip/{dag_id}/{run_id}/{task_id}/{map_index}"
 
 
 def make_app() -> FastAPI:
     """Return the web app."""
     # The three pages that FastAPI adds by itself would be open to everybody.
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(check_access)])
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirect would come before the sign-in, to whichever host the request names
+        dependencies=[Depends(check_access)],
+    )
     app.add_middleware(_Headers)
     app.get(_CLIP, response_class=HTMLResponse)(clip_page)
     app.get(f"{_CLIP}/video")(clip_video)
@@ -88,37 +94,40 @@ def make_app() -> FastAPI:
     return app
 
 
-def clip_page(request: Request, identity: Annotated[Identity, Depends(_identity)], clip: Found) -> Response:
+def clip_page(
+    request: Request, identity: Annotated[Identity, Depends(_identity)], clip: OnRecord
+) -> Response:
     """Show one task instance's clip."""
-    folders = _index().folders
-    poster = clip.open_poster(folders) if clip else None
-    if poster:
-        poster[0].close()
+    index = _index()
+    others = lists.contact_sheet(index.snapshot().others(identity))
+    states = {entry.state for entry in others} | ({clip.take.state} if clip else set())
     return _page(
         "clip.html",
         depth=5,
         identity=identity,
         clip=clip,
-        poster=poster is not None,
-        is_configured=bool(folders),
+        poster=clip is not None and clip.has_poster(index.folders),
+        others=others,
+        is_live=not states.isdisjoint(IN_FLIGHT),
+        is_configured=bool(index.folders),
+        shown=_may_have_poster,
     )
 
 
-def clip_video(request: Request, clip: Found) -> Response:
+def clip_video(request: Request, clip: OnRecord) -> Response:
     """Send the video."""
-    opened = clip.open_video() if clip else None
-    if opened is None:
-        raise HTTPException(404, "Not found")
-    return send_file(request, opened, "video/mp4")
+    return _send(request, clip.open_video() if clip else None)
 
 
-def clip_poster(request: Request, clip: Found) -> Response:
+def clip_poster(request: Request, clip: OnRecord) -> Response:
     """Send the start frame."""
-    found = clip.open_poster(_index().folders) if clip else None
+    return _send(request, clip.open_poster(_index().folders) if clip else None)
+
+
+def _send(request: Request, found: tuple[Opened, str] | None) -> Response:
     if found is None:
         raise HTTPException(404, "Not found")
-    opened, media_type = found
-    return send_file(request, opened, media_type)
+    return send_file(request, *found)
 
 
 def run_page(dag_id: str, run_id: str) -> Response:
@@ -174,6 +183,17 @@ def gallery_page(
     )
 
 
+def _clip_path(identity: Identity, part: str = "", version: str | None = None) -> str:
+    """Return where a clip's page is in this app, or a part of it.
+
+    :param version: changes the URL when the part changes
+    """
+    ids = (identity.dag_id, identity.run_id, identity.task_id, str(identity.map_index))
+    query = {name: value for name, value in (("key", identity.key), ("v", version)) if value is not None}
+    path = "/".join(("clip", *(quote(one, safe="") for one in ids)))
+    return f"{path}{part}" + (f"?{urlencode(query)}" if query else "")
+
+
 def _may_have_poster(entry: Entry) -> bool:
     """Whether a list asks for a poster: the picture itself is checked when it is asked for."""
     source = entry.start_frame
@@ -221,7 +241,12 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"words": words, "usd": usd, "option": f"[{SECTION}] {OPTION}"}
+    environment.globals |= {
+        "clip_path": _clip_path,
+        "words": words,
+        "usd": usd,
+        "option": f"[{SECTION}] {OPTION}",
+    }
     return environment
 
 

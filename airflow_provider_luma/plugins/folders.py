@@ -10,7 +10,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,19 +198,20 @@ class _StoreFolder(Folder):
     def open(self, name: str) -> Opened:
         path = self._root + "/".join(_parts(name))
         fs = self._fs
-        try:
+        with _as_os_errors():
             info = fs.info(path)
-        except OSError:
-            raise
-        except Exception as error:  # whatever the store's libraries raise
-            raise OSError(f"{type(error).__name__}: {error}") from None
         if info.get("type") != "file" or info.get("size") is None:
             raise OSError(f"{name} is no file")
+
+        def read(start: int, stop: int) -> bytes:
+            with _as_os_errors():
+                return bytes(fs.cat_file(path, start=start, end=stop)) if stop > start else b""
+
         return Opened(
             size=int(info["size"]),
             mark=_mark(info),
             piece=_STORE_PIECE,
-            read=lambda start, stop: bytes(fs.cat_file(path, start=start, end=stop)) if stop > start else b"",
+            read=read,
             close=lambda: None,
         )
 
@@ -224,6 +225,17 @@ class _StoreFolder(Folder):
 
     def path_of(self, name: str) -> str:
         return f"{self.uri.rstrip('/')}/{name}"
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Make OSErrors of whatever a store's libraries raise."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from None
 
 
 def _local_mark(seen: os.stat_result) -> str:
@@ -249,7 +261,11 @@ def configured() -> tuple[Folder, ...]:
     """Return the folders that the configuration names; one that cannot be used is logged and left out."""
     text = conf.get(SECTION, OPTION, fallback="") or ""
     uris = [uri.strip() for uri in text.replace("\n", ",").split(",")]
-    return tuple(folder for uri in uris if uri and (folder := _folder(uri)))
+    folders = {folder.path_of(""): folder for uri in uris if uri and (folder := _folder(uri))}.values()
+    # What is in a folder within another is already shown with that one; twice, it would count twice.
+    return tuple(
+        one for one in folders if all(other.name_of(one.uri.rstrip("/")) is None for other in folders)
+    )
 
 
 def _folder(uri: str) -> Folder | None:

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a clip is.
 
     :param folder: the configured folder
@@ -81,7 +81,7 @@ class Entry:
     :param is_current: whether the path is this take's
     """
 
-    place: Place
+    location: Location
     identity: Identity
     key: str
     state: RecordState
@@ -98,10 +98,10 @@ class Entry:
     error: str | None
 
     @classmethod
-    def of(cls, take: JobRecord, place: Place, *, is_current: bool) -> Entry:
-        """Return the entry of a take on the record of a place."""
+    def of(cls, take: JobRecord, location: Location, *, is_current: bool) -> Entry:
+        """Return the entry of a take on the record of a location."""
         return cls(
-            place=place,
+            location=location,
             identity=take.identity,
             key=take.key,
             state=take.state,
@@ -142,8 +142,18 @@ class Snapshot:
         run = (dag_id, run_id)
         return [entry for entry in self.entries if (entry.identity.dag_id, entry.identity.run_id) == run]
 
+    def others(self, identity: Identity) -> list[Entry]:
+        """Return the takes of a task instance's other clips, newest first: with the hook, one task can buy several."""
+        whose = identity.model_copy(update={"key": None})
+        run = self.of_run(identity.dag_id, identity.run_id)
+        return [
+            entry
+            for entry in run
+            if entry.identity != identity and entry.identity.model_copy(update={"key": None}) == whose
+        ]
+
     def of(self, identity: Identity) -> Entry | None:
-        """Return the last take of a task instance."""
+        """Return the last take of a clip."""
         entries = self._by_task.get(identity)
         return entries[0] if entries else None
 
@@ -153,7 +163,7 @@ class Index:
     """The clips below some folders."""
 
     folders: tuple[Folder, ...]
-    _known: dict[Place, tuple[str, tuple[Entry, ...]]] = field(default_factory=dict)
+    _known: dict[Location, tuple[str, tuple[Entry, ...]]] = field(default_factory=dict)
     _snapshot: Snapshot = Snapshot()
     _listed_at: float = float("-inf")
     _lock: Lock = field(default_factory=Lock)
@@ -179,19 +189,19 @@ class Index:
 
     def _refresh(self) -> None:
         try:
-            known: dict[Place, tuple[str, tuple[Entry, ...]]] = {}
-            new: dict[Place, str] = {}
+            known: dict[Location, tuple[str, tuple[Entry, ...]]] = {}
+            new: dict[Location, str] = {}
             for folder in self.folders:
-                for place, mark in self._listed(folder):
-                    there = self._known.get(place)
+                for location, mark in self._listed(folder):
+                    there = self._known.get(location)
                     if there is not None:
-                        known[place] = there
+                        known[location] = there
                     if there is None or there[0] != mark:
-                        new[place] = mark
+                        new[location] = mark
             with ThreadPoolExecutor(_READERS) as readers:
-                for (place, mark), entries in zip(new.items(), readers.map(_read, new), strict=True):
+                for (location, mark), entries in zip(new.items(), readers.map(_read, new), strict=True):
                     if entries is not None:
-                        known[place] = (mark, entries)
+                        known[location] = (mark, entries)
                     if not self._snapshot.is_whole and len(known) % _BATCH == 0:
                         self._snapshot = Snapshot(_newest_first(known.values()))
             if known != self._known or not self._snapshot.is_whole:
@@ -202,29 +212,33 @@ class Index:
             with self._lock:
                 self._listed_at, self._refreshing = time.monotonic(), None
 
-    def _listed(self, folder: Folder) -> list[tuple[Place, str]]:
+    def _listed(self, folder: Folder) -> list[tuple[Location, str]]:
         """Return a folder's clips with their records' marks; if it cannot be listed now, those that are known."""
         try:
-            return [(Place(folder, name.removesuffix(SUFFIX)), mark) for name, mark in folder.listed(SUFFIX)]
+            return [
+                (Location(folder, name.removesuffix(SUFFIX)), mark) for name, mark in folder.listed(SUFFIX)
+            ]
         except Exception as error:
             log.warning("The clips below %s cannot be listed: %s", folder.uri, error)
-            return [(place, mark) for place, (mark, _) in self._known.items() if place.folder is folder]
+            return [
+                (location, mark) for location, (mark, _) in self._known.items() if location.folder is folder
+            ]
 
 
-def _read(place: Place) -> tuple[Entry, ...] | None:
+def _read(location: Location) -> tuple[Entry, ...] | None:
     """Return the takes on a record; None if it cannot be read now."""
     try:
-        record = place.record()
+        record = location.record()
         *earlier, current = record.takes
         return (
-            Entry.of(current, place, is_current=True),
-            *(Entry.of(take, place, is_current=False) for take in earlier),
+            Entry.of(current, location, is_current=True),
+            *(Entry.of(take, location, is_current=False) for take in earlier),
         )
     except ValueError as error:
-        log.warning("Not shown in the UI: the record of %s: %s", place.path, error)
+        log.warning("Not shown in the UI: the record of %s: %s", location.path, error)
         return ()
     except Exception as error:
-        log.warning("Not shown in the UI: the record of %s: %r", place.path, error)
+        log.warning("Not shown in the UI: the record of %s: %r", location.path, error)
         return None
 
 

@@ -61,7 +61,7 @@ def billed_once(entries: Iterable[Entry]) -> list[Entry]:
     jobs: dict[str, Entry] = {}
     for entry in entries:
         if entry.cost is not None or entry.state in (RecordState.COMPLETED, RecordState.DELIVERED):
-            key = id_key(entry.request_id) if entry.request_id else f"{entry.place.name}\0{entry.key}"
+            key = id_key(entry.request_id) if entry.request_id else f"{entry.location.name}\0{entry.key}"
             if key not in jobs or jobs[key].cost is None:
                 jobs[key] = entry
     return list(jobs.values())
@@ -73,7 +73,7 @@ def price(entry: Entry) -> Decimal:
 
 
 def contact_sheet(entries: Iterable[Entry]) -> list[Entry]:
-    """Return each task instance's last take: those that went wrong first, then in the order of the mapping."""
+    """Return each clip's last take: those that went wrong first, then in the order of the mapping."""
     last: dict[object, Entry] = {}
     for entry in entries:  # newest first
         last.setdefault(entry.identity, entry)
@@ -83,6 +83,7 @@ def contact_sheet(entries: Iterable[Entry]) -> list[Entry]:
             group(entry) not in ("failed", "unknown"),
             entry.identity.task_id,
             entry.identity.map_index,
+            entry.identity.key or "",
         ),
     )
 

@@ -6,6 +6,7 @@ import hashlib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from airflow_provider_luma.jobs.ledger import SUFFIX
 from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState
@@ -22,7 +23,8 @@ def identity(
 def url_of(whose: Identity, part: str = "") -> str:
     """Return the URL of a clip's page, as Airflow fills it in."""
     index = "{MAP_INDEX}" if whose.map_index < 0 else whose.map_index
-    return f"clip/{whose.dag_id}/{whose.run_id}/{whose.task_id}/{index}{part}"
+    query = "" if whose.key is None else f"?key={quote(whose.key, safe='')}"
+    return f"clip/{whose.dag_id}/{whose.run_id}/{whose.task_id}/{index}{part}{query}"
 
 
 def record(clip: Path, whose: Identity, **changes: Any) -> JobRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from airflow_provider_luma.jobs.ledger import SUFFIX
 from airflow_provider_luma.jobs.record import Identity
 from airflow_provider_luma.plugins import folders, index
 from airflow_provider_luma.plugins.clip import find_clip
-from airflow_provider_luma.plugins.folders import Folder, configured
+from airflow_provider_luma.plugins.folders import Folder, Opened, configured
 from airflow_provider_luma.plugins.index import FRESH_SECONDS, Index
 from tests.buckets import s3_server
 from tests.plugins import clips
@@ -63,10 +64,53 @@ def test_a_clip_in_s3_is_found_and_read_by_ranges(bucket) -> None:
     whose = put_object(bucket, "clips/a/b.mp4")
     found = find_clip(Index((folder("s3://store@shown/clips/"),)), whose)
     assert found is not None
-    opened = found.open_video()
-    assert opened is not None
+    video = found.open_video()
+    assert video is not None
+    opened, _ = video
     assert (opened.size, opened.read(1000, 2000)) == (len(VIDEO), VIDEO[1000:2000])
-    assert found.place.path == "s3://store@shown/clips/a/b.mp4"
+    assert found.location.path == "s3://store@shown/clips/a/b.mp4"
+
+
+def test_a_clip_that_goes_away_while_it_is_opened_is_not_there(
+    bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etag = bucket.put_object(Bucket="shown", Key="clips/a.png", Body=IMAGE)["ETag"]
+    root = folder("s3://store@shown/clips/")
+    whose = put_object(
+        bucket, "clips/a.mp4", start_frame="s3://store@shown/clips/a.png", frame_identity=f"ETag:{etag}"
+    )
+    found = find_clip(Index((root,)), whose)
+    assert found is not None
+    opens = root.open
+
+    def opened_then_deleted(name: str) -> Opened:
+        opened = opens(name)
+        bucket.delete_object(Bucket="shown", Key=f"clips/{name}")
+        return opened
+
+    monkeypatch.setattr(root, "open", opened_then_deleted)
+    assert found.open_video() is None
+    assert found.open_poster((root,)) is None
+
+
+def test_a_frame_that_goes_away_while_its_digest_is_made_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, frame = folder(tmp_path), tmp_path / "a.png"
+    frame.write_bytes(IMAGE)
+    digest = f"sha256:{hashlib.sha256(IMAGE).hexdigest()}"
+    clips.put(tmp_path / "a.mp4", clips.identity(), start_frame=str(frame), frame_identity=digest)
+    found = find_clip(Index((root,)), clips.identity())
+    assert found is not None
+    opens = root.open
+
+    def opened_then_deleted(name: str) -> Opened:
+        opened = opens(name)
+        frame.unlink()
+        return opened
+
+    monkeypatch.setattr(root, "open", opened_then_deleted)
+    assert found.open_poster((root,)) is None
 
 
 @pytest.mark.parametrize(
@@ -219,10 +263,16 @@ def test_only_disks_and_the_three_stores_may_be_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     roots = (
-        f" {tmp_path},\nlocal://{tmp_path}, memory://x, http://127.0.0.1/, nonsense://x, file://{tmp_path}/b,"
+        f" {tmp_path},\nlocal://{tmp_path}, memory://x, http://127.0.0.1/, nonsense://x, file://{tmp_path}-b,"
     )
     monkeypatch.setenv("AIRFLOW__LUMA_RAY__PREVIEW_ROOTS", roots)
-    assert [made.uri for made in configured()] == [str(tmp_path), f"file://{tmp_path}/b"]
+    assert [made.uri for made in configured()] == [str(tmp_path), f"file://{tmp_path}-b"]
+
+
+def test_a_folder_within_another_is_not_shown_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    within = f"{tmp_path}/a/b, file://{tmp_path}/, {tmp_path}/a/, {tmp_path}, {tmp_path}-not"
+    monkeypatch.setenv("AIRFLOW__LUMA_RAY__PREVIEW_ROOTS", within)
+    assert [made.path_of("x") for made in configured()] == [f"{tmp_path}/x", f"{tmp_path}-not/x"]
 
 
 def test_nothing_is_shown_unless_it_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_luma.jobs.record import RecordState
 from airflow_provider_luma.plugins import lists
 from airflow_provider_luma.plugins.folders import _folder
-from airflow_provider_luma.plugins.index import Entry, Place
+from airflow_provider_luma.plugins.index import Entry, Location
 from tests.plugins import clips
 from tests.plugins.conftest import Shown
 
@@ -29,7 +29,7 @@ def entry(
     whose = clips.identity(dag, task_id=task_id, map_index=index)
     name = f"{task_id}-{index}.mp4"
     take = clips.record(Path("/clips") / name, whose, **changes)
-    return Entry.of(take, Place(FOLDER, name), is_current=is_current)  # type: ignore[arg-type]
+    return Entry.of(take, Location(FOLDER, name), is_current=is_current)  # type: ignore[arg-type]
 
 
 def on(day: int, number: int = 0, **changes: Any):

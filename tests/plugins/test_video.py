@@ -99,6 +99,13 @@ def test_nothing_else_is_served(shown: Shown, path: str) -> None:
     assert shown.server.get("anna", path).status_code == 404
 
 
+@pytest.mark.parametrize("user", [None, "anna"])
+@pytest.mark.parametrize("path", ["gallery/", "run/clips/run_1/"])
+def test_nobody_is_sent_to_the_host_that_a_request_names(shown: Shown, path: str, user: str | None) -> None:
+    reply = shown.server.get(user, path, headers={"Host": "elsewhere.example"}, allow_redirects=False)
+    assert (reply.status_code, "Location" in reply.headers) == (404, False)
+
+
 @pytest.mark.parametrize("name", ["app.js", "app.css"])
 def test_even_a_style_sheet_needs_a_sign_in(shown: Shown, name: str) -> None:
     assert shown.server.get(None, f"static/{name}").status_code == 401
