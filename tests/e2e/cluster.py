@@ -220,6 +220,10 @@ class Cluster:
         files = sorted(self.logs.glob(f"dag_id={dag_id}/run_id={run_id}/**/*.log"))
         return "\n".join(f"== {file.relative_to(self.logs)}\n{file.read_text()}" for file in files)
 
+    def output(self, name: str) -> str:
+        """Return what a component wrote."""
+        return (self._output / f"{name}.log").read_text(errors="replace")
+
     def complaints(self, lines: int = 20) -> Iterator[tuple[str, str]]:
         """Yield the components' latest warnings and errors."""
         for file in sorted(self._output.glob("*.log")):

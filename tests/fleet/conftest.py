@@ -32,7 +32,7 @@ _REPORTS = pytest.StashKey[list[Report]]()
 
 @pytest.fixture(scope="session")
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    """A running fleet with its bucket. Its folder is kept only if a test failed."""
+    """A running fleet with its bucket. Its folder is kept only if something failed."""
     if sys.platform != "linux" or not shutil.which("redis-server"):
         pytest.skip("needs Debian's PostgreSQL and Redis (make fleet)")
     home = Path(tempfile.mkdtemp(prefix="luma_ray_fleet_"))
@@ -42,16 +42,20 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     fleet = Fleet(home / "fleet")
     store = Store()
     request.config.stash[_FLEET] = fleet
+    keeps = False
     try:
         with fleet:
             fleet.watch(store.pid)
             rig = Rig(fleet, store, frame)
             yield rig
             rig.close()
+    except Exception:
+        keeps = True
+        raise
     finally:
         store.kill()
-    if not request.session.testsfailed:
-        shutil.rmtree(home)
+        if not keeps and not request.session.testsfailed:
+            shutil.rmtree(home)
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ TRIGGERERS = ("triggerer-1", "triggerer-2")
 SLOTS = 4
 #: Those in the folder ``dags``.
 OWN_DAGS = ("deferred", "blocking", "by_hand", "empty")
-#: Seconds. Whoever misses his heartbeat for so long is taken for dead; a busy machine of two cores must not miss it.
-HEARTBEAT_TIMEOUT = 30
-#: Seconds. A message that is not acknowledged for so long goes to another worker; shorter than the blocking clips of
-#: the tests, so that they are delivered twice, and longer than all other tasks.
-VISIBILITY_TIMEOUT = 60
+#: Seconds. A task that misses its heartbeat for so long is taken for dead.
+HEARTBEAT_TIMEOUT = 20
+#: Seconds. A message that is not acknowledged for so long is delivered again; on Airflow 3.3 that ends the attempt that
+#: still runs, as the token in the message has expired. Longer than the search for a lost call, so that it can end.
+VISIBILITY_TIMEOUT = 150
 _BUNDLES = {"fleet": REPO / "tests" / "fleet" / "dags", "examples": REPO / "dags_examples"}
 
 

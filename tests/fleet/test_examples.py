@@ -11,12 +11,12 @@ from tests.fleet.rig import FRAME, Rig
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 
-def test_the_examples(rig: Rig, frame) -> None:
+def test_the_examples(rig: Rig) -> None:
     with rig.vendor(latency=2.0) as simulator:
         rig.connect(simulator, "default")
         rig.fleet.make_pool("luma_ray", 8)
         for name in ("shoe.jpg", "bag.jpg", "hat.jpg"):
-            rig.bucket.put(f"photos/{name}", frame.read_bytes() + name.encode())
+            rig.bucket.put(f"photos/{name}", rig.bucket.get(FRAME) + name.encode())
         clip, night = "luma_ray_image_to_video", "luma_ray_nightly_batch"
         rig.fleet.trigger(
             clip, "clip", photo=f"s3://aws_default@media/{FRAME}", videos="s3://aws_default@media/example/"

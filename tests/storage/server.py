@@ -79,15 +79,16 @@ class Seen:
 
 
 class Hold:
-    """Keeps requests from the store until it is let go of.
+    """Keeps one request from the store until it is let go of.
 
-    :param line: the first lines that match are held
-    :param times: how many
+    :param line: the first line that matches is held
+    :param after: how many that match pass before
     """
 
-    def __init__(self, line: str, times: int) -> None:
+    def __init__(self, line: str, after: int) -> None:
         self._line = re.compile(line)
-        self._left = times
+        self._after = after
+        self._is_set = True
         self._lock = threading.Lock()
         self._passes = True
         self.reached, self._over = threading.Event(), threading.Event()
@@ -95,16 +96,19 @@ class Hold:
     def passes(self, line: str) -> bool:
         """Wait if the request is to be held; return whether it may go on."""
         with self._lock:
-            if not self._left or not self._line.search(line):
+            if not self._is_set or not self._line.search(line):
                 return True
-            self._left -= 1
+            if self._after:
+                self._after -= 1
+                return True
+            self._is_set = False
         self.reached.set()
         self._over.wait()
         return self._passes
 
     def let_go(self, *, passes: bool = True) -> None:
-        """Let the requests go on, or reset their connections."""
-        self._passes, self._left = passes, 0
+        """Let the request go on, or reset its connection."""
+        self._passes, self._is_set = passes, False
         self._over.set()
 
 
@@ -166,9 +170,12 @@ class Gate:
         """Answer with an error to each request whose first line and one of its headers match."""
         self._refused = re.compile(line), re.compile(header), _answer(status, code)
 
-    def hold(self, line: str, times: int = 1) -> Hold:
-        """Keep requests whose first line matches from the store, which does not see them before they are let go."""
-        self._hold = Hold(line, times)
+    def hold(self, line: str, *, after: int = 0) -> Hold:
+        """Keep a request whose first line matches from the store, which does not see it before it is let go.
+
+        :param after: how many that match pass before
+        """
+        self._hold = Hold(line, after)
         return self._hold
 
     def keep_answers(self, line: str) -> None:
