@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,31 @@ def test_a_clip_in_s3_is_found_and_read_by_ranges(bucket) -> None:
     opened, _ = video
     assert (opened.size, opened.read(1000, 2000)) == (len(VIDEO), VIDEO[1000:2000])
     assert found.location.path == "s3://store@shown/clips/a/b.mp4"
+
+
+def test_a_record_in_s3_is_read_with_one_request(bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in (0, 9, 10):
+        bucket.put_object(Bucket="shown", Key=f"clips/{size}", Body=b"x" * size)
+    root: Any = folder("s3://store@shown/clips/")
+    asked: list[str] = []
+    fs = root._path.fs
+
+    def counted(call: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(*arguments: Any, **named: Any) -> Any:
+            asked.append(call)
+            return real(*arguments, **named)
+
+        return ask
+
+    for call in ("info", "cat_file"):
+        monkeypatch.setattr(fs, call, counted(call, getattr(fs, call)))
+    assert root.read("9", 9) == b"x" * 9
+    assert asked == ["cat_file"]
+    with pytest.raises(OSError, match="more than 9 bytes"):
+        root.read("10", 9)
+    assert root.read("0", 9) == b""
+    with pytest.raises(FileNotFoundError):
+        root.read("none", 9)
 
 
 def test_a_clip_that_goes_away_while_it_is_opened_is_not_there(
