@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LumaRayClipLink(BaseOperatorLink):
-    """The button "Clip" of a task instance. Its page is for those too who may not see plugins' tabs."""
+    """The task instance's button "Clip". It works for users who may not see plugins' tabs, too."""
 
     name = "Clip"
 

@@ -1,6 +1,6 @@
-"""Who may see what: a signed-in user, and of each DAG only what Airflow itself would show of its task instances.
+"""Who may see what: whoever is signed in, and of each DAG no more than Airflow itself shows them of its task instances.
 
-Whether a clip exists is asked only after this, so that no refusal tells.
+This is settled before anybody looks for a clip, so a refusal never gives away whether there is one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
 from fastapi import Depends, HTTPException, Request
 
-#: Airflow's word for all DAGs, and what the record of a clip has for one if no task bought it. Asked about either, an
-#: auth manager may answer for any DAG at all: FAB says yes to whoever may list one.
+#: "~" is Airflow's word for all DAGs; "" stands in the record of a clip that no task bought. Asked about either, an
+#: auth manager may answer for DAGs in general: FAB says yes to anybody who may list a single one.
 _NO_DAG = ("~", "")
 User = Annotated[BaseUser, Depends(get_user)]
 

@@ -1,4 +1,4 @@
-"""The web app: every route is GET, for signed-in users, and about a DAG that Airflow lets them read."""
+"""The web app. Every route is a GET, needs a sign-in, and shows only DAGs that Airflow lets the user read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _STATIC = {
     "uplot.css": _CSS,
     "uplot.js": _JS,
 }
-#: Of what waits for a person or is in flight, the gallery lists so many; the filter has the rest.
+#: The gallery lists this many jobs that need a person, and this many in flight; the filter finds the rest.
 _SHOWN_AT_TOP = 20
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -50,7 +50,7 @@ _HEADERS = {
     "X-Frame-Options": "SAMEORIGIN",
 }
 _NUMBER = re.compile(r"[0-9]{1,9}")
-#: Airflow leaves the placeholder as it is for a task that is not mapped.
+#: For an unmapped task, Airflow does not fill the placeholder in.
 _UNMAPPED = ("{MAP_INDEX}", "-1")
 
 
@@ -76,12 +76,12 @@ _CLIP = "/clip/{dag_id}/{run_id}/{task_id}/{map_index}"
 
 def make_app() -> FastAPI:
     """Return the web app."""
-    # The three pages that FastAPI adds by itself would be open to everybody.
+    # FastAPI's pages about the API itself skip the dependencies: they would be open to everybody.
     app = FastAPI(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        redirect_slashes=False,  # a redirect would come before the sign-in, to whichever host the request names
+        redirect_slashes=False,  # would redirect before the sign-in, to whatever host the request claims
         dependencies=[Depends(check_access)],
     )
     app.add_middleware(_Headers)
@@ -195,7 +195,7 @@ def _clip_path(identity: Identity, part: str = "", version: str | None = None) -
 
 
 def _may_have_poster(entry: Entry) -> bool:
-    """Whether a list asks for a poster: the picture itself is checked when it is asked for."""
+    """Whether it is worth asking for a poster; the picture is only checked when a browser does."""
     source = entry.start_frame
     return source is not None and any(folder.name_of(source) for folder in _index().folders)
 
@@ -258,12 +258,12 @@ def _page(template: str, *, depth: int, **values: Any) -> HTMLResponse:
     up = "../" * (depth - 1)
     assets = {name.replace(".", "_"): f"{up}static/{name}?v={_static_file(name)[1]}" for name in _STATIC}
     text = _templates().get_template(template).render(up=up, **assets, **values)
-    # Half a surrogate pair is text to JSON, but no character that could be sent.
+    # JSON may hold half a surrogate pair, which cannot be encoded.
     return HTMLResponse(text.encode(errors="replace"), headers={"Cache-Control": "no-store"})
 
 
 class _Headers:
-    """Adds the headers that no reply may lack, refusals included."""
+    """Adds the security headers to every reply, refusals too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

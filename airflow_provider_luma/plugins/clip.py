@@ -15,9 +15,9 @@ from airflow_provider_luma.plugins.folders import Folder, Opened
 from airflow_provider_luma.plugins.index import Index, Location
 
 _HEAD_BYTES = 16
-#: Images that every browser shows and that run nothing.
+#: Every browser shows these, and none of them can run a script.
 _SHOWN = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif")
-#: How a store's own mark of a frame begins; it too comes with the content.
+#: How the checksums begin that stores keep themselves: they change with the content, as a digest does.
 _STORES_OWN = ("md5Hash:", "ETag:", "etag:")
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class ShownClip:
 
 
 def find_clip(index: Index, identity: Identity) -> ShownClip | None:
-    """Return what is on record of a task instance, read anew; None if nothing is."""
+    """Return a clip as its record has it right now; None if there is none."""
     entry = index.snapshot().of(identity) or index.snapshot(is_missed=True).of(identity)
     if entry is None:
         return None
@@ -130,7 +130,7 @@ def _type_of_frame(folder: Folder, name: str, identity: str, opened: Opened) -> 
     return media_type if identity == known else None
 
 
-#: Pictures of a busy page; each is read once for its digest.
+#: Enough for a busy page; making a digest means reading the whole picture.
 @lru_cache(maxsize=2048)
 def _digest(folder: Folder, name: str, mark: str) -> str | None:
     """Return a file's digest as records have it; None if it is no longer at its mark."""

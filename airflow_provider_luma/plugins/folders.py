@@ -21,7 +21,7 @@ from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.storage import LocalFile, open_file
 
 SECTION, OPTION = "luma_ray", "preview_roots"
-#: One name for each store, whichever of its schemes a URI has. File systems that would reach local disks are not here.
+#: Each store has one name here, whichever scheme a URI has. What could reach a local disk is left out.
 _STORES = {
     "s3": "s3",
     "s3a": "s3",
@@ -50,7 +50,7 @@ class Opened:
     :param mark: changes when the content does
     :param piece: how many of them to read at a time
     :param read: returns the bytes from one position up to another
-    :param close: to be called in the end
+    :param close: call it when done
     """
 
     size: int
@@ -141,7 +141,7 @@ class _LocalFolder(Folder):
         )
 
     def _open(self, name: str) -> int:
-        """Open a file folder by folder, so that nobody can put a link in its way meanwhile."""
+        """Open each folder on the way by its handle, so that nobody can slip a link in between."""
         *folders, last = _parts(name)
         handle = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for folder in folders:

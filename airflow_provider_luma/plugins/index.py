@@ -1,6 +1,6 @@
-"""Which clips are on record below the configured folders. Kept by listing: a record is read again when it has changed.
+"""The clips on record in the configured folders, listed again and again; a record is read only when it has changed.
 
-One index serves a whole process. It grows by a second thread, so that a slow store keeps no reader waiting for long.
+There is one index for the whole process. A second thread refreshes it, so a slow store keeps no reader waiting long.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from airflow_provider_luma.plugins.folders import Folder
 
 #: A record has a few kilobytes, and more only with many takes.
 MAX_RECORD_BYTES = 1024 * 1024
-#: Seconds that a list is good for: a new clip shows within a few, and a page that many people look at lists no oftener.
+#: Seconds between two listings: soon enough for a new clip, seldom enough for a page that many people watch. A clip
+#: that just misses a listing waits this long and for two listings; of 10,000 clips in a bucket, one takes seconds.
 FRESH_SECONDS = 3.0
-#: Seconds that a reader waits for a newer list before the older one has to do.
+#: Seconds that a reader waits for a newer list before making do with the old one.
 PATIENCE_SECONDS = 0.6
-#: The same before all records have been read once, and for what is missed: a picture is asked for only once.
+#: The same until all records have been read once, and for a missing clip: a browser asks for a picture only once.
 LONG_PATIENCE_SECONDS = 5.0
-#: Seconds that a list is good for to whoever misses something in it.
+#: Seconds between two listings while somebody asks for a clip that is missing.
 MISSED_SECONDS = 1.0
-#: On that first reading, so many records at a time come to be shown.
+#: On the first reading, clips show up this many at a time.
 _BATCH = 500
 #: Records read at once: a store answers many at a time, a disk is none the worse for it.
 _READERS = 8

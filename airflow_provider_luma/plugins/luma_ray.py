@@ -1,4 +1,4 @@
-"""The plugin that shows clips in Airflow's UI. Every task process imports it, so its web app is made when asked for."""
+"""The plugin that shows clips in Airflow's UI. Every task process imports it: the web app is made on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends a file in pieces: all of it, or the range that a player asks for. Never more than a piece is held."""
+"""Sends a file, or the range of it that a player asks for, piece by piece: memory stays flat however long the video."""
 
 from __future__ import annotations
 

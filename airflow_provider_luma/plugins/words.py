@@ -22,7 +22,7 @@ LABELS = {
     RecordState.FAILED: "failed",
     RecordState.GIVEN_UP: "given up",
 }
-#: The states in which a clip needs a person: what its paid call bought is unknown.
+#: The label of a clip that needs a person: nobody knows what its paid call bought.
 UNKNOWN = "unknown"
 
 
@@ -32,7 +32,7 @@ def label(state: RecordState, error: str | None) -> str:
 
 
 def needs_person(state: RecordState, error: str | None) -> bool:
-    """Whether it is unknown what became of the paid call; its record says why. Mostly a person has to tell."""
+    """Whether nobody knows what became of the paid call. The record says why; it mostly takes a person to find out."""
     return state is RecordState.INTENT and error is not None
 
 
@@ -40,14 +40,14 @@ def standing(take: JobRecord) -> str:
     """Return how far a take got, in a sentence or two."""
     if needs_person(take.state, take.error):
         return (
-            f"What became of the paid call of {clock(take.intent_at)} is unknown: it may have bought a clip. The task "
-            "looks for its job; if it finds none, it fails, and buys nothing until a person settles it."
+            f"Nobody knows what became of the paid call of {clock(take.intent_at)}: it may have bought a clip. "
+            "The task looks for the job; if it finds none, it fails and buys nothing until a person settles it."
         )
     return {
-        RecordState.INTENT: f"The paid call is under way since {clock(take.intent_at)}.",
+        RecordState.INTENT: f"The paid call has been under way since {clock(take.intent_at)}.",
         RecordState.SUBMITTED: f"In flight since {clock(take.submitted_at)}, on record; a retry re-attaches and pays "
         "nothing.",
-        RecordState.COMPLETED: f"Rendered, seen at {clock(take.completed_at)}; its video is on the way. A retry "
+        RecordState.COMPLETED: f"Rendered by {clock(take.completed_at)}; the video is on its way. A retry "
         "fetches it and pays nothing.",
         RecordState.DELIVERED: f"Delivered at {clock(take.delivered_at)}.",
         RecordState.FAILED: "The job failed, and a failed job is not billed; a retry buys a new one."

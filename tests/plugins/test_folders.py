@@ -319,6 +319,33 @@ def trap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.parametrize(("step", "content"), [("a", None), ("clip", b"clip")])
+def test_a_folder_that_becomes_a_link_while_a_file_is_opened_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, content: bytes | None
+) -> None:
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    (tmp_path / "root" / "a" / "clip").write_bytes(b"clip")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "clip").write_bytes(b"secret")
+    opens = os.open
+
+    def swapped_before(path: str, *arguments: Any, **named: Any) -> int:
+        if path == step:
+            (tmp_path / "root" / "a").rename(tmp_path / "moved")
+            (tmp_path / "root" / "a").symlink_to(tmp_path / "elsewhere")
+        return opens(path, *arguments, **named)
+
+    root = folder(tmp_path / "root")
+    monkeypatch.setattr(os, "open", swapped_before)
+    if content is None:
+        with pytest.raises(NotADirectoryError):
+            root.open("a/clip")
+        return
+    opened = root.open("a/clip")
+    assert opened.read(0, opened.size) == content
+    opened.close()
+
+
 PARTS = st.sampled_from(
     ["a", "out", "in", "clip", "secret", "..", ".", "", "root", "~", "\0", "%2e%2e", "etc"]
 )

@@ -80,7 +80,7 @@ def test_the_tab_is_for_the_operator_and_its_decorator() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"state": "intent"}, "The paid call is under way since 2026-11-25 14:02:02 UTC."),
+        ({"state": "intent"}, "The paid call has been under way since 2026-11-25 14:02:02 UTC."),
         ({"state": "intent", "error": "no reply"}, "buys nothing until a person settles it."),
         ({"state": "submitted"}, "In flight since 2026-11-25 14:02:02 UTC, on record; a retry re-attaches"),
         ({"state": "completed"}, "A retry fetches it and pays nothing."),
