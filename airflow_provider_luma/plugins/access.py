@@ -33,7 +33,8 @@ def check_dag(request: Request, user: BaseUser, dag_id: str) -> None:
 
     :raises HTTPException: 403
     """
-    if dag_id in _NO_DAG:
+    # No DAG has such an id, and PostgreSQL, which Airflow would ask about it, takes no NUL.
+    if dag_id in _NO_DAG or not dag_id.isprintable():
         raise HTTPException(403, "Forbidden")
     requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE, dag_id)(request, user)
 

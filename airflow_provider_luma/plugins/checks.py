@@ -34,5 +34,7 @@ def check(record: JobRecord) -> None:
 def _can_be_in_a_url(take: JobRecord) -> bool:
     """Whether a link made of the ids leads to the clip's page, and nowhere else in Airflow."""
     whose = take.identity
-    ids = (whose.dag_id, whose.run_id, whose.task_id)
-    return whose.map_index >= -1 and all("/" not in one and one not in ("", ".", "..") for one in ids)
+    return whose.map_index >= -1 and all(
+        one.isprintable() and "/" not in one and one not in ("", ".", "..")
+        for one in (whose.dag_id, whose.run_id, whose.task_id)
+    )

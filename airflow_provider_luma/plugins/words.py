@@ -120,7 +120,10 @@ def frame(source: str) -> str:
     """Return where a start frame came from; of a URL only the file's name."""
     if not source.startswith(("http://", "https://")):
         return source
-    return urlsplit(source).path.rpartition("/")[2] or "a URL"
+    try:
+        return urlsplit(source).path.rpartition("/")[2] or "a URL"
+    except ValueError:
+        return "a URL"
 
 
 def without_urls(text: str) -> str:

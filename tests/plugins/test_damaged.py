@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_luma.jobs.ledger import SUFFIX
-from airflow_provider_luma.jobs.record import Identity
+from airflow_provider_luma.jobs.record import Identity, JobRecord
+from airflow_provider_luma.plugins.checks import check
 from tests.plugins import clips
 from tests.plugins.conftest import Shown
 
@@ -36,6 +38,7 @@ ODD: dict[str, Damage] = {
     "fields_of_another": _set(started="x", takes=[1], key=3, is_in_flight=True, changed=1),
     "header": _set(sha256='x"\r\nSet-Cookie: forged=1\r\n\r\n<script>alert(1)</script>'),
     "no_latin_header": _set(sha256="\u0100" * 64),
+    "no_url": _set(start_frame="http://[no host/a.jpg"),
     "zero": _of("parameters", prompt="a\0b"),
 }
 #: Not shown: no page could say anything true about them.
@@ -52,6 +55,8 @@ REFUSED: dict[str, Damage] = {
     "more_bytes_than_a_float": _set(bytes=10**400),
     "way_out_of_the_app": _of("identity", run_id="../../../auth/logout?x="),
     "dots": _of("identity", task_id=".."),
+    "zero_in_an_id": _of("identity", dag_id="damaged\0"),
+    "reversed_id": _of("identity", run_id="\u202etxt"),
     "negative_index": _of("identity", map_index=-5),
     "bool": lambda record: record.update(identity=True),
 }
@@ -104,6 +109,21 @@ def test_lists_have_the_records_that_can_be_true_and_their_sum(
     assert f"<strong>{1.6 * (len(ODD) + 1):.2f} USD</strong>" in page.text
     assert len(page.text) < 50_000
     assert "logout" not in page.text
+
+
+def test_a_database_is_never_asked_about_an_id_that_it_cannot_hold(shown: Shown) -> None:
+    for path in ("clip/clips%00/run/task/0", "clip/clips%00/run/task/0/video", "run/clips%00/run"):
+        assert shown.server.get("anna", path).status_code == 403
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_record_that_cannot_be_true_is_refused_by_the_name_of_what_is_wrong(
+    tmp_path: Path, name: str
+) -> None:
+    record = json.loads(clips.put(tmp_path / "a.mp4", clips.identity()).to_bytes())
+    REFUSED[name](record)
+    with pytest.raises(ValueError):  # noqa: PT011 - pydantic's own say more
+        check(JobRecord.load(record))
 
 
 def test_a_clip_of_no_dag_is_shown_to_nobody(shown: Shown) -> None:
