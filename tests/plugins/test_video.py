@@ -64,6 +64,13 @@ def test_the_whole_video_is_sent_without_a_range_and_not_again_if_unchanged(show
     assert (stale.status_code, stale.content) == (200, VIDEO)
 
 
+def test_what_a_browser_has_kept_is_of_no_use_after_the_sign_out(shown: Shown, clip) -> None:
+    assert shown.get("anna", clip).headers["Cache-Control"] == "no-store"
+    video = shown.get("anna", clip, "/video")
+    assert video.headers["Cache-Control"] == "private, no-cache"
+    assert shown.get(None, clip, "/video", **{"If-None-Match": video.headers["ETag"]}).status_code == 401
+
+
 @pytest.mark.parametrize("part", ["", "/video", "/poster"])
 @pytest.mark.parametrize("exists", [True, False])
 @pytest.mark.parametrize(("user", "status"), [(None, 401), ("nobody", 403), ("of_others", 403)])
