@@ -27,26 +27,33 @@ def adopt(args: argparse.Namespace) -> list[str]:
     from airflow_provider_luma.cli.vendor import check, hook_for
 
     request_id = words.request_id(args)
-    found = _about(
+    first, *others = _about(
         find(args),
         lambda one: is_same_id(one.request_id, request_id),
         _is_open,
         lambda one: one.state in (RecordState.COMPLETED, RecordState.DELIVERED) and one.request_id is None,
         lambda one: one.bought_nothing,
     )
-    take = found.take
+    take = first.take
     if take.request_id and not is_same_id(request_id, take.request_id):
         raise Refused(
-            f"{_on_record(found)} has another id.",
+            f"{_on_record(first)} has another id.",
             f"To fetch the video of {request_id} to another path: {words.fetch(request_id)}",
         )
-    if take.request_id is None and is_in_place(take, found.output):
-        raise Refused(f"{_on_record(found)} is at its path, so it needs no id.", words.next_attempt(found))
+    if take.request_id is None and is_in_place(take, first.output):
+        raise Refused(f"{_on_record(first)} is at its path, so it needs no id.", words.next_attempt(first))
     is_done = take.state in (RecordState.SUBMITTED, RecordState.COMPLETED, RecordState.DELIVERED)
     if take.request_id is not None and is_done:
-        return [f"{_on_record(found)} already has that id; nothing was changed.", words.next_attempt(found)]
+        return [f"{_on_record(first)} already has that id; nothing was changed.", words.next_attempt(first)]
+    hook = hook_for(args, first)
+    found, (row, against) = first, check(hook, first, take.request_id or request_id)
+    for other in others if against and take.request_id is None else ():
+        its_row, its_against = check(hook, other, request_id)
+        if not its_against and not is_in_place(other.take, other.output):
+            found, row, against = other, its_row, ""
+            break
+    take = found.take
     request_id = take.request_id or request_id
-    row, against = check(hook_for(args, found), found, request_id)
     if against and not args.yes:
         raise _needs_yes(found, f"There is a reason not to adopt it: {against}")
     at = row.created.isoformat() if row and row.created else take.submitted_at
@@ -63,9 +70,9 @@ def adopt(args: argparse.Namespace) -> list[str]:
 def not_bought(args: argparse.Namespace) -> list[str]:
     """Record that a paid call bought nothing."""
     from airflow_provider_luma.cli.vendor import hook_for, lost_job
-    from airflow_provider_luma.jobs.recovery import is_waiting
+    from airflow_provider_luma.jobs.recovery import is_waiting, longest_call
 
-    found = _about(find(args), _is_open)
+    found = _about(find(args), _is_open)[0]
     take = found.take
     if take.bought_nothing:
         return [f"{_on_record(found)} bought nothing; nothing was changed.", words.next_attempt(found)]
@@ -91,7 +98,7 @@ def not_bought(args: argparse.Namespace) -> list[str]:
             f"{seen}. A clock may have been wrong",
             f"If one of them is its job: {command('adopt', found.output)} <request id>",
         )
-    if is_waiting(take, hook.vendor_now()) and not args.yes:
+    if is_waiting(take, hook.vendor_now(), longest_call(take, hook.submit_timeout)) and not args.yes:
         raise _needs_yes(found, "It may be waiting for its answer at this moment")
     if not isinstance(found.store, str) and found.store.task_runs() and not args.yes:
         raise _needs_yes(found, f"{take.identity} is running, and may be making this call right now")
@@ -113,6 +120,12 @@ def give_up(args: argparse.Namespace) -> list[str]:
         if its is None:
             raise Refused(f"{_on_record(found)} has another id, and {wanted} is not on record there.")
         found = its
+    else:  # whatever an error says of a job without an id, it is not a delivered one
+        found = _about(
+            found,
+            lambda one: one.is_in_flight and one.request_id is None,
+            lambda one: True,
+        )[0]
     take = found.take
     if take.state is RecordState.DELIVERED and found.has_file and _is_behind(found):
         found.ledger.advance(take)
@@ -156,17 +169,20 @@ def _is_behind(found: Found) -> bool:
     return any(one.key == found.take.key and one.is_in_flight for one in filed)
 
 
-def _about(found: Found, *kinds: Callable[[JobRecord], bool]) -> Found:
-    """Select the take that a command is about, not necessarily the task instance's last one.
+def _about(found: Found, *kinds: Callable[[JobRecord], bool]) -> list[Found]:
+    """Return the takes that a command may be about, the likeliest first; if there are none, the task's last one.
 
     A task whose inputs are changed back returns to an earlier take.
 
-    :param kinds: which takes qualify, in order of preference; of several the last one
+    :param kinds: which takes qualify, in order of preference; of one kind the path's own first, then the last one
     """
+    current = found.standing.current
     mine = [take for take in found.standing.takes if take.identity == found.take.identity]
-    ordered = [found.take, *sorted(mine, key=lambda take: take.intent_at, reverse=True)]
-    wanted = (take for kind in kinds for take in ordered if kind(take))
-    return replace(found, take=next(wanted, found.take))
+    ordered = sorted(
+        mine, key=lambda take: (take is current, take.key == found.take.key, take.intent_at), reverse=True
+    )
+    wanted = {take.key: take for kind in kinds for take in ordered if kind(take)}
+    return [replace(found, take=take) for take in wanted.values()] or [found]
 
 
 def _is_open(take: JobRecord) -> bool:

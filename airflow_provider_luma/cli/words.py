@@ -68,6 +68,12 @@ def next_attempt(found: Found) -> str:
     """Return what the task's next attempt will do, as a sentence."""
     take, identity = found.take, found.take.identity
     who = f"The next attempt of {identity}, its inputs unchanged,"
+    cleared = take.cleared
+    if take.state is RecordState.GIVEN_UP and identity.is_of_task:
+        who = f"Once {identity} is cleared, its inputs unchanged, it"
+        cleared = cleared.model_copy(
+            update={name: (number or 0) + 1 for name, number in cleared if number is not None}
+        )
     if not found.has_file and take.state is RecordState.DELIVERED:
         return f"{who} returns its video, or fetches it again if it is gone; it buys nothing."
     place = found.place()
@@ -76,7 +82,7 @@ def next_attempt(found: Found) -> str:
             found.standing,
             place,
             identity=identity,
-            cleared=take.cleared,
+            cleared=cleared,
             fingerprint=take.fingerprint,
             output_path=str(found.output),
             if_exists="overwrite",

@@ -28,7 +28,7 @@ from airflow_provider_luma.hooks.download import CHUNK_BYTES, download, vendor_c
 from airflow_provider_luma.hooks.key import sealed
 from airflow_provider_luma.hooks.limiter import Rank, RateLimiter, limiter_of
 from airflow_provider_luma.hooks.settings import Settings, read_settings
-from airflow_provider_luma.hooks.transport import NETWORK_ERRORS, Transport
+from airflow_provider_luma.hooks.transport import CONNECT_TIMEOUT, NETWORK_ERRORS, Transport
 from airflow_provider_luma.media import Frame, VideoFile, VideoSink, is_mp4_head, read_frame
 from airflow_provider_luma.mp4 import why_incomplete
 from airflow_provider_luma.provider_info import UI_FIELD_BEHAVIOUR
@@ -130,6 +130,11 @@ class LumaRayHook(BaseHook):
     def get_conn(self) -> requests.Session:
         """Return a session that sends the key only to the API's own hosts."""
         return self._transport.session
+
+    @property
+    def submit_timeout(self) -> float:
+        """How long a submit may wait for its answer, in seconds."""
+        return CONNECT_TIMEOUT + self.settings.timeout
 
     @cached_property
     def limiter(self) -> RateLimiter:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
@@ -15,6 +16,7 @@ from airflow.sdk import get_current_context
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.jobs.checks import (
     ApiVersion,
+    Arguments,
     FrameTransfer,
     IfExists,
     OnUnknownSubmit,
@@ -59,6 +61,11 @@ class Clip:
     timeout: float | timedelta = field(default=timedelta(minutes=15), compare=False)
     poll_interval: float | timedelta | None = field(default=None, compare=False)
 
+    @classmethod
+    def of(cls, arguments: Arguments) -> Clip:
+        """Return what an operator asks for."""
+        return cls(**{one.name: getattr(arguments, one.name) for one in fields(cls)})
+
 
 def image_to_video(
     hook: LumaRayHook,
@@ -90,7 +97,6 @@ def image_to_video(
             )
         job = job_of(clip, hook, Identity.outside_tasks(key), partial(inputs_of, clip))
     else:
-        _refuse_another_clip(context, key, clip)
         job = job_of(
             clip,
             hook,
@@ -100,6 +106,7 @@ def image_to_video(
             cleared=Clears.of(context),
             bought=lambda take: context["ti"].xcom_push(key="request_id", value=take.request_id),
         )
+        refuse_another_clip(context, key, clip)
     video = job.ensure_bought()
     if isinstance(video, JobRecord):
         video = job.deliver(job.wait(video))
@@ -113,18 +120,17 @@ def _running_task() -> Context | None:
         return None
 
 
-def _refuse_another_clip(context: Context, key: str | None, clip: Clip) -> None:
-    """Refuse a second clip with the same key in one attempt.
+def refuse_another_clip(context: Context, key: str | None, clip: Clip) -> None:
+    """Refuse a second clip with the same key in one attempt; an operator's own clip is the one without a key.
 
     A retry could not tell it from the first one with changed inputs, and would return the first.
     """
     shared: dict[str, Any] = context  # type: ignore[assignment]  # a task may keep additional names in it
-    first = shared.setdefault(_CALLS, {}).setdefault(key, clip)
+    first = shared.setdefault(_CALLS, {}).setdefault(key, deepcopy(clip))
     if first != clip:
-        called = f"with key={key!r}" if key is not None else "without a key"
+        named = f"with key={key!r}" if key is not None else "without a key"
         raise LumaRayConfigurationError(
-            f"This attempt has already called image_to_video {called}, for another clip "
-            f"(output_path={first.output_path!r}).",
-            remedy="Give this call its own key, such as key='tea', and its own output_path. Leave the other as it is:"
-            " its clip is then found again. Clear the task.",
+            f"This attempt has already asked for another clip {named} (output_path={first.output_path!r}).",
+            remedy="Give each call of image_to_video its own key, such as key='tea', and its own output_path. A clip "
+            "that was bought without a key is found without one. Clear the task.",
         )

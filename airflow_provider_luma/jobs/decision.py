@@ -94,12 +94,15 @@ def decide(
     if take is not None:
         aside = take.fingerprint != fingerprint and fingerprint is not None
         if aside and not identity.is_of_task:
-            raise LumaRayConfigurationError(
-                f"{identity} has {_job(take)}, bought for other inputs, so nothing was bought for these.",
-                remedy="Give these another key; with the earlier inputs, this key returns its clip.",
-            )
+            raise _is_another_clip(take, identity)
         if other is not None and _holds_path(other, place):
             raise _path_is_busy(take, other, output_path)
+        if other is not None and place.is_taken and _are_of_one_run(other.identity, identity):
+            raise LumaRayConfigurationError(
+                f"output_path {output_path!r} holds the video of {other.identity} in the same run, so that of "
+                f"{take.label} was not put there.",
+                remedy="Give each task instance its own path, then clear the task: it fetches the video.",
+            ).with_context(take.request_id, f"This attempt bought nothing; {take.label} stays on record.")
         if place.holds is not None and place.holds.key == take.key and take.state is RecordState.DELIVERED:
             if take.output_path == output_path:
                 return Decision(Action.RETURN, take, aside)
@@ -118,6 +121,11 @@ def decide(
                 Action.REUSE, other
             )  # a mapping that is expanded anew may give a clip another index
         _refuse_shared_path(other, place, identity, output_path)
+    if own is not None and own.state is RecordState.GIVEN_UP and cleared.is_retry_of(own.cleared):
+        raise LumaRayConfigurationError(
+            f"A person has given up {own.label}, and the task was not cleared since.",
+            remedy="To buy another clip, clear the task.",
+        )
     is_own = place.holds is not None and place.holds.identity == identity
     if place.is_taken and not is_own:
         if if_exists == "reuse":
@@ -150,6 +158,8 @@ def _keep(
     take = max(mine, key=lambda take: (_CERTAINTY.get(take.state, 0), take.started, take.key), default=None)
     if take is not None:
         aside = fingerprint is not None and take.fingerprint != fingerprint
+        if aside and not identity.is_of_task and _CERTAINTY.get(take.state):
+            raise _is_another_clip(take, identity)
         if take.state is RecordState.INTENT:
             return Decision(Action.LOOK_UP, take, aside)
         if take.is_in_flight or (take.state is RecordState.DELIVERED and not place.is_taken):
@@ -198,12 +208,29 @@ def _to_finish(
     return None
 
 
-def _path_is_busy(take: JobRecord, other: JobRecord, output_path: str) -> LumaRayDeliveryFailed:
-    return LumaRayDeliveryFailed(
-        f"Its path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there. A retry delivers the "
-        "video once that job is done.",
-        request_id=take.request_id,
+def _is_another_clip(take: JobRecord, identity: Identity) -> LumaRayConfigurationError:
+    return LumaRayConfigurationError(
+        f"{identity} has {_job(take)}, bought for other inputs, so nothing was bought for these.",
+        remedy="Give these another key and another output_path. With the earlier inputs, this key returns its clip.",
     )
+
+
+def _path_is_busy(take: JobRecord, other: JobRecord, output_path: str) -> LumaRayDeliveryFailed:
+    bought = "may be bought" if take.state is RecordState.INTENT else "is bought"
+    return LumaRayDeliveryFailed(
+        f"Its path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there.",
+        request_id=take.request_id,
+        remedy="Once that job is done, a retry delivers this one's video. If it will never be finished:\n"
+        f"  {_give_up(other, output_path)}",
+    ).with_context(take.request_id, f"The job {bought}, and stays on record.")
+
+
+def _give_up(other: JobRecord, output_path: str) -> str:
+    return command("give-up", output_path, *filter(None, [other.request_id]))
+
+
+def _are_of_one_run(one: Identity, other: Identity) -> bool:
+    return one.is_of_task and (one.dag_id, one.run_id) == (other.dag_id, other.run_id)
 
 
 def _path_is_taken(output_path: str) -> LumaRayConfigurationError:
@@ -220,18 +247,16 @@ def _holds_path(other: JobRecord, place: Place) -> bool:
 
 
 def _refuse_shared_path(other: JobRecord, place: Place, identity: Identity, output_path: str) -> None:
-    runs = [(one.dag_id, one.run_id) for one in (other.identity, identity)]
-    same_run = identity.is_of_task and runs[0] == runs[1]
     if _holds_path(other, place):
-        give_up = command("give-up", output_path, *filter(None, [other.request_id]))
         raise LumaRayConfigurationError(
             f"output_path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there, so {identity} "
             "bought nothing.",
             remedy="Give each task instance its own path; one ending in '/' does.\n"
-            f"If the other job will never be finished: {give_up}",
+            f"If the other job will never be finished: {_give_up(other, output_path)}",
         )
+    is_there = place.is_taken or location(other.output_path) == location(output_path)
     is_delivered = other.state is RecordState.DELIVERED or (other.is_in_flight and other.moved_to is None)
-    if same_run and is_delivered:
+    if is_there and is_delivered and _are_of_one_run(other.identity, identity):
         raise LumaRayConfigurationError(
             f"output_path {output_path!r} holds the video of {other.identity} in the same run, so {identity} bought "
             "nothing. Give each task instance its own path; one ending in '/' does."

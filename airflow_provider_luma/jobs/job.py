@@ -130,9 +130,14 @@ class Job:
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
             submission = Submission(spec, self._hook, self._ledger, self._patience)
-            found = submission.look_up(take, standing.current)
+            found = submission.look_up(
+                take.changed(
+                    output_path=str(spec.output), recorded_at=self._recorded_at(take), moved_to=None
+                ),
+                standing.current,
+            )
             if found is not None:
-                self._free_earlier_path(take)
+                self._free_earlier_paths(found)
             return found
         return self._taken_up(standing, take, is_returned=decision.action is Action.RETURN)
 
@@ -216,7 +221,11 @@ class Job:
 
     def _taken_up(self, standing: Standing, take: JobRecord, *, is_returned: bool) -> JobRecord:
         """Re-attach this attempt to a bought take, and give the take the path."""
-        changes: dict[str, object] = {"cleared": self._spec.cleared.or_later(take.cleared), "moved_to": None}
+        changes: dict[str, object] = {
+            "cleared": self._spec.cleared.or_later(take.cleared),
+            "recorded_at": self._recorded_at(take),
+            "moved_to": None,
+        }
         if take.is_in_flight and take.sha256 is None:  # else its video may be at the path on record
             changes["output_path"] = str(self._spec.output)
         if is_returned:
@@ -234,24 +243,30 @@ class Job:
                 f"Another task instance has taken its path {str(self._spec.output)!r} since.",
                 request_id=take.request_id,
             )
-        self._free_earlier_path(take)
+        self._free_earlier_paths(taken)
         return taken
 
-    def _free_earlier_path(self, take: JobRecord) -> None:
-        """Tell the record at a path that the task's output_path led to before that this job has moved on."""
+    def _free_earlier_paths(self, take: JobRecord) -> None:
+        """Tell the records at the paths that the task's output_path led to before that this job has moved on."""
         here = str(self._spec.output)
-        known = {os.path.realpath(location(path)): path for path in (take.moved_to, take.output_path) if path}
-        known.pop(os.path.realpath(location(here)), None)
-        for path in known.values() if take.is_in_flight else ():
+        for path in take.recorded_at or () if take.is_in_flight else ():
+            if location(path) == location(here):
+                continue
             try:
                 earlier = Ledger(take.identity, open_file(path), None)
                 left = next(
                     (one for one in earlier.read().takes if one.key == take.key and one.is_in_flight), None
                 )
-                if left is not None:
+                if left is not None and left.moved_to != here:
                     earlier.advance(left, moved_to=here)
             except Exception as error:
                 log.info("%s: still on record at its earlier path %s: %s", take.name, path, error)
+
+    def _recorded_at(self, take: JobRecord) -> tuple[str, ...] | None:
+        """Return the paths whose records have a take, this one included; None if there is only this one."""
+        known = (*(take.recorded_at or ()), take.output_path, take.moved_to, str(self._spec.output))
+        places = {os.path.realpath(location(path)): path for path in known if path}
+        return tuple(places.values()) if len(places) > 1 else None
 
     def recorded(self, request_id: str) -> JobRecord:
         """Return the take of a job bought before this attempt was deferred; a lost record is rebuilt.

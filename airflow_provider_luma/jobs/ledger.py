@@ -6,6 +6,7 @@ The record is a sidecar file of the video and, on Airflow 3.3 and later, a value
 from __future__ import annotations
 
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,9 +27,9 @@ from airflow_provider_luma.jobs.record import (
     RecordState,
     assemble,
     combine,
+    is_other_job,
     merge,
 )
-from airflow_provider_luma.segmind.ids import is_same_id
 from airflow_provider_luma.storage import StoredFile, Version, is_lasting, permission_hint, safe_name
 
 #: Renaming it would lose the jobs in flight.
@@ -40,6 +41,8 @@ FRESH_SECONDS = 5.0
 #: A writer that loses this often in a row is not unlucky; something else is wrong.
 MAX_ROUNDS = 20
 
+_LIKE_MAPPED = re.compile(r"-\d+$")
+
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +51,9 @@ def clip_name(identity: Identity) -> str:
     parts = [] if identity.key is None else [safe_name(identity.key)]
     if identity.is_of_task:
         mapped = f"-{identity.map_index}" if identity.map_index >= 0 else ""
-        task = safe_name(f"{identity.task_id}{mapped}")
+        # An unmapped task named like another's clip: no file of that name may be both.
+        is_like_mapped = not mapped and _LIKE_MAPPED.search(identity.task_id)
+        task = safe_name(f"{identity.task_id}{'/' if is_like_mapped else mapped}")
         parts = [safe_name(identity.dag_id), safe_name(identity.run_id), task, *parts]
     return f"{'/'.join(parts)}.mp4"
 
@@ -150,9 +155,9 @@ class Ledger:
         except _Damaged as error:
             stored = self._read_store()
             error.remedy = (
-                f"Move that file away: the task state store has job {stored.request_id}, and the next attempt finishes "
-                "it."
-                if stored and stored.request_id
+                f"Move that file away: the task state store has {stored.label}, and the next attempt "
+                f"{'finishes it' if stored.request_id else 'searches for it'}."
+                if stored and not stored.bought_nothing
                 else "No other copy is known here. Check the account's request history for its job, then move the file "
                 "away: the next attempt buys another clip."
             )
@@ -273,7 +278,7 @@ class Ledger:
 
     def _keep_other_id(self, kept: JobRecord, mine: JobRecord) -> None:
         """Record a job as a separate take if its call's record names another job by now."""
-        if mine.request_id and kept.request_id and not is_same_id(mine.request_id, kept.request_id):
+        if is_other_job(kept, mine):
             log.error("One call has two jobs on record: %s and %s.", mine.request_id, kept.request_id)
             self.note(mine.changed(claim=f"{mine.key}/{mine.request_id}", state=RecordState.SUBMITTED))
 
@@ -390,7 +395,7 @@ class Ledger:
         self._stored = record
 
     def neighbours(self, since: datetime) -> Iterator[JobRecord]:
-        """Yield other task instances' records in the same folder, or below the shared one.
+        """Yield the other records in the same folder, or below the shared one.
 
         :param since: records last written before may be left out
         :raises LumaRayRecordError: one of them cannot be read
@@ -403,9 +408,10 @@ class Ledger:
                 f"The records below {folder} cannot be listed: {error}{permission_hint(error)}."
             ) from None
         for file in files:
-            _, record = _read(file)
-            if record is not None and record.identity != self._identity:
-                yield record
+            if str(file) != self.path:
+                _, record = _read(file)
+                if record is not None:
+                    yield record
 
 
 def _lateness(take: JobRecord) -> tuple[tuple[int, int, int], bool, int]:

@@ -147,6 +147,10 @@ class Clears(BaseModel):
         # Airflow does not count every clear in the run: not with reset_dag_runs=false, nor 3.1 in one still running.
         return self.order > earlier.order
 
+    def is_retry_of(self, earlier: Clears) -> bool:
+        """Whether the task was certainly not cleared since ``earlier``."""
+        return None not in (self.max_tries, earlier.max_tries) and not self.is_cleared_since(earlier)
+
     def or_later(self, other: Clears) -> Clears:
         """Return the later of the two, or this one if that is unclear."""
         if self.clear_number is None or other.clear_number is None:
@@ -206,6 +210,9 @@ class JobRecord(BaseModel):
         default=None,
         description="where it goes by now, on the record that its task's edited output_path has left",
     )
+    recorded_at: tuple[str, ...] | None = Field(
+        default=None, description="the paths whose records have it, once its task's output_path was edited"
+    )
     intent_at: str = Field(description="when the paid call was about to be made")
     called_at: str | None = Field(
         default=None,
@@ -220,6 +227,10 @@ class JobRecord(BaseModel):
     completed_at: str | None = Field(default=None, description="when the video was first seen to be ready")
     delivered_at: str | None = Field(default=None, description="when the video was delivered")
     request_id: str | None = Field(default=None, min_length=1, description="the vendor's id of the job")
+    answered_id: str | None = Field(
+        default=None,
+        description="another id that the record got for the same v1 call; one of the two is a gateway's",
+    )
     output_url: str | None = Field(
         default=None, repr=False, description="where the vendor keeps the video for seven days"
     )
@@ -368,13 +379,23 @@ def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:
         there = known.get(take.key)
         if there is None:
             known[take.key] = take
-        elif take.request_id and there.request_id and not is_same_id(take.request_id, there.request_id):
+        elif is_other_job(there, take):
             other = take.changed(claim=f"{take.key}/{take.request_id}")
             known[other.key] = combine(known.get(other.key, other), other)
         else:
             known[take.key] = combine(there, take)
     merged = assemble(known.pop(theirs.key), known.values())
     return merged.changed(revision=max(theirs.revision, mine.revision))
+
+
+def is_other_job(theirs: JobRecord, mine: JobRecord) -> bool:
+    """Whether two records of one call name two jobs. On v1 one of the ids may be a gateway's, and the job the same."""
+    return theirs.api_version != "v1" and _names_another(theirs, mine)
+
+
+def _names_another(theirs: JobRecord, mine: JobRecord) -> bool:
+    ids = theirs.request_id, mine.request_id
+    return ids[0] is not None and ids[1] is not None and not is_same_id(ids[0], ids[1])
 
 
 def combine(theirs: JobRecord, mine: JobRecord) -> JobRecord:
@@ -388,6 +409,8 @@ def combine(theirs: JobRecord, mine: JobRecord) -> JobRecord:
     further = max(able, key=lambda take: _ORDER.index(take.state))
     values = (mine if further is theirs else theirs)._known() | further._known()
     values |= {name: value for name, value in theirs._known().items() if name in _FIRST_COUNTS}
+    if _names_another(theirs, mine):
+        values["answered_id"] = mine.request_id
     if theirs.sha256 and mine.sha256 != theirs.sha256:
         values |= {name: getattr(theirs, name) for name in _DELIVERY}
         if further is mine and mine.state is RecordState.DELIVERED:

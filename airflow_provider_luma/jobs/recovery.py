@@ -15,7 +15,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.jobs.advice import command
-from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.jobs.record import JobRecord, RecordState, combine
 from airflow_provider_luma.segmind.history import HistoryEntry, matches, near_matches
 from airflow_provider_luma.segmind.ids import is_same_id
 from airflow_provider_luma.segmind.replies import VendorStatus
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 #: Seconds before each query, since rows appear with a lag: two minutes in all, about as long as the job takes anyway.
 LOOK_DELAYS = (0.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
+_SEARCH_SECONDS = sum(LOOK_DELAYS)
 
 #: No paid call lasts longer, so a job and an intent further apart are unrelated.
 _LONGEST_CALL = timedelta(minutes=15)
@@ -45,6 +46,7 @@ def find_lost_job(
     *,
     is_own: bool = False,
     hint: str | None = None,
+    longest: timedelta | None = None,
 ) -> HistoryEntry | None:
     """Return the only job in the history that a paid call can have bought.
 
@@ -53,6 +55,7 @@ def find_lost_job(
     :param pause: sleeps some seconds
     :param is_own: this attempt made the call, so that its clock can be corrected afterwards
     :param hint: an id that may be the job's
+    :param longest: another attempt's call may still be waiting for its answer, at most this long; None: it has ended
     :return: None if another attempt or a person has settled the record in the meantime
     :raises LumaRaySubmitUnknown: there is none, or several, or one that may be another call's
     :raises LumaRayUnavailable: the call may still be waiting for its answer, which will name the job
@@ -93,8 +96,11 @@ def find_lost_job(
         log.info("%s; searching for up to %.0f s.", finding, sum(LOOK_DELAYS))
     if _is_settled(ledger.read().takes, intent):
         return None
-    if is_waiting(intent, hook.vendor_now()):
-        raise LumaRayUnavailable(f"{cause} {finding}.")
+    if longest is not None:
+        if is_waiting(intent, hook.vendor_now(), longest):
+            raise LumaRayUnavailable(f"{cause} {finding}.")
+        cause = ended(intent)
+        intent = ledger.note(intent, error=cause)
     of = None if ledger.current_key == intent.key else intent.identity
     raise LumaRaySubmitUnknown(
         f"{cause} {finding}.",
@@ -132,8 +138,8 @@ class Judgement:
 
     :param row: the job; None if that is not certain
     :param finding: what was found instead
-    :param candidates: jobs of the same inputs that may be it if a clock was wrong
-    :param is_absent: no job of the same inputs is there, whenever it was created
+    :param candidates: jobs that may be it if a clock was wrong, or that the history shows without their inputs
+    :param is_absent: no job that may be it is there, whenever it was created
     """
 
     row: HistoryEntry | None
@@ -164,7 +170,10 @@ def judge(
     :param now: the vendor's time; None: no call still awaits its answer
     """
     rows = list(rows)
-    others = list({take.key: take for take in takes if take.key != intent.key}.values())
+    known_takes: dict[str, JobRecord] = {}
+    for take in takes:  # a record at a task's earlier path has an older copy of its take
+        known_takes[take.key] = combine(known_takes[take.key], take) if take.key in known_takes else take
+    others = [take for take in known_takes.values() if take.key != intent.key]
     claimed = {take.request_id for take in others if take.request_id}
     known = {
         "model": intent.model,
@@ -177,7 +186,7 @@ def judge(
     if not found:
         almost = near_matches(rows, **known)  # type: ignore[arg-type]
         told = "; ".join(map(str, almost[:3]))
-        same = [near.entry for near in almost if near.has_same_inputs]
+        same = [near.entry for near in almost if near.may_match]
         candidates = tuple(
             row.request_id
             for row in same
@@ -236,12 +245,28 @@ def _may_own(take: JobRecord, rows: list[HistoryEntry], found: list[HistoryEntry
     )
 
 
-def is_waiting(intent: JobRecord, now: datetime) -> bool:
-    """Whether a call of another attempt may be waiting for its answer at this moment; only v1 makes one wait long.
+def longest_call(intent: JobRecord, submit_timeout: float) -> timedelta:
+    """Return how long a paid call may outlast the search for its job; v1 answers with the video.
+
+    :param submit_timeout: seconds
+    """
+    if intent.api_version == "v1":
+        return _LONGEST_CALL
+    return timedelta(seconds=submit_timeout if submit_timeout > _SEARCH_SECONDS else 0)
+
+
+def is_waiting(intent: JobRecord, now: datetime, longest: timedelta) -> bool:
+    """Whether a call of another attempt may be waiting for its answer at this moment.
 
     :param now: the vendor's time
+    :param longest: how long it may wait
     """
-    return intent.api_version == "v1" and _may_wait(intent, now)
+    return intent.error is None and now < intent.started + longest
+
+
+def ended(intent: JobRecord) -> str:
+    """Describe a call that no longer awaits its answer, though nobody recorded why."""
+    return f"An attempt ended during its paid call of {intent.intent_at}."
 
 
 def _has_video(take: JobRecord) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.jobs.patience import Patience
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
-from airflow_provider_luma.jobs.recovery import find_lost_job, is_waiting
+from airflow_provider_luma.jobs.recovery import ended, find_lost_job, is_waiting, longest_call
 from airflow_provider_luma.media import Frame, send_frame
 from airflow_provider_luma.segmind.history import HistoryEntry, body_digest
 from airflow_provider_luma.segmind.models import model_info
@@ -83,6 +83,8 @@ class Submission:
         self, inputs: Inputs, request: GenerationRequest, is_unique: bool, api_version: str
     ) -> JobRecord | None:
         self._hook.reserve()
+        if api_version == "v1":
+            self._learn_clock()
         now = datetime.now(UTC)
         intent = self._spec.intent(
             inputs,
@@ -106,11 +108,24 @@ class Submission:
         :raises LumaRayUnavailable: the call may still be waiting for its answer
         :raises LumaRayTimeout: the task was told to stop; the next attempt searches again
         """
-        if is_waiting(intent, self._hook.vendor_now()):
-            cause = f"An earlier attempt's v1 call of {intent.intent_at} may still be waiting for its answer."
-            return self._resolve(intent, cause, leaving=leaving)
-        cause = intent.error or f"An attempt ended during its paid call of {intent.intent_at}."
+        if intent.api_version == "v1" and intent.error is None:
+            self._learn_clock()
+        longest = longest_call(intent, self._hook.submit_timeout)
+        if is_waiting(intent, self._hook.vendor_now(), longest):
+            cause = (
+                f"An earlier attempt's paid call of {intent.intent_at} may still be waiting for its answer."
+            )
+            return self._resolve(intent, cause, leaving=leaving, longest=longest)
+        cause = intent.error or ended(intent)
         return self._resolve(self._ended(intent, cause), cause, leaving=leaving)
+
+    def _learn_clock(self) -> None:
+        """Ask for any reply, if there was none yet: only the vendor's clock can tell how old a v1 call is."""
+        if self._hook.vendor_time(datetime.now(UTC)) is None:
+            try:
+                self._hook.get_credits()
+            except LumaRayError as error:
+                log.info("The vendor's time is not known: %s", error.cause)
 
     def _ended(self, intent: JobRecord, cause: str) -> JobRecord:
         """Record that a paid call no longer awaits its answer."""
@@ -124,15 +139,24 @@ class Submission:
         is_own: bool = False,
         hint: str | None = None,
         leaving: JobRecord | None = None,
+        longest: timedelta | None = None,
     ) -> JobRecord | None:
         """Find the job of a paid call of unknown outcome, or raise.
 
         :param is_own: this attempt made the call
         :param hint: an id that may be the job's
+        :param longest: another attempt's call may still be waiting for its answer, at most this long
         """
         try:
             found = find_lost_job(
-                self._hook, self._ledger, intent, cause, self._patience.pause, is_own=is_own, hint=hint
+                self._hook,
+                self._ledger,
+                intent,
+                cause,
+                self._patience.pause,
+                is_own=is_own,
+                hint=hint,
+                longest=longest,
             )
         except LumaRaySubmitUnknown as error:
             is_ours = intent.luma_ray_conn_id == self._spec.luma_ray_conn_id

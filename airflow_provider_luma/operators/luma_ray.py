@@ -169,9 +169,11 @@ class LumaRayImageToVideoOperator(BaseOperator):
             raise without_frames(error) from None
 
     def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_luma.jobs.call import Clip, refuse_another_clip
         from airflow_provider_luma.jobs.record import JobRecord
 
         job, hook = self._job(context)
+        refuse_another_clip(context, None, Clip.of(self))
         bought = job.ensure_bought()
         was_there = not isinstance(bought, JobRecord) or bought.state == "delivered"
         if isinstance(bought, JobRecord):

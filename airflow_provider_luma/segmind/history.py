@@ -66,11 +66,12 @@ class NearMatch(NamedTuple):
 
     :param entry: the request
     :param difference: how it fails to match
+    :param may_match: whether only a clock or the history itself may be to blame
     """
 
     entry: HistoryEntry
     difference: str
-    has_same_inputs: bool = False
+    may_match: bool = False
 
     def __str__(self) -> str:
         return f"{self.entry.request_id} ({self.difference})"
@@ -157,9 +158,9 @@ def near_matches(
         missed = _missed(row, since, until)
         if row.body_sha256 == body_sha256:
             if missed:
-                same_inputs.append(NearMatch(row, f"same inputs, {missed}", has_same_inputs=True))
+                same_inputs.append(NearMatch(row, f"same inputs, {missed}", may_match=True))
         elif not missed and row.body_sha256 is None:
-            unknown_inputs.append(NearMatch(row, "created in time, inputs not shown"))
+            unknown_inputs.append(NearMatch(row, "created in time, inputs not shown", may_match=True))
         elif not missed:
             other_inputs.append(NearMatch(row, "created in time, other inputs"))
     return [*same_inputs, *unknown_inputs, *other_inputs][:_MOST_NEAR_MATCHES]

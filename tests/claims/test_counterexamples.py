@@ -20,9 +20,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_luma.cli import found as found_module
 from airflow_provider_luma.cli.main import main
-from airflow_provider_luma.cli.store import NoStore
 from airflow_provider_luma.decorators.luma_ray import _LumaRayDecoratedOperator
 from airflow_provider_luma.exceptions import (
     LumaRayConfigurationError,
@@ -35,11 +33,12 @@ from airflow_provider_luma.hooks import clock
 from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 from airflow_provider_luma.jobs import submit as submission
 from airflow_provider_luma.jobs.ledger import Ledger
-from airflow_provider_luma.jobs.record import Identity, RecordState
+from airflow_provider_luma.jobs.record import RecordState
 from airflow_provider_luma.operators.luma_ray import LumaRayImageToVideoOperator
 from airflow_provider_luma.segmind.models import CATALOGUE
 from airflow_provider_luma.simulator import Simulator
 from airflow_provider_luma.storage import LocalFile, local, open_file
+from tests.claims.conftest import Database
 from tests.claims.test_drift import LATE, ReplacedStore
 from tests.claims.test_drift import bought_and_late as late
 from tests.jobs.test_call import call as hook_call
@@ -82,36 +81,6 @@ def advised(error: object, command: str) -> list[str]:
     told = [line.partition("airflow_provider_luma ")[2] for line in str(error).splitlines()]
     (line,) = (one for one in told if one.startswith(f"{command} "))
     return shlex.split(line)
-
-
-class Database:
-    """Airflow's metadata database for the command line: the stores by map index."""
-
-    def __init__(self) -> None:
-        self.stores: dict[tuple[str, int], MemoryStore] = {}
-        self.running: set[int] = set()
-
-    def __call__(self, identity: Identity) -> Any:
-        if identity.dag_id != "clips":
-            raise NoStore("it has no such run")
-        opened = _Opened()
-        one = self.stores.setdefault((identity.run_id, identity.map_index), MemoryStore())
-        opened.get, opened.set = one.get, one.set
-        opened.task_runs = lambda: identity.map_index in self.running
-        return opened
-
-
-class _Opened:
-    get: Any
-    set: Any
-    task_runs: Any
-
-
-@pytest.fixture
-def database(monkeypatch: pytest.MonkeyPatch) -> Database:
-    made = Database()
-    monkeypatch.setattr(found_module, "DatabaseStore", made)
-    return made
 
 
 def test_keep_buys_once_though_the_storage_connection_is_spelled_otherwise(

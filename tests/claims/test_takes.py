@@ -151,7 +151,7 @@ def test_a_path_that_was_edited_there_and_back_is_free(
     a, b = tmp_path / "a.mp4", tmp_path / "b.mp4"
     first = late(simulator, make_operator(frame, a, **LATE), task_context(store=store))
     late(simulator, make_operator(frame, b, **LATE), task_context(store=store))
-    other = make_operator(frame, a, prompt="x").execute(task_context("other", store=MemoryStore()))
+    other = make_operator(frame, a, prompt="x").execute(task_context(run_id="other", store=MemoryStore()))
     back = make_operator(frame, a).execute(task_context(store=store))
     assert back["request_id"] == first
     record = recorded(a)

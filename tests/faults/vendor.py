@@ -348,6 +348,8 @@ class FakeHook:
     def vendor_now(self) -> datetime:
         return self._world.time()
 
+    submit_timeout = 30.0
+
     def vendor_time(self, moment: datetime) -> datetime:
         return self.vendor_now()
 

@@ -140,7 +140,7 @@ def test_a_second_clip_of_an_attempt_needs_a_key_of_its_own(
         attempt(lambda: call(**arguments), lambda: call(**arguments | change), store=MemoryStore())
     told = "without a key" if key is None else "with key='coffee'"
     assert caught.value.cause == (
-        f"This attempt has already called image_to_video {told}, for another clip (output_path='{clip}')."
+        f"This attempt has already asked for another clip {told} (output_path='{clip}')."
     )
     assert caught.value.standing == "This call bought nothing.", "the task bought the first one"
     assert (len(simulator.jobs), simulator.charges) == (1, 1)

@@ -254,6 +254,8 @@ class Hook:
     def vendor_now(self) -> datetime:
         return self._world.now()
 
+    submit_timeout = 30.0
+
     def vendor_time(self, moment: datetime) -> datetime:
         return self.vendor_now()
 
