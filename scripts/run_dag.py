@@ -13,13 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from airflow.dag_processing.dagbag import DagBag
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ModuleNotFoundError:  # Airflow 3.1
-    from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
 
 
 def main() -> int:

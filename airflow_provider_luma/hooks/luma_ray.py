@@ -31,7 +31,6 @@ from airflow_provider_luma.hooks.settings import Settings, read_settings
 from airflow_provider_luma.hooks.transport import CONNECT_TIMEOUT, NETWORK_ERRORS, Transport
 from airflow_provider_luma.media import Frame, VideoFile, VideoSink, is_mp4_head, read_frame
 from airflow_provider_luma.mp4 import why_incomplete
-from airflow_provider_luma.provider_info import UI_FIELD_BEHAVIOUR
 from airflow_provider_luma.segmind.history import HistoryEntry, parse_one, parse_rows
 from airflow_provider_luma.segmind.ids import id_key
 from airflow_provider_luma.segmind.money import money, usd
@@ -93,11 +92,6 @@ class LumaRayHook(BaseHook):
     def __init__(self, luma_ray_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.luma_ray_conn_id = luma_ray_conn_id
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the connection form's labels, for Airflow 3.1, which does not read them from the provider info."""
-        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
     @cached_property
     def settings(self) -> Settings:

@@ -144,7 +144,7 @@ class Clears(BaseModel):
             return False
         if self.clear_number is None or earlier.clear_number is None:
             return True
-        # Airflow does not count every clear in the run: not with reset_dag_runs=false, nor 3.1 in one still running.
+        # Airflow does not count every clear in the run: not one with reset_dag_runs=false.
         return self.order > earlier.order
 
     def is_retry_of(self, earlier: Clears) -> bool:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 #: Airflow mounts the web app here.
 PREFIX = "luma"
-#: Where a clip's page is. No leading slash: a relative URL works below any sub-path. The ids are in the path because
-#: Airflow 3.1 does not encode them for a query.
+#: Where a clip's page is. No leading slash: a relative URL works below any sub-path.
 CLIP_HREF = f"{PREFIX}/clip/{{DAG_ID}}/{{RUN_ID}}/{{TASK_ID}}/{{MAP_INDEX}}"
 
 _ICONS = {"icon": f"{PREFIX}/static/icon.svg", "icon_dark_mode": f"{PREFIX}/static/icon-dark.svg"}

@@ -56,12 +56,6 @@ def test_the_hook_and_the_metadata_agree() -> None:
     assert LumaRayHook(**{LumaRayHook.conn_name_attr: "other"}).luma_ray_conn_id == "other"
 
 
-def test_airflow_3_1_gets_the_same_form_from_the_hook() -> None:
-    behaviour = LumaRayHook.get_ui_field_behaviour()
-    assert behaviour["relabeling"]["password"] == "API key"
-    assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
-
-
 @pytest.mark.airflow
 def test_airflow_shows_the_provider_and_its_connection_type(airflow: Airflow) -> None:
     shown = airflow.cli("providers", "get", "airflow-provider-luma", "--full", "-o", "json")

@@ -7,15 +7,11 @@ import json
 import os
 from pathlib import Path
 
+from airflow.dag_processing.dagbag import DagBag
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.sdk.definitions.dag import _run_task
 from airflow.utils.session import create_session
 from sqlalchemy import select
-
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ModuleNotFoundError:  # Airflow 3.1
-    from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
 
 
 def main() -> None:

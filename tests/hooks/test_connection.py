@@ -241,12 +241,6 @@ def test_a_host_also_sets_uploads_and_history(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-def test_the_form_hides_what_is_not_used() -> None:
-    form = LumaRayHook.get_ui_field_behaviour()
-    assert set(form) == {"hidden_fields", "relabeling", "placeholders"}
-    assert form["relabeling"]["password"] == "API key"
-
-
 @pytest.mark.parametrize(
     "host", ["", "https://api.segmind.com", "https://API.segmind.com/", "https://api.segmind.com:443"]
 )

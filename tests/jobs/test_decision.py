@@ -132,7 +132,7 @@ def test_a_clear_with_the_same_inputs_finishes_what_was_bought(state: str, actio
         ((2, 0), (2, 0), False),
         ((2, 0), (4, 1), True),
         ((2, 0), (2, 1), False),  # another task of the run was cleared
-        ((2, 0), (4, 0), True),  # by the API with reset_dag_runs=false, or in a run that still runs (3.1)
+        ((2, 0), (4, 0), True),  # by the API with reset_dag_runs=false
         ((4, 0), (2, 0), False),  # an attempt that outlived the clear
         ((4, 1), (2, 0), False),
         ((2, None), (4, None), True),
