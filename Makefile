@@ -9,7 +9,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos lint build bench clean
+.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos matrix lint build bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -57,6 +57,17 @@ fleet: $(READY) ## a Celery fleet with PostgreSQL and Redis, its processes kille
 	@$(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt $(FLEET)
 	@LUMA_FLEET_SHORT=$(SHORT) LUMA_FLEET_CLIPS=$(FLEET_CLIPS) LUMA_FLEET_SEED=$(SEED) $(BIN)/python -m pytest tests/fleet $(ARGS)
 
+VERSIONS ?= $(basename $(notdir $(wildcard constraints/*.txt)))
+matrix: ## run the tests on other versions of Airflow (VERSIONS=... of constraints/, ARGS=... for pytest)
+	@for version in $(VERSIONS); do \
+	  printf '\n%s\n' "$$version"; \
+	  test -e .matrix/$$version/.ready || { \
+	    $(PYTHON) -m venv --clear .matrix/$$version && \
+	    .matrix/$$version/bin/python -m pip --disable-pip-version-check install -qq -c constraints/$$version.txt -e '.[simulator,dev]' && \
+	    touch .matrix/$$version/.ready; } || exit 1; \
+	  .matrix/$$version/bin/python -m pytest -q -n $(WORKERS) --dist worksteal -o filterwarnings=default $(ARGS) || exit 1; \
+	done
+
 lint: $(READY) ## check style and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -71,7 +82,7 @@ bench: $(READY) ## benchmark the provider against its peers (ARGS=... for the be
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove what make created, but never a video
-	rm -rf .venv .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .matrix .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A .venv without its stamp is incomplete, so it is cleared. The stamp is removed before a change and written after it.

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 PACKAGE = "airflow_provider_luma"
 SDIST_TOPS = {
     PACKAGE, "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "benchmarks",
-    "constraints.txt", "dags_examples",
+    "constraints", "constraints.txt", "dags_examples",
     "pyproject.toml", "scripts", "tests", ".gitignore",
 }  # fmt: skip
 
