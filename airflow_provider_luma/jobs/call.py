@@ -126,7 +126,11 @@ def refuse_another_clip(context: Context, key: str | None, clip: Clip) -> None:
     A retry could not tell it from the first one with changed inputs, and would return the first.
     """
     shared: dict[str, Any] = context  # type: ignore[assignment]  # a task may keep additional names in it
-    first = shared.setdefault(_CALLS, {}).setdefault(key, deepcopy(clip))
+    calls = shared.setdefault(_CALLS, {})
+    if key not in calls:
+        calls[key] = deepcopy(clip)  # its dicts and lists may be changed before the next call
+        return
+    first = calls[key]
     if first != clip:
         named = f"with key={key!r}" if key is not None else "without a key"
         raise LumaRayConfigurationError(

@@ -88,7 +88,7 @@ def decide(
     :raises LumaRayDeliveryFailed: the video is bought, but another task instance has a job in flight at its path
     """
     if if_exists == "keep":
-        return _keep(standing, place, identity, fingerprint, output_path)
+        return _keep(standing, place, identity, cleared, fingerprint, output_path)
     own, other = standing.own, standing.other
     take = _to_finish(standing, identity, cleared, fingerprint)
     if take is not None:
@@ -97,12 +97,6 @@ def decide(
             raise _is_another_clip(take, identity)
         if other is not None and _holds_path(other, place):
             raise _path_is_busy(take, other, output_path)
-        if other is not None and place.is_taken and _are_of_one_run(other.identity, identity):
-            raise LumaRayConfigurationError(
-                f"output_path {output_path!r} holds the video of {other.identity} in the same run, so that of "
-                f"{take.label} was not put there.",
-                remedy="Give each task instance its own path, then clear the task: it fetches the video.",
-            ).with_context(take.request_id, f"This attempt bought nothing; {take.label} stays on record.")
         if place.holds is not None and place.holds.key == take.key and take.state is RecordState.DELIVERED:
             if take.output_path == output_path:
                 return Decision(Action.RETURN, take, aside)
@@ -111,6 +105,12 @@ def decide(
                 return Decision(Action.REUSE, other)
             if place.is_taken and if_exists == "fail":
                 raise _path_is_taken(output_path)
+        if other is not None and place.is_taken and _are_of_one_run(other.identity, identity):
+            raise LumaRayConfigurationError(
+                f"output_path {output_path!r} holds the video of {other.identity} in the same run, so that of "
+                f"{take.label} was not put there.",
+                remedy="Give each task instance its own path, then clear the task: it fetches the video.",
+            ).with_context(take.request_id, f"This attempt bought nothing; {take.label} stays on record.")
         if take.state is RecordState.INTENT:
             return Decision(Action.LOOK_UP, take, aside)
         return Decision(Action.REATTACH, take, aside)
@@ -121,11 +121,7 @@ def decide(
                 Action.REUSE, other
             )  # a mapping that is expanded anew may give a clip another index
         _refuse_shared_path(other, place, identity, output_path)
-    if own is not None and own.state is RecordState.GIVEN_UP and cleared.is_retry_of(own.cleared):
-        raise LumaRayConfigurationError(
-            f"A person has given up {own.label}, and the task was not cleared since.",
-            remedy="To buy another clip, clear the task.",
-        )
+    _refuse_given_up(own, cleared)
     is_own = place.holds is not None and place.holds.identity == identity
     if place.is_taken and not is_own:
         if if_exists == "reuse":
@@ -143,7 +139,12 @@ def decide(
 
 
 def _keep(
-    standing: Standing, place: Place, identity: Identity, fingerprint: str | None, output_path: str
+    standing: Standing,
+    place: Place,
+    identity: Identity,
+    cleared: Clears,
+    fingerprint: str | None,
+    output_path: str,
 ) -> Decision:
     """Decide under ``if_exists="keep"``: a path is one clip, whatever its inputs, bought at most once per run."""
     here = location(output_path)
@@ -179,6 +180,7 @@ def _keep(
         _refuse_shared_path(standing.other, place, identity, output_path)
     if take is not None and take.state is RecordState.FAILED and take.request_id:
         return Decision(Action.CHECK_FAILED, take)
+    _refuse_given_up(take, cleared)
     return Decision(Action.BUY)
 
 
@@ -206,6 +208,14 @@ def _to_finish(
         if wanted and (take.is_in_flight or take.state is RecordState.DELIVERED):
             return take
     return None
+
+
+def _refuse_given_up(own: JobRecord | None, cleared: Clears) -> None:
+    if own is not None and own.state is RecordState.GIVEN_UP and cleared.is_retry_of(own.cleared):
+        raise LumaRayConfigurationError(
+            f"A person has given up {own.label}, and the task was not cleared since.",
+            remedy="To buy another clip, clear the task.",
+        )
 
 
 def _is_another_clip(take: JobRecord, identity: Identity) -> LumaRayConfigurationError:

@@ -413,7 +413,7 @@ def test_a_mapped_task_is_labelled_whatever_its_frame_is(
         outputs = operator(frame).execute_complete(context, event=event, **deferred.value.kwargs or {})
     else:
         late(simulator, operator(str(frame)), context)
-        outputs = operator(["one", "two"]).execute(context)
+        outputs = operator(["one", "two"]).execute(task_context(map_index=0))
     assert outputs["request_id"] == simulator.jobs[0].request_id
 
 

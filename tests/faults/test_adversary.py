@@ -197,10 +197,10 @@ def test_a_copy_at_the_new_path_is_not_reported_at_the_old_one(
     simulator: Simulator, connection: None, frame: Path, tmp_path: Path
 ) -> None:
     """The video was moved and output_path changed accordingly: the size is right, but its record is elsewhere."""
-    context = task_context(store=MemoryStore())
-    make_operator(frame, tmp_path / "old.mp4").execute(context)
+    store = MemoryStore()
+    make_operator(frame, tmp_path / "old.mp4").execute(task_context(store=store))
     (tmp_path / "old.mp4").rename(tmp_path / "new.mp4")
-    xcoms = make_operator(frame, tmp_path / "new.mp4").execute(context)
+    xcoms = make_operator(frame, tmp_path / "new.mp4").execute(task_context(store=store))
     assert xcoms["video_path"] == str(tmp_path / "new.mp4")
     assert simulator.charges == 1
 

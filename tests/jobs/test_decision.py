@@ -77,7 +77,6 @@ DELIVERED, HERS = mine("delivered"), theirs("delivered")
             Action.BUY,
             id="FAILED, of other inputs",
         ),
-        pytest.param((mine("given_up"),), NOTHING, Action.BUY, id="given up"),
         pytest.param((theirs("failed", SIBLING),), NOTHING, Action.BUY, id="a sibling's failure"),
         pytest.param((theirs("given_up"),), NOTHING, Action.BUY, id="yesterday's is given up"),
         pytest.param((HERS,), holds(HERS), Action.BUY, id="yesterday's is overwritten"),
@@ -89,6 +88,25 @@ DELIVERED, HERS = mine("delivered"), theirs("delivered")
 )
 def test_action(takes: tuple[JobRecord, ...], place: Place, action: Action) -> None:
     assert decision(*takes, place=place).action is action
+
+
+@pytest.mark.parametrize("if_exists", ["overwrite", "keep"])
+def test_only_a_clear_buys_after_a_job_was_given_up(if_exists: str) -> None:
+    given_up = mine("given_up")
+    with pytest.raises(LumaRayConfigurationError, match="not cleared since"):
+        decision(given_up, if_exists=if_exists)
+    assert decision(given_up, if_exists=if_exists, cleared=CLEAR).action is Action.BUY
+    unknown = mine("given_up", cleared=Clears())
+    assert decision(unknown, if_exists=if_exists).action is Action.BUY, "else nothing could ever be bought"
+
+
+def test_a_video_is_not_put_over_another_one_of_the_same_run() -> None:
+    hers = theirs("delivered", SIBLING)
+    moved = mine("submitted", output_path="/before.mp4")
+    with pytest.raises(LumaRayConfigurationError, match="in the same run"):
+        decision(moved, hers, place=holds(hers))
+    assert decision(moved, hers).action is Action.REATTACH, "her clip was moved away"
+    assert decision(DELIVERED, hers, place=holds(hers), if_exists="reuse").action is Action.REUSE
 
 
 # A retry, and a clear
