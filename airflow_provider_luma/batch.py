@@ -104,8 +104,8 @@ def plan_batch(
     new = found.missing[: max(min(affordable, most), 0)]
     left = len(found.missing) - len(new)
     log.info(
-        "%d clips planned: %d to buy at up to %s each, %d that this run bought before (%s spent).",
-        len(new) + len(found.own),
+        "%s planned: %d to buy at up to %s each, %d that this run bought before (%s spent).",
+        _counted(len(new) + len(found.own), "clip"),
         len(new),
         usd(price),
         len(found.own),
@@ -114,14 +114,14 @@ def plan_batch(
     if left:
         or_balance = "" if balance is None else f", or the balance of {usd(balance)},"
         shortage = (
-            f"{left} frames are left ({usd(left * price)}): max_credits={budget} less the {usd(spent)} that this run "
-            f"has spent{or_balance} covers {max(affordable, 0)} clips"
+            f"{_counted(left, 'frame')} left ({usd(left * price)}): max_credits={budget} less the {usd(spent)} that "
+            f"this run has spent{or_balance} covers {_counted(max(affordable, 0), 'clip')}"
         )
         if require_all and affordable < len(found.missing):
             short_of_balance = balance is not None and _fits(budget - spent, price) >= len(found.missing)
             kind = LumaRayInsufficientCredits if short_of_balance else LumaRayConfigurationError
             raise kind(f"The money does not cover the batch: {shortage}.")
-        pace = f"; at this pace {-(-left // len(new))} more runs" if new else ""
+        pace = f"; at this pace {_counted(-(-left // len(new)), 'more run')}" if new else ""
         log.warning("%s%s.", shortage, pace)
     for video, owner in found.elsewhere:
         log.warning(
@@ -138,6 +138,10 @@ def plan_batch(
         }
         for frame, video in _in_order(found.own, new)
     ]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _in_order(own: list[tuple[int, _Clip]], new: list[_Clip]) -> list[_Clip]:

@@ -122,8 +122,8 @@ def test_an_empty_folder_is_an_empty_plan(folder: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("balance", "max_credits", "kind", "sentence"),
     [
-        ("20", 3.19, LumaRayConfigurationError, r"not cover the batch: 1 frames are left \(1\.60 USD\)"),
-        ("3.1", 8, LumaRayInsufficientCredits, r"not cover .* the balance of 3\.10 USD, covers 1 clips"),
+        ("20", 3.19, LumaRayConfigurationError, r"not cover the batch: 1 frame left \(1\.60 USD\)"),
+        ("3.1", 8, LumaRayInsufficientCredits, r"not cover .* the balance of 3\.10 USD, covers 1 clip"),
         ("20", "much", LumaRayConfigurationError, r"max_credits='much' is wrong: give US dollars"),
         ("20", -1, LumaRayConfigurationError, r"max_credits=-1 is wrong"),
     ],
@@ -202,7 +202,7 @@ def test_what_fits_is_bought_and_the_rest_is_for_the_next_run(
             names.append([Path(item["start_frame"]).name for item in planned])
     assert names == [["0.jpg", "1.jpg"], ["2.jpg", "3.jpg"], ["4.jpg"], []]
     assert simulator.charges == 5
-    assert "3 frames are left (4.80 USD)" in caplog.text
+    assert "3 frames left (4.80 USD)" in caplog.text
     assert "at this pace 2 more runs" in caplog.text
 
 

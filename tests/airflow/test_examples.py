@@ -73,7 +73,7 @@ def test_a_nightly_batch_buys_what_is_missing_from_a_bucket_to_a_bucket(
     for too_little in ({"max_credits": 1.5}, {}):  # left as it is, the example buys nothing
         third = night(**too_little)
         assert third["errors"] == [], third["log"][-3000:]
-        assert "1 frames are left (1.60 USD)" in third["log"]
+        assert "1 frame left (1.60 USD)" in third["log"]
         assert simulator.charges == 4
 
 
