@@ -447,8 +447,10 @@ class LifeOfAJob(RuleBasedStateMachine):
     def job_of(self, instance: Instance) -> Job:
         """Return the job of a task instance's newest clip, by its digest: another's may be at the path by now."""
         identity = self.identity(instance)
-        takes = [take for take in self.takes() if take.identity == identity and take.delivered_at]
-        digest = max(takes, key=lambda take: str(take.delivered_at)).sha256
+        takes = [take for take in self.takes() if take.identity == identity and take.sha256]
+        if not takes:  # no write came through
+            return self.job_in(self.video(instance))
+        digest = max(takes, key=lambda take: take.delivered_at or take.completed_at or take.intent_at).sha256
         return next(
             job
             for job in self.world.jobs.values()
