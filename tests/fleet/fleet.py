@@ -23,7 +23,7 @@ OWN_DAGS = ("deferred", "blocking", "by_hand", "empty")
 HEARTBEAT_TIMEOUT = 20
 #: Seconds. A message that is not acknowledged for so long is delivered again; on Airflow 3.3 that ends the attempt that
 #: still runs, as the token in the message has expired. Longer than the search for a lost call, so that it can end.
-VISIBILITY_TIMEOUT = 150
+_VISIBILITY_TIMEOUT = 150
 _BUNDLES = {"fleet": REPO / "tests" / "fleet" / "dags", "examples": REPO / "dags_examples"}
 
 
@@ -66,7 +66,7 @@ class Fleet(Cluster):
                 "result_backend": f"db+{self.postgres.url}",
                 "worker_concurrency": SLOTS,
             },
-            "celery_broker_transport_options": {"visibility_timeout": VISIBILITY_TIMEOUT},
+            "celery_broker_transport_options": {"visibility_timeout": _VISIBILITY_TIMEOUT},
             "scheduler": {
                 "task_instance_heartbeat_timeout": HEARTBEAT_TIMEOUT,
                 # A broker that lost its messages is noticed by tasks that stay queued: all of them at once, and all

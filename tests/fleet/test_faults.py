@@ -12,7 +12,7 @@ from tests.fleet import audit
 from tests.fleet.conftest import SEED, SHORT, long_form_only
 from tests.fleet.endings import Endings
 from tests.fleet.faults import FAULTS
-from tests.fleet.fleet import TRIGGERERS, VISIBILITY_TIMEOUT, WORKERS
+from tests.fleet.fleet import TRIGGERERS, WORKERS
 from tests.fleet.rig import Rig, Run
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
@@ -28,6 +28,10 @@ _KINDS = (
 _FAULTS_A_RUN = 4
 #: A latency longer than any test: such jobs end when the test advances the clock.
 HELD = 1800.0
+#: Seconds after which a message that is not acknowledged is delivered again; a worker looks for such messages every
+#: hundred seconds.
+SHORT_VISIBILITY, LOOKS_FOR_OVERDUE = 30, 120
+_VISIBILITY = "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"
 
 
 def wait_for_purchases(rig: Rig, run: Run, least: int) -> None:
@@ -67,14 +71,18 @@ def test_a_triggerer_killed_while_jobs_wait(rig: Rig, endings: Endings) -> None:
 @long_form_only
 def test_a_message_delivered_twice(rig: Rig, endings: Endings) -> None:
     """The broker gives a task that is still running to a worker once more."""
-    with rig.vendor(latency=VISIBILITY_TIMEOUT + 30) as simulator:
+    rig.fleet.kill(*WORKERS)
+    rig.fleet.start(*WORKERS, settings={_VISIBILITY: str(SHORT_VISIBILITY)})
+    with rig.vendor(latency=SHORT_VISIBILITY + LOOKS_FOR_OVERDUE) as simulator:
         run = rig.start("blocking", simulator, clips=2)
         audit.settle(rig, endings, "messages delivered twice", run)
-        received = Counter(
-            re.findall(r"execute_workload\[(\S+)\] received", "".join(map(rig.fleet.output, WORKERS)))
-        )
-        assert max(received.values()) > 1
-        audit.check_delivered(rig, run)
+    received = Counter(
+        re.findall(r"execute_workload\[(\S+)\] received", "".join(map(rig.fleet.output, WORKERS)))
+    )
+    assert max(received.values()) > 1
+    audit.check_delivered(rig, run)
+    rig.fleet.kill(*WORKERS)
+    rig.fleet.start(*WORKERS)
 
 
 def test_a_storm(rig: Rig, endings: Endings) -> None:

@@ -86,7 +86,8 @@ class Bucket:
         self.client.delete_object(Bucket=self.name, Key=key)
 
     def names(self) -> set[str]:
-        return {entry["Key"] for entry in self.client.list_objects_v2(Bucket=self.name).get("Contents", [])}
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
 
     def uploads(self) -> list[str]:
         """The multipart uploads that were neither completed nor aborted."""
