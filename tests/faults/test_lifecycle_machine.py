@@ -139,6 +139,10 @@ class WorldOperator(LumaRayImageToVideoOperator):
         return WorldFile(file, self.world, self.is_conditional)
 
 
+def digests(job: Job) -> set[str]:
+    return {hashlib.sha256(video).hexdigest() for video in (job.video, job.direct_video)}
+
+
 class LifeOfAJob(RuleBasedStateMachine):
     """Two task instances that are retried, cleared, edited, overtaken and killed, and their vendor.
 
@@ -445,17 +449,12 @@ class LifeOfAJob(RuleBasedStateMachine):
         instance.last = "delivered"
 
     def job_of(self, instance: Instance) -> Job:
-        """Return the job of a task instance's newest clip, by its digest: another's may be at the path by now."""
+        """Return the job whose video is delivered, by the digests on record: another's may be at the path by now."""
         identity = self.identity(instance)
-        takes = [take for take in self.takes() if take.identity == identity and take.sha256]
-        if not takes:  # no write came through
-            return self.job_in(self.video(instance))
-        digest = max(takes, key=lambda take: take.delivered_at or take.completed_at or take.intent_at).sha256
-        return next(
-            job
-            for job in self.world.jobs.values()
-            if digest in {hashlib.sha256(video).hexdigest() for video in (job.video, job.direct_video)}
-        )
+        known = {take.sha256 for take in self.takes() if take.identity == identity and take.sha256}
+        there = self.job_in(self.video(instance))
+        own = [job for job in self.world.jobs.values() if known & digests(job)]
+        return there if there in own or not own else own[-1]
 
     def job_in(self, video: Path) -> Job:
         content = video.read_bytes()
