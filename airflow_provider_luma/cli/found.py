@@ -65,9 +65,7 @@ class Found:
         """
         beside = self.ledger.neighbours(self.take.started)
         takes = chain(self.standing.takes, *(record.takes for record in beside))
-        return {
-            id_key(take.request_id): take for take in takes if take.request_id and take.key != self.take.key
-        }
+        return {id_key(one): take for take in takes if take.key != self.take.key for one in take.ids}
 
 
 def open_clip(args: argparse.Namespace) -> StoredFile:

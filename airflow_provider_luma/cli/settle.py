@@ -27,31 +27,32 @@ def adopt(args: argparse.Namespace) -> list[str]:
     from airflow_provider_luma.cli.vendor import check, hook_for
 
     request_id = words.request_id(args)
-    first, *others = _about(
+    likely = _about(
         find(args),
         lambda one: is_same_id(one.request_id, request_id),
         _is_open,
         lambda one: one.state in (RecordState.COMPLETED, RecordState.DELIVERED) and one.request_id is None,
         lambda one: one.bought_nothing,
     )
+    first = likely[0]
     take = first.take
     if take.request_id and not is_same_id(request_id, take.request_id):
         raise Refused(
             f"{_on_record(first)} has another id.",
             f"To fetch the video of {request_id} to another path: {words.fetch(request_id)}",
         )
-    if take.request_id is None and is_in_place(take, first.output):
-        raise Refused(f"{_on_record(first)} is at its path, so it needs no id.", words.next_attempt(first))
     is_done = take.state in (RecordState.SUBMITTED, RecordState.COMPLETED, RecordState.DELIVERED)
     if take.request_id is not None and is_done:
         return [f"{_on_record(first)} already has that id; nothing was changed.", words.next_attempt(first)]
+    if take.request_id is None:
+        likely = [one for one in likely if not is_in_place(one.take, one.output)]
+        if not likely:
+            raise Refused(
+                f"{_on_record(first)} is at its path, so it needs no id.", words.next_attempt(first)
+            )
     hook = hook_for(args, first)
-    found, (row, against) = first, check(hook, first, take.request_id or request_id)
-    for other in others if against and take.request_id is None else ():
-        its_row, its_against = check(hook, other, request_id)
-        if not its_against and not is_in_place(other.take, other.output):
-            found, row, against = other, its_row, ""
-            break
+    checked = [(one, *check(hook, one, one.take.request_id or request_id)) for one in likely]
+    found, row, against = next((one for one in checked if not one[2]), checked[0])
     take = found.take
     request_id = take.request_id or request_id
     if against and not args.yes:
@@ -121,11 +122,7 @@ def give_up(args: argparse.Namespace) -> list[str]:
             raise Refused(f"{_on_record(found)} has another id, and {wanted} is not on record there.")
         found = its
     else:  # whatever an error says of a job without an id, it is not a delivered one
-        found = _about(
-            found,
-            lambda one: one.is_in_flight and one.request_id is None,
-            lambda one: True,
-        )[0]
+        found = _about(found, lambda one: one.is_in_flight and not one.request_id, lambda one: True)[0]
     take = found.take
     if take.state is RecordState.DELIVERED and found.has_file and _is_behind(found):
         found.ledger.advance(take)

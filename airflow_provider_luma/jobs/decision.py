@@ -229,7 +229,6 @@ def _path_is_busy(take: JobRecord, other: JobRecord, output_path: str) -> LumaRa
     bought = "may be bought" if take.state is RecordState.INTENT else "is bought"
     return LumaRayDeliveryFailed(
         f"Its path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there.",
-        request_id=take.request_id,
         remedy="Once that job is done, a retry delivers this one's video. If it will never be finished:\n"
         f"  {_give_up(other, output_path)}",
     ).with_context(take.request_id, f"The job {bought}, and stays on record.")

@@ -249,7 +249,9 @@ class Job:
     def _free_earlier_paths(self, take: JobRecord) -> None:
         """Tell the records at the paths that the task's output_path led to before that this job has moved on."""
         here = str(self._spec.output)
-        for path in take.recorded_at or () if take.is_in_flight else ():
+        if not take.is_in_flight:
+            return
+        for path in take.recorded_at or ():
             if location(path) == location(here):
                 continue
             try:

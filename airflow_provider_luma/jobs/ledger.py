@@ -29,6 +29,7 @@ from airflow_provider_luma.jobs.record import (
     combine,
     is_other_job,
     merge,
+    names_another,
 )
 from airflow_provider_luma.storage import StoredFile, Version, is_lasting, permission_hint, safe_name
 
@@ -428,6 +429,8 @@ def _reconciled(stored: JobRecord, beside: JobRecord) -> JobRecord:
         "request_id": newer.request_id or older.request_id,
         "output_url": newer.output_url or older.output_url,
     }
+    if names_another(newer, older):
+        ids["answered_id"] = older.request_id
     return newer.changed(**ids)
 
 

@@ -9,13 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
-from airflow_provider_luma.jobs.checks import (
-    Arguments,
-    check_inputs,
-    check_place,
-    duration,
-    seconds,
-)
+from airflow_provider_luma.jobs.checks import Arguments, check_inputs, check_place, duration, seconds
 from airflow_provider_luma.jobs.job import Job, Reused
 from airflow_provider_luma.jobs.ledger import Ledger, StateStore, clip_name, state_key
 from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord

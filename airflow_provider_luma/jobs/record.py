@@ -312,9 +312,10 @@ class JobRecord(BaseModel):
     def _known(self) -> dict[str, Any]:
         return {name: value for name, value in self if value is not None and name != "superseded"}
 
-    def request_ids(self) -> set[str]:
-        """Return the ids of all jobs on this record."""
-        return {take.request_id for take in self.takes if take.request_id}
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids that this take has: none, one, or two if one of them is a gateway's."""
+        return tuple(one for one in (self.request_id, self.answered_id) if one)
 
     def dump(self) -> dict[str, Any]:
         """Return the JSON form: amounts as strings, absent values left out."""
@@ -390,10 +391,11 @@ def merge(theirs: JobRecord, mine: JobRecord) -> JobRecord:
 
 def is_other_job(theirs: JobRecord, mine: JobRecord) -> bool:
     """Whether two records of one call name two jobs. On v1 one of the ids may be a gateway's, and the job the same."""
-    return theirs.api_version != "v1" and _names_another(theirs, mine)
+    return theirs.api_version != "v1" and names_another(theirs, mine)
 
 
-def _names_another(theirs: JobRecord, mine: JobRecord) -> bool:
+def names_another(theirs: JobRecord, mine: JobRecord) -> bool:
+    """Whether two records of one call have different ids."""
     ids = theirs.request_id, mine.request_id
     return ids[0] is not None and ids[1] is not None and not is_same_id(ids[0], ids[1])
 
@@ -409,7 +411,7 @@ def combine(theirs: JobRecord, mine: JobRecord) -> JobRecord:
     further = max(able, key=lambda take: _ORDER.index(take.state))
     values = (mine if further is theirs else theirs)._known() | further._known()
     values |= {name: value for name, value in theirs._known().items() if name in _FIRST_COUNTS}
-    if _names_another(theirs, mine):
+    if names_another(theirs, mine):
         values["answered_id"] = mine.request_id
     if theirs.sha256 and mine.sha256 != theirs.sha256:
         values |= {name: getattr(theirs, name) for name in _DELIVERY}

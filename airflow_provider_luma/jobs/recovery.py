@@ -174,7 +174,7 @@ def judge(
     for take in takes:  # a record at a task's earlier path has an older copy of its take
         known_takes[take.key] = combine(known_takes[take.key], take) if take.key in known_takes else take
     others = [take for take in known_takes.values() if take.key != intent.key]
-    claimed = {take.request_id for take in others if take.request_id}
+    claimed = {one for take in others for one in take.ids}
     known = {
         "model": intent.model,
         "body_sha256": intent.body_sha256,
@@ -233,8 +233,8 @@ def _may_own(take: JobRecord, rows: list[HistoryEntry], found: list[HistoryEntry
     A call known to have failed can only own a FAILED job. An id from v1 that the history does not show may be a
     gateway's. A time that is not by the vendor's clock rules nothing out.
     """
-    is_known = bool(take.request_id) and (
-        take.api_version != "v1" or any(is_same_id(take.request_id, row.request_id) for row in rows)
+    is_known = bool(take.ids) and (
+        take.api_version != "v1" or any(is_same_id(one, row.request_id) for one in take.ids for row in rows)
     )
     is_dated = take.called_at and intent.called_at
     return (

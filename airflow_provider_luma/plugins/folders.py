@@ -10,7 +10,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError
 from airflow_provider_luma.storage import LocalFile, open_file
+from airflow_provider_luma.storage.base import plain_errors
 
 SECTION, OPTION = "luma_ray", "preview_roots"
 #: Each store has one name here, whichever scheme a URI has. What could reach a local disk is left out.
@@ -198,13 +199,13 @@ class _StoreFolder(Folder):
     def open(self, name: str) -> Opened:
         path = self._root + "/".join(_parts(name))
         fs = self._fs
-        with _as_os_errors():
+        with plain_errors():
             info = fs.info(path)
         if info.get("type") != "file" or info.get("size") is None:
             raise OSError(f"{name} is no file")
 
         def read(start: int, stop: int) -> bytes:
-            with _as_os_errors():
+            with plain_errors():
                 return bytes(fs.cat_file(path, start=start, end=stop)) if stop > start else b""
 
         return Opened(
@@ -219,7 +220,7 @@ class _StoreFolder(Folder):
         path = self._root + "/".join(_parts(name))
         try:
             # One request, not one more for the size: ten thousand records are read when a server starts.
-            with _as_os_errors():
+            with plain_errors():
                 content = bytes(self._fs.cat_file(path, start=0, end=limit + 1))
         except OSError:
             return super().read(name, limit)  # an empty object has no ranges
@@ -237,17 +238,6 @@ class _StoreFolder(Folder):
 
     def path_of(self, name: str) -> str:
         return f"{self.uri.rstrip('/')}/{name}"
-
-
-@contextmanager
-def _as_os_errors() -> Iterator[None]:
-    """Make OSErrors of whatever a store's libraries raise."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}") from None
 
 
 def _local_mark(seen: os.stat_result) -> str:

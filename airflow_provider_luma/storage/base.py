@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -179,3 +179,14 @@ def permission_hint(error: Exception) -> str:
         "s3://aws_default@bucket/, else storage_conn_id does)"
     )
     return needed if isinstance(error, PermissionError) else ""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn whatever a store's libraries raise into OSError."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from None

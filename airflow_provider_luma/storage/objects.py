@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_luma.storage.base import CLOCKS_APART, Seen, StoredFile, Version
+from airflow_provider_luma.storage.base import CLOCKS_APART, Seen, StoredFile, Version, plain_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -126,7 +126,7 @@ class ObjectFile(StoredFile):
         """Write the object if it does not exist."""
         if self._is_object_store:
             try:
-                with _plain_errors():
+                with plain_errors():
                     self.path.fs.pipe_file(self.path.path, content, mode="create")
             except FileExistsError:
                 return None
@@ -179,7 +179,7 @@ class ObjectFile(StoredFile):
             return None
         how = _UPLOADS.get(self.path.protocol, {})
         self._put(lambda name: self.path.fs.put_file(str(local), name, **how))
-        with _plain_errors():
+        with plain_errors():
             seen = self.look()
         return (seen.mark if seen else None) or ""
 
@@ -194,7 +194,7 @@ class ObjectFile(StoredFile):
     def _put(self, put: Callable[[str], object]) -> None:
         """Write an object atomically: directly in an object store, elsewhere under another name that is then moved."""
         fs, place = self.path.fs, self.path.path
-        with _plain_errors():
+        with plain_errors():
             if self._is_object_store:
                 put(place)
                 return
@@ -281,7 +281,7 @@ class _S3File(ObjectFile):
         return self._write(content, token)
 
     def put(self, local: Path, allowed: Callable[[], bool]) -> str | None:
-        with _plain_errors():
+        with plain_errors():
             seen = self.look()
         written = self._write(local, _etag(seen) if seen else None) if allowed() else None
         return written and f"ETag:{written}"
@@ -291,7 +291,7 @@ class _S3File(ObjectFile):
         try:
             if self.is_conditional:
                 condition = {"IfMatch": expected} if expected else {"IfNoneMatch": "*"}
-                with _plain_errors():
+                with plain_errors():
                     return self._upload(content, condition)
         except OSError as error:
             if error.errno == errno.ENOSYS:
@@ -307,7 +307,7 @@ class _S3File(ObjectFile):
         seen = self.look()
         if (_etag(seen) if seen else None) != expected:
             return None
-        with _plain_errors():
+        with plain_errors():
             return self._upload(content, {})
 
     def _upload(self, content: bytes | Path, condition: dict[str, str]) -> str:
@@ -353,17 +353,6 @@ def _etag(seen: Seen) -> str | None:
 
 def _token(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn whatever a store's libraries raise into OSError."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}") from None
 
 
 def _written(info: Mapping[str, Any]) -> datetime | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -31,7 +33,15 @@ from tests.claims.test_counterexamples import Killed, advised
 from tests.claims.test_drift import LATE
 from tests.claims.test_drift import bought_and_late as late
 from tests.jobs.test_call import call
-from tests.support import API_KEY, MemoryStore, make_operator, recorded, set_connection, task_context
+from tests.support import (
+    API_KEY,
+    MemoryStore,
+    make_operator,
+    record_path,
+    recorded,
+    set_connection,
+    task_context,
+)
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -580,3 +590,28 @@ def test_a_gateways_id_of_a_call_that_its_retry_has_found_is_no_second_job(
     simulator.advance(2 * 3600)
     back = make_operator(frame, clip, api_version="v1").execute(task_context(clears=2))
     assert ([back["request_id"]], simulator.charges) == (found, 2)
+
+
+def test_a_lost_clip_without_an_id_is_adopted_beside_the_task_instances_clip_at_the_path(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    """Both came from v1 without an id, and a third one makes the history ambiguous; only one is at the path."""
+    url, v1 = LumaRayHook().upload_image(frame), {"api_version": "v1"}
+    for clears, prompt in enumerate(("one", "two")):
+        simulator.fault("v1", "slow", seconds=0.0, request_id="")
+        make_operator(url, clip, prompt=prompt, **v1).execute(task_context(clears=clears))
+    first = simulator.jobs[0].request_id
+    flip(clip)
+    record = json.loads(record_path(clip).read_text())
+    record["sha256"] = hashlib.sha256(clip.read_bytes()).hexdigest()  # the simulator's clips are equal
+    record_path(clip).write_text(json.dumps(record))
+    assert main(["adopt", str(clip), first]) == 0
+    outputs = make_operator(url, clip, prompt="one", **v1).execute(task_context(clears=2))
+    assert (outputs["request_id"], simulator.charges) == (first, 2)
+
+
+def flip(clip: Path) -> None:
+    """Change a clip's last byte."""
+    content = bytearray(clip.read_bytes())
+    content[-1] ^= 1
+    clip.write_bytes(content)

@@ -106,6 +106,12 @@ FAILED: dict[str, Any] = {"state": VendorStatus.FAILED}
             None,
             id="a call of v1 whose id may be a gateway's",
         ),
+        pytest.param(
+            [row("a"), row("b", seconds=6)],
+            [other("submitted", request_id=one, api_version="v1") for one in ("gateway", "b")],
+            "a",
+            id="a call of v1 whose copies name a gateway's id and the job's",
+        ),
         pytest.param([row("a")], [other("failed")], "a", id="the other call was refused"),
         pytest.param([row("a", **FAILED)], [], None, id="a job that FAILED may be another's"),
         pytest.param([row("a", **FAILED), row("b")], [other("failed")], None, id="one of two FAILED"),

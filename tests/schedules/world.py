@@ -441,7 +441,7 @@ def check_records(world: World, told: str = "") -> None:
             if record.state is RecordState.DELIVERED:
                 assert video is not None, "delivered, and no video"
                 assert _digest(video) == record.sha256, f"{record.request_id} is delivered over other bytes"
-    known = {request_id for record in records for request_id in record.request_ids()}
+    known = {one for record in records for take in record.takes for one in take.ids}
     open_calls = {
         take.key
         for record in records
