@@ -15,7 +15,7 @@ from airflow_provider_luma import __version__
 from airflow_provider_luma.cli import words
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.exceptions import LumaRayError
-from airflow_provider_luma.segmind.contract import Finding, Verdict, judge, unanswered
+from airflow_provider_luma.segmind.contract import Finding, Outcome, examine, unanswered
 from airflow_provider_luma.segmind.transcript import Exchange, Redactor, dump, load
 
 #: Never changed: with other inputs, a clip that was bought before would not be found again.
@@ -29,7 +29,7 @@ def contract(args: argparse.Namespace) -> Iterator[str]:
     :raises Refused: an assumption does not hold, nothing could be asked, or the purchase failed
     """
     if args.replay:
-        yield from _shown(judge(_replayed(args.replay)))
+        yield from _shown(examine(_replayed(args.replay)))
         return
     if args.buy and not args.yes and not sys.stdin.isatty():
         raise Refused(
@@ -40,14 +40,14 @@ def contract(args: argparse.Namespace) -> Iterator[str]:
     check = _Check(args, folder)
     yield f"Asking {check.host} by connection {args.conn}. Transcript: {check.transcript}"
     check.ask()
-    findings = judge(check.exchanges)
+    findings = examine(check.exchanges)
     failure = ""
     if args.buy and not (failure := _why_not(findings, check.exchanges, is_asked=not args.yes)):
         if not args.yes:
             yield from _lines(findings)
             _confirm(args, check, _broken(findings))
         failure = check.buy()
-        findings = judge(check.exchanges)
+        findings = examine(check.exchanges)
         yield "" if failure else f"Bought, or found on record: {check.clip}"
     yield from _shown(findings, failure)
 
@@ -58,7 +58,7 @@ def _why_not(findings: list[Finding], exchanges: list[Exchange], *, is_asked: bo
     :param is_asked: whether a person will see the table and decide
     """
     missing = unanswered(exchanges)
-    if missing or findings[0].verdict is not Verdict.HOLDS:
+    if missing or findings[0].outcome is not Outcome.HOLDS:
         told = f": {missing[0]}{' and others' * (len(missing) > 1)}" if missing else ""
         return f"Nothing was bought, as the key was not accepted, or a free call not answered{told}."
     if _broken(findings) and not is_asked:
@@ -153,17 +153,17 @@ def _shown(findings: list[Finding], failure: str = "") -> Iterator[str]:
     yield from _lines(findings)
     broken = _broken(findings)
     if broken:
-        is_refused = findings[0].verdict is Verdict.BROKEN
+        is_refused = findings[0].outcome is Outcome.BROKEN
         advice = "Check the connection's password." if is_refused else "Attach the transcript to a report."
         raise Refused(f"Does not hold: {'; '.join(broken)}.", failure, advice)
-    if not any(one.verdict is Verdict.HOLDS for one in findings):
+    if not any(one.outcome is Outcome.HOLDS for one in findings):
         raise Refused(f"Nothing could be checked: {findings[0].seen}", failure)
     if failure:
         raise Refused(failure)
 
 
 def _broken(findings: list[Finding]) -> list[str]:
-    return [one.assumption.text for one in findings if one.verdict is Verdict.BROKEN]
+    return [one.assumption.text for one in findings if one.outcome is Outcome.BROKEN]
 
 
 def _lines(findings: list[Finding]) -> Iterator[str]:
@@ -171,10 +171,10 @@ def _lines(findings: list[Finding]) -> Iterator[str]:
     head = ("", "assumption", "relied on in", "seen")
     rows = [
         head,
-        *((one.verdict, one.assumption.text, one.assumption.where, one.seen) for one in findings),
+        *((one.outcome, one.assumption.text, one.assumption.where, one.seen) for one in findings),
     ]
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
     for row in rows:
         yield "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
-    counts = Counter(one.verdict for one in findings)
-    yield f"{counts[Verdict.HOLDS]} hold, {counts[Verdict.BROKEN]} do not, {counts[Verdict.UNKNOWN]} unknown."
+    counts = Counter(one.outcome for one in findings)
+    yield f"{counts[Outcome.HOLDS]} hold, {counts[Outcome.BROKEN]} do not, {counts[Outcome.UNKNOWN]} unknown."

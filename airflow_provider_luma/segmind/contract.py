@@ -66,7 +66,7 @@ _LONGEST_SEEN = 120
 _ROUNDING = Decimal("0.00001")
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """Whether an assumption holds."""
 
     HOLDS = "holds"
@@ -80,7 +80,7 @@ class Judged(NamedTuple):
     :param seen: what was seen, in a few words
     """
 
-    verdict: Verdict
+    outcome: Outcome
     seen: str
 
 
@@ -108,7 +108,7 @@ class Finding:
     """An assumption and what was found."""
 
     assumption: Assumption
-    verdict: Verdict
+    outcome: Outcome
     seen: str
 
 
@@ -128,11 +128,11 @@ def subject(exchange: Exchange) -> str:
     return unquote(found[1]) if found else ""
 
 
-def judge(exchanges: Iterable[Exchange]) -> list[Finding]:
-    """Judge all assumptions."""
+def examine(exchanges: Iterable[Exchange]) -> list[Finding]:
+    """Tell of each assumption whether it holds."""
     asked = list(exchanges)
     return [
-        Finding(one, verdict, _shown(seen)) for one in ASSUMPTIONS for verdict, seen in [_judged(one, asked)]
+        Finding(one, outcome, _shown(seen)) for one in ASSUMPTIONS for outcome, seen in [_judged(one, asked)]
     ]
 
 
@@ -185,15 +185,15 @@ def _assume(text: str, where: str, *calls: str) -> Callable[[Judge], Judge]:
 
 
 def _holds(seen: str) -> Judged:
-    return Judged(Verdict.HOLDS, seen)
+    return Judged(Outcome.HOLDS, seen)
 
 
 def _broken(seen: str) -> Judged:
-    return Judged(Verdict.BROKEN, seen)
+    return Judged(Outcome.BROKEN, seen)
 
 
 def _unknown(seen: str) -> Judged:
-    return Judged(Verdict.UNKNOWN, seen)
+    return Judged(Outcome.UNKNOWN, seen)
 
 
 def _if(is_so: bool, seen: str) -> Judged:

@@ -20,7 +20,7 @@ import requests
 from airflow_provider_luma.hooks import limiter
 from airflow_provider_luma.hooks.probe import Probe, picture
 from airflow_provider_luma.segmind import polling
-from airflow_provider_luma.segmind.contract import Finding, Verdict, judge
+from airflow_provider_luma.segmind.contract import Finding, Outcome, examine
 from airflow_provider_luma.segmind.transcript import Exchange, load
 from airflow_provider_luma.simulator import Simulator
 from tests.cli.conftest import Done
@@ -58,11 +58,11 @@ def told(folder: Path) -> Any:
 
 
 def findings(folder: Path) -> dict[str, Finding]:
-    return {one.assumption.text: one for one in judge(load(told(folder)))}
+    return {one.assumption.text: one for one in examine(load(told(folder)))}
 
 
 def broken(folder: Path) -> set[str]:
-    return {text for text, one in findings(folder).items() if one.verdict is Verdict.BROKEN}
+    return {text for text, one in findings(folder).items() if one.outcome is Outcome.BROKEN}
 
 
 def paid_posts(simulator: Simulator) -> int:
@@ -111,7 +111,7 @@ def test_the_simulator_breaks_nothing_and_nothing_is_bought(
     assert (done.code, done.err) == (0, "")
     assert paid_posts(simulator) == bought
     found = findings(folder)
-    unknown = {text for text, one in found.items() if one.verdict is Verdict.UNKNOWN}
+    unknown = {text for text, one in found.items() if one.outcome is Outcome.UNKNOWN}
     assert not broken(folder)
     assert unknown == {
         "a row appears within two minutes",
@@ -127,7 +127,7 @@ def test_the_simulator_breaks_nothing_and_nothing_is_bought(
     }
     for one in found.values():
         (line,) = (line for line in done.out.splitlines() if f"  {one.assumption.text}  " in line)
-        assert line.startswith(one.verdict)
+        assert line.startswith(one.outcome)
         assert line.endswith(f"  {one.seen}")
         assert one.assumption.where in line
     assert "22 hold, 0 do not, 10 unknown." in done.out
@@ -459,7 +459,7 @@ def test_no_connection(monkeypatch: pytest.MonkeyPatch, check: Cli, folder: Path
     done = check("--buy", "--yes")
     assert done.code == 1
     assert "Nothing could be checked: No answer from 127.0.0.1" in done.err
-    assert {one.verdict for one in findings(folder).values()} == {Verdict.UNKNOWN}
+    assert {one.outcome for one in findings(folder).values()} == {Outcome.UNKNOWN}
 
 
 def test_no_such_connection(monkeypatch: pytest.MonkeyPatch, check: Cli, folder: Path) -> None:
@@ -493,7 +493,7 @@ def test_a_rate_limit_of_the_vendor_is_waited_for(simulator: Simulator, folder: 
         simulator.fault(call, 429, seconds=0.2)
     done = check("--buy", "--yes")
     assert done.code == 0, done
-    assert findings(folder)["the rate limit's reset is a time in UTC"].verdict is Verdict.HOLDS
+    assert findings(folder)["the rate limit's reset is a time in UTC"].outcome is Outcome.HOLDS
 
 
 def test_a_rate_limit_that_lasts_stops_the_purchase(simulator: Simulator, folder: Path, check: Cli) -> None:

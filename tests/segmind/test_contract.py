@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_luma.segmind.contract import ASSUMPTIONS, Verdict, judge
+from airflow_provider_luma.segmind.contract import ASSUMPTIONS, Outcome, examine
 from airflow_provider_luma.segmind.transcript import Exchange, load
 from tests.segmind.replies import HOSTILE, reply
 
@@ -22,8 +22,8 @@ SIMULATOR = json.loads((Path(__file__).parent / "transcripts" / "simulator.json"
 Told = dict[str, Any]
 
 
-def verdicts(told: Told) -> dict[str, Verdict]:
-    return {one.assumption.text: one.verdict for one in judge(load(told))}
+def verdicts(told: Told) -> dict[str, Outcome]:
+    return {one.assumption.text: one.outcome for one in examine(load(told))}
 
 
 def of(told: Told, call: str) -> list[Told]:
@@ -40,12 +40,12 @@ def rows(told: Told) -> list[Told]:
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_a_recorded_vendor_breaks_no_assumption(path: Path) -> None:
     found = verdicts(json.loads(path.read_text()))
-    assert Verdict.BROKEN not in found.values(), found
+    assert Outcome.BROKEN not in found.values(), found
 
 
 def test_a_purchase_tells_all_but_the_rate_limit() -> None:
     found = verdicts(SIMULATOR)
-    assert [text for text, verdict in found.items() if verdict is Verdict.UNKNOWN] == [
+    assert [text for text, outcome in found.items() if outcome is Outcome.UNKNOWN] == [
         "the rate limit's reset is a time in UTC"
     ]
 
@@ -267,7 +267,7 @@ def test_one_flaw_breaks_what_relies_on_it_and_nothing_else(flaw: str) -> None:
     change, broken = FLAWS[flaw]
     told = deepcopy(SIMULATOR)
     change(told)
-    assert {text for text, verdict in verdicts(told).items() if verdict is Verdict.BROKEN} == broken
+    assert {text for text, outcome in verdicts(told).items() if outcome is Outcome.BROKEN} == broken
 
 
 def test_each_assumption_can_break() -> None:
@@ -287,7 +287,7 @@ def test_trouble_that_passes_proves_nothing(status: int, body: object) -> None:
     told = deepcopy(SIMULATOR)
     for call in {one["call"] for one in told["exchanges"]} - {"download"}:
         _answer(call, status, body)(told)
-    assert Verdict.BROKEN not in verdicts(told).values()
+    assert Outcome.BROKEN not in verdicts(told).values()
 
 
 def test_no_answer_proves_nothing() -> None:
@@ -295,24 +295,24 @@ def test_no_answer_proves_nothing() -> None:
     for one in told["exchanges"]:
         one.pop("reply", None)
         one["problem"] = "No answer from the host."
-    for one in judge(load(told)):
-        assert one.verdict is Verdict.UNKNOWN
+    for one in examine(load(told)):
+        assert one.outcome is Outcome.UNKNOWN
         assert one.seen in ("No answer from the host.", "there are no replies", "no header about a limit")
-    assert {one.verdict for one in judge([])} == {Verdict.UNKNOWN}
+    assert {one.outcome for one in examine([])} == {Outcome.UNKNOWN}
 
 
 @pytest.mark.parametrize("missing", [None, *sorted({one["call"] for one in SIMULATOR["exchanges"]})])
 def test_calls_may_be_missing(missing: str | None) -> None:
     exchanges = load(SIMULATOR)
     for call in {one.call for one in exchanges}:
-        judge([one for one in exchanges if one.call not in (call, missing)])
-        judge([one for one in exchanges if one.call in (call, missing)])
+        examine([one for one in exchanges if one.call not in (call, missing)])
+        examine([one for one in exchanges if one.call in (call, missing)])
 
 
 def test_lack_of_credits_breaks_nothing() -> None:
     told = deepcopy(SIMULATOR)
     _answer("submit", 402, {"error": "Insufficient credits"})(told)
-    assert verdicts(told)["a submit returns the job's id"] is Verdict.UNKNOWN
+    assert verdicts(told)["a submit returns the job's id"] is Outcome.UNKNOWN
 
 
 def test_an_empty_history_breaks_nothing() -> None:
@@ -322,8 +322,8 @@ def test_an_empty_history_breaks_nothing() -> None:
         if one["call"].startswith("history") and "data" in one["reply"].get("json", {}):
             one["reply"]["json"]["data"] = []
     found = verdicts(told)
-    assert Verdict.BROKEN not in found.values()
-    assert found["rows come newest first"] is Verdict.UNKNOWN
+    assert Outcome.BROKEN not in found.values()
+    assert found["rows come newest first"] is Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize("status", [200, 404])
@@ -337,6 +337,6 @@ def test_every_judge_reads_any_reply(body: bytes, status: int) -> None:
             else one
             for one in exchanges
         ]
-        for one in judge(changed):
+        for one in examine(changed):
             assert one.seen.isprintable()
             assert len(one.seen) < 130
