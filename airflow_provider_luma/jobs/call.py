@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from decimal import Decimal
@@ -37,9 +36,9 @@ if TYPE_CHECKING:
 _CALLS = "luma_ray_calls"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Clip:
-    """The operator's arguments, with its defaults. Two that are equal ask for the same clip at the same place."""
+    """The operator's arguments, with its defaults. The ``repr`` has those that tell one clip from another."""
 
     prompt: str
     start_frame: str | None
@@ -53,13 +52,13 @@ class Clip:
     generation_tag: str | None = None
     luma_ray_conn_id: str
     storage_conn_id: str | None = None
-    frame_transfer: FrameTransfer = field(default="auto", compare=False)
-    api_version: ApiVersion = field(default="auto", compare=False)
-    if_exists: IfExists = field(default="overwrite", compare=False)
-    on_unknown_submit: OnUnknownSubmit = field(default="fail", compare=False)
-    min_remaining_credits: float | Decimal | None = field(default=None, compare=False)
-    timeout: float | timedelta = field(default=timedelta(minutes=15), compare=False)
-    poll_interval: float | timedelta | None = field(default=None, compare=False)
+    frame_transfer: FrameTransfer = field(default="auto", repr=False)
+    api_version: ApiVersion = field(default="auto", repr=False)
+    if_exists: IfExists = field(default="overwrite", repr=False)
+    on_unknown_submit: OnUnknownSubmit = field(default="fail", repr=False)
+    min_remaining_credits: float | Decimal | None = field(default=None, repr=False)
+    timeout: float | timedelta = field(default=timedelta(minutes=15), repr=False)
+    poll_interval: float | timedelta | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, arguments: Arguments) -> Clip:
@@ -126,15 +125,12 @@ def refuse_another_clip(context: Context, key: str | None, clip: Clip) -> None:
     A retry could not tell it from the first one with changed inputs, and would return the first.
     """
     shared: dict[str, Any] = context  # type: ignore[assignment]  # a task may keep additional names in it
-    calls = shared.setdefault(_CALLS, {})
-    if key not in calls:
-        calls[key] = deepcopy(clip)  # its dicts and lists may be changed before the next call
-        return
-    first = calls[key]
-    if first != clip:
+    # As text, since its dicts and lists may be changed before the next call.
+    asked, output_path = shared.setdefault(_CALLS, {}).setdefault(key, (repr(clip), clip.output_path))
+    if asked != repr(clip):
         named = f"with key={key!r}" if key is not None else "without a key"
         raise LumaRayConfigurationError(
-            f"This attempt has already asked for another clip {named} (output_path={first.output_path!r}).",
+            f"This attempt has already asked for another clip {named} (output_path={output_path!r}).",
             remedy="Give each call of image_to_video its own key, such as key='tea', and its own output_path. A clip "
             "that was bought without a key is found without one. Clear the task.",
         )

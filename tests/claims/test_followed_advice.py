@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -379,6 +380,15 @@ def test_a_second_call_with_a_mutated_argument_is_another_clip(
             except LumaRayConfigurationError:
                 refused += 1
     assert (len(set(got)), refused) in ((2, 0), (1, 1)), "the second call silently got the first one's clip"
+
+
+def test_an_argument_that_cannot_be_copied_gets_its_sentence(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    context = task_context(store=MemoryStore())
+    with set_current_context(context), pytest.raises(LumaRayConfigurationError, match="extra_parameters"):
+        call(frame, clip, extra_parameters={"seed": threading.Lock()})
+    assert simulator.charges == 0
 
 
 def test_a_hook_call_before_the_operators_own_is_another_clip(
