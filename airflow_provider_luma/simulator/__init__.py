@@ -22,7 +22,28 @@ same words as `--fault`, and need no key:
     GET    /simulator/state     shows jobs, charges, balance, calls, faults to come
 """
 
-from airflow_provider_luma.simulator.server import LoggedRequest
-from airflow_provider_luma.simulator.simulator import JobSnapshot, Simulator
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_luma.simulator.server import LoggedRequest
+    from airflow_provider_luma.simulator.simulator import JobSnapshot, Simulator
 
 __all__ = ["JobSnapshot", "LoggedRequest", "Simulator"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the simulator only when it is asked for, so that the program can say what is missing.
+
+    :raises ImportError: what the extra installs is missing
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from airflow_provider_luma.simulator import server, simulator
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"The simulator needs {error.name!r}: install 'airflow-provider-luma[simulator]'."
+        ) from None
+    return getattr(server if name == "LoggedRequest" else simulator, name)

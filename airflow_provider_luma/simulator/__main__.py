@@ -7,6 +7,7 @@ import json
 import logging
 import shlex
 import signal
+import sys
 import textwrap
 import threading
 from dataclasses import asdict, fields
@@ -14,7 +15,6 @@ from dataclasses import asdict, fields
 from airflow_provider_luma.simulator.faults import Fault
 from airflow_provider_luma.simulator.habits import HISTORY_SHAPES, ID_STYLES
 from airflow_provider_luma.simulator.kinds import CALLS, KINDS
-from airflow_provider_luma.simulator.simulator import Simulator
 
 _EXAMPLES = """\
 examples:
@@ -33,6 +33,11 @@ POST /simulator/credits tops up, GET /simulator/state shows jobs, charges, balan
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
+    try:
+        from airflow_provider_luma.simulator import Simulator
+    except ImportError as missing:
+        sys.exit(str(missing))
+
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_luma.simulator",
         description="A local Segmind: the same contract, real videos, no bill.",

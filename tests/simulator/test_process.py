@@ -56,6 +56,22 @@ def test_the_program_serves_and_stops_on_a_signal(number: signal.Signals) -> Non
     assert "SG_other" not in err
 
 
+@pytest.mark.parametrize("missing", ["aiohttp", "av", "PIL"])
+def test_without_its_extra_the_simulator_says_in_one_sentence_what_to_install(missing: str) -> None:
+    code = f"""
+import runpy, sys
+sys.modules[{missing!r}] = None
+try:
+    from airflow_provider_luma.simulator import Simulator
+except ImportError as error:
+    print(error)
+runpy.run_module("airflow_provider_luma.simulator", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    sentence = f"The simulator needs {missing!r}: install 'airflow-provider-luma[simulator]'.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, sentence, sentence)
+
+
 def test_the_program_refuses_a_wrong_fault() -> None:
     command = [sys.executable, "-m", "airflow_provider_luma.simulator", "--fault", "credits:nonsense"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
