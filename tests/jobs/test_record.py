@@ -32,6 +32,7 @@ from tests.jobs.takes import ME, SIBLING, YESTERDAY, take
 from tests.support import make_operator, record_path, recorded, task_context
 
 RECORDS = Path(__file__).with_name("records")
+OF_RELEASES = sorted(path.relative_to(RECORDS).as_posix() for path in RECORDS.glob("*/*.json"))
 jsonschema = importlib.import_module("jsonschema")
 
 FULL = assemble(
@@ -116,12 +117,32 @@ def test_all_jobs_of_a_record_stay_claimed() -> None:
     assert all(not one.superseded for one in FULL.takes)
 
 
-# Records of the version before
+# Records of earlier versions
+
+
+@pytest.mark.parametrize("name", OF_RELEASES)
+def test_records_of_every_release_are_read_whole(name: str) -> None:
+    """A field that was renamed or removed would be kept as one of a later version's, and forgotten by the code."""
+    raw = json.loads(RECORDS.joinpath(name).read_text())
+    record = JobRecord.load(raw)
+    for one, theirs in zip(record.takes, (*raw.get("superseded", ()), raw), strict=True):
+        assert one.model_extra == {}
+        dumped = one.dump()
+        assert {field: dumped[field] for field in theirs if field != "superseded"} == {
+            field: value for field, value in theirs.items() if field != "superseded"
+        }
+    assert JobRecord.load(record.to_bytes()) == record
+
+
+@pytest.mark.parametrize("release", sorted({name.partition("/")[0] for name in OF_RELEASES} - {"before-0.1"}))
+def test_every_release_left_a_record_in_each_state(release: str) -> None:
+    left = [JobRecord.load(path.read_bytes()) for path in RECORDS.joinpath(release).glob("*.json")]
+    assert {record.state for record in left} == set(RecordState)
 
 
 @pytest.mark.parametrize("name", ["delivered", "intent"])
-def test_a_record_of_the_previous_version_is_read_with_its_earlier_takes(name: str) -> None:
-    raw = json.loads(RECORDS.joinpath(f"{name}.json").read_text())
+def test_a_record_from_before_claims_is_read_with_its_earlier_takes(name: str) -> None:
+    raw = json.loads(RECORDS.joinpath("before-0.1", f"{name}.json").read_text())
     record = JobRecord.load(raw)
     assert record.state == name
     new = {"body_is_unique": False, "claim": "", "cleared": {}}
@@ -130,14 +151,14 @@ def test_a_record_of_the_previous_version_is_read_with_its_earlier_takes(name: s
     assert len({one.key for one in record.takes}) == 2
 
 
-def test_a_call_lost_by_the_previous_version_is_looked_up_and_its_job_delivered(
+def test_a_call_lost_before_claims_is_looked_up_and_its_job_delivered(
     simulator: Simulator, connection: None, tmp_path: Path
 ) -> None:
     """Its id becomes known, but it is still the same take."""
     clip = tmp_path / "clip.mp4"
     request = GenerationRequest("luma-ray-img-2-video", "a quick pan", None)
     request_id = LumaRayHook().submit(request)
-    raw = json.loads(RECORDS.joinpath("intent.json").read_text())
+    raw = json.loads(RECORDS.joinpath("before-0.1", "intent.json").read_text())
     raw |= {"body_sha256": body_digest(request.body()), "output_path": str(clip)}
     raw["intent_at"] = LumaRayHook().vendor_now().isoformat()
     record_path(clip).write_text(json.dumps(raw))
@@ -346,9 +367,9 @@ def test_records_of_bad_days_fit_the_schema(
     check(recorded(clip))
 
 
-@pytest.mark.parametrize("name", ["delivered", "intent"])
-def test_records_of_the_previous_version_fit_the_schema(name: str) -> None:
-    check(json.loads(RECORDS.joinpath(f"{name}.json").read_text()))
+@pytest.mark.parametrize("name", OF_RELEASES)
+def test_records_of_every_release_fit_the_schema(name: str) -> None:
+    check(json.loads(RECORDS.joinpath(name).read_text()))
 
 
 @pytest.mark.parametrize(
