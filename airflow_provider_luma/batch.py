@@ -14,6 +14,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayConfigurationError,
     LumaRayInsufficientCredits,
     LumaRayRecordError,
+    without_traceback,
 )
 from airflow_provider_luma.segmind.models import CATALOGUE, DEFAULT_MODEL, model_info
 from airflow_provider_luma.segmind.money import money, usd
@@ -30,6 +31,7 @@ _Clip = tuple[str, str]
 log = logging.getLogger(__name__)
 
 
+@without_traceback
 def plan_batch(
     frames: str,
     videos: str,

@@ -22,10 +22,11 @@ Those never retried are also ``AirflowFailException``, so Airflow spends no retr
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from datetime import UTC, datetime
-from typing import ClassVar, Self
+from functools import wraps
+from typing import ClassVar, ParamSpec, Self, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 #: Seconds. A reset time in the past only means that clocks differ; without a floor, a loop would send a burst.
 SHORTEST_RATE_LIMIT = 1.0
@@ -92,13 +95,21 @@ class LumaRayError(AirflowException):
         return error
 
 
-def without_frames(error: LumaRayError) -> LumaRayError:
-    """Return an error without its traceback, which Airflow's log would show above the text that says it all.
+def without_traceback(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Strip this provider's frames from its errors: Airflow's log would show them above the text that says it all.
 
-    At DEBUG the traceback is logged here.
+    At DEBUG they are logged here.
     """
-    log.debug("Raised here:", exc_info=error)
-    return error.with_traceback(None)
+
+    @wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except LumaRayError as error:
+            log.debug("Raised here:", exc_info=error)
+            raise error.with_traceback(None) from None
+
+    return run
 
 
 class LumaRayConfigurationError(LumaRayError, AirflowFailException):

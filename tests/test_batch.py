@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import pytest
@@ -148,8 +149,10 @@ def test_bad_folders_and_models_are_reported_in_one_sentence(
 ) -> None:
     with pytest.raises(
         LumaRayConfigurationError, match="frames='/nowhere' is wrong: give a folder that exists"
-    ):
+    ) as refused:
         plan("/nowhere", videos=str(tmp_path))
+    frames = [one.name for one in extract_tb(refused.value.__traceback__)]
+    assert "plan_batch" not in frames, "the log would show ours above the sentence"
     with pytest.raises(LumaRayConfigurationError, match="model='luma-ray-9' is wrong: give one whose price"):
         plan(folder("a.jpg"), model="luma-ray-9")
 

@@ -22,7 +22,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayError,
     LumaRaySubmitUnknown,
     LumaRayUnavailable,
-    without_frames,
+    without_traceback,
 )
 from airflow_provider_luma.hooks.download import CHUNK_BYTES, download, vendor_can_reach
 from airflow_provider_luma.hooks.key import sealed
@@ -168,6 +168,7 @@ class LumaRayHook(BaseHook):
         """
         return parse_credits(self._transport.get(f"{self.settings.api_url}/v1/get-user-credits", rank=rank))
 
+    @without_traceback
     def image_to_video(
         self,
         *,
@@ -196,11 +197,11 @@ class LumaRayHook(BaseHook):
 
         try:
             return image_to_video(self, key, start_frame, output_path, prompt=prompt, **arguments)
-        except LumaRayError as error:
-            if isinstance(error, LumaRayConfigurationError) and not error.standing:
-                # Its own words would speak for the whole attempt, which may have bought other clips.
-                error = error.with_context(None, "This call bought nothing.")
-            raise without_frames(error) from None
+        except LumaRayConfigurationError as error:
+            if error.standing:
+                raise
+            # Its own words would speak for the whole attempt, which may have bought other clips.
+            raise error.with_context(None, "This call bought nothing.") from None
 
     def reserve(self) -> None:
         """Reserve a slot in the rate limit for the next paid call, so that it does not wait with its intent written."""

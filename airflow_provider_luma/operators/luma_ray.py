@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_luma.exceptions import LumaRayError, LumaRayRecordError, without_frames
+from airflow_provider_luma.exceptions import LumaRayError, LumaRayRecordError, without_traceback
 from airflow_provider_luma.jobs.checks import (
     ApiVersion,
     FrameTransfer,
@@ -104,7 +104,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         "luma_ray_conn_id",
         "storage_conn_id",
     )
-    template_fields_renderers = {"extra_parameters": "json"}  # noqa: RUF012 - as in BaseOperator
+    template_fields_renderers = {"concepts": "json", "extra_parameters": "json"}  # noqa: RUF012 - as in BaseOperator
     ui_color = "#e8e0f7"
     operator_extra_links = (LumaRayClipLink(),)
     start_frame: str | None
@@ -161,14 +161,9 @@ class LumaRayImageToVideoOperator(BaseOperator):
         self._delivered: JobRecord | None = None
         check_arguments(self)
 
+    @without_traceback
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy the video or re-attach to it, wait, and return the XComs."""
-        try:
-            return self._execute(context)
-        except LumaRayError as error:
-            raise without_frames(error) from None
-
-    def _execute(self, context: Context) -> dict[str, Any]:
         from airflow_provider_luma.jobs.call import Clip, refuse_another_clip
         from airflow_provider_luma.jobs.record import JobRecord
 
@@ -222,6 +217,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
             usd(price),
         )
 
+    @without_traceback
     def execute_complete(
         self, context: Context, event: Any, output_path: str | None = None
     ) -> dict[str, Any]:
@@ -233,13 +229,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
         :param output_path: where the video goes, as rendered before the wait; None (``dag.test()`` drops it): as
             rendered now
         """
-        try:
-            return self._execute_complete(context, event, output_path or self.output_path)
-        except LumaRayError as error:
-            raise without_frames(error) from None
-
-    def _execute_complete(self, context: Context, event: Any, output_path: str) -> dict[str, Any]:
-        self.output_path = output_path
+        self.output_path = output_path or self.output_path
         if not isinstance(event, dict) or not isinstance(event.get("request_id"), str):
             raise LumaRayRecordError(
                 f"The trigger's event {event!r} names no job. The job is on record beside {self.output_path}; a retry "

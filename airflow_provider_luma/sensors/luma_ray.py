@@ -18,10 +18,9 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_luma.exceptions import (
     LumaRayAuthenticationError,
     LumaRayConfigurationError,
-    LumaRayError,
     LumaRayRateLimited,
     LumaRayUnavailable,
-    without_frames,
+    without_traceback,
 )
 from airflow_provider_luma.segmind.credits import CreditThreshold
 from airflow_provider_luma.segmind.money import usd
@@ -94,6 +93,7 @@ class LumaRayCreditSensor(BaseSensorOperator):
         except AirflowSkipException as skip:
             raise _never_skipped(skip) from None
 
+    @without_traceback
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask for the balance once."""
         from airflow_provider_luma.hooks.limiter import Rank
@@ -105,8 +105,6 @@ class LumaRayCreditSensor(BaseSensorOperator):
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
             self.log.warning("The balance cannot be read right now: %s", error)
             return PokeReturnValue(is_done=False)
-        except LumaRayError as error:
-            raise without_frames(error) from None
         balance = threshold.balance(credits)
         self.log.info(
             "The balance is %s; waiting for it to be %s %s.",

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_luma.simulator import Simulator
-from tests.airflow.conftest import REPO, Airflow, airflow, airflow_home
+from tests.airflow.conftest import REPO, Airflow, airflow, airflow_home, forks
 from tests.cli.conftest import Done, advised, program, shell
 from tests.cli.test_settle import submits
 
-__all__ = ["airflow", "airflow_home"]
+__all__ = ["airflow", "airflow_home", "forks"]
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 PROMPTS = ["one", "two", "three"]
 CLIPS = str(REPO / "tests" / "dags" / "clips.py")
