@@ -213,7 +213,7 @@ def _to_finish(
 def _refuse_given_up(own: JobRecord | None, cleared: Clears) -> None:
     if own is not None and own.state is RecordState.GIVEN_UP and cleared.is_retry_of(own.cleared):
         raise LumaRayConfigurationError(
-            f"A person has given up {own.label}, and the task was not cleared since.",
+            f"A person has given up {own.label}, and a retry buys no other clip.",
             remedy="To buy another clip, clear the task.",
         )
 
