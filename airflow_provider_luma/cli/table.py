@@ -152,6 +152,36 @@ COMMANDS = (
         ),
     ),
     Command(
+        name="size",
+        help="how large a pool, how many workers and what rate limit a number of clips needs",
+        description="Calculate how large a pool, how many workers and what rate limit a number of clips needs, if they "
+        "are to be ready in time. The clips are deferrable; a blocking one holds a worker slot while Segmind renders, "
+        "too. Asks nobody.",
+        function="size:size",
+        arguments=(
+            _argument("--clips", metavar="N", type=int, required=True, help="how many, such as a night's"),
+            _argument("--hours", metavar="H", type=float, default=8.0, help="by when (%(default)g)"),
+            _argument(
+                "--requests-per-minute",
+                metavar="N",
+                type=float,
+                default=60.0,
+                help="the account's limit (%(default)g)",
+            ),
+            _argument(
+                "--upload", action="store_true", help="Segmind cannot reach the frames by a signed URL"
+            ),
+            _argument(
+                "--worker-seconds",
+                metavar="S",
+                type=float,
+                default=12.0,
+                help="how long a clip's two phases hold a slot on your workers, together (%(default)g)",
+            ),
+            _argument("--model", metavar="SLUG", default=DEFAULT_MODEL, help="the model (%(default)s)"),
+        ),
+    ),
+    Command(
         name="contract",
         help="ask Segmind everything that this provider relies on; costs nothing without --buy",
         description="Ask Segmind everything that this provider relies on and that costs nothing, and show which "
