@@ -18,6 +18,7 @@ from airflow_provider_luma.exceptions import (
     LumaRayUnavailable,
 )
 from airflow_provider_luma.segmind.history import (
+    CLOCK_SKEW,
     HistoryEntry,
     NearMatch,
     body_digest,
@@ -26,7 +27,7 @@ from airflow_provider_luma.segmind.history import (
     parse_one,
     parse_rows,
 )
-from airflow_provider_luma.segmind.replies import Reply, VendorStatus
+from airflow_provider_luma.segmind.replies import JobStatus, Reply, VendorStatus
 from tests.segmind.replies import ASSET_URL, HOSTILE, KEY, VIDEO_URL, anyhow, anything, outcome, reply
 
 BODY = {"prompt": "a road", "loop": False, "resolution": "720p", "start_frame": "https://x.example/f.jpg"}
@@ -332,23 +333,47 @@ def near(*rows: HistoryEntry) -> list[NearMatch]:
 
 
 @pytest.mark.parametrize(
-    ("found", "text"),
+    ("found", "text", "may_match"),
     [
-        (candidate(created=EARLY), "r1 (same inputs, created too early, at 2026-11-22 11:57:00 UTC)"),
-        (candidate(created=LATE), "r1 (same inputs, created too late, at 2026-11-22 12:20:00 UTC)"),
-        (candidate(created=None), "r1 (same inputs, created at an unknown time)"),
-        (candidate(body_sha256=OTHER), "r1 (created in time, other inputs)"),
-        (candidate(body_sha256=None), "r1 (created in time, inputs not shown)"),
+        (candidate(created=EARLY), "r1 (same inputs, created too early, at 2026-11-22 11:57:00 UTC)", True),
+        (candidate(created=LATE), "r1 (same inputs, created too late, at 2026-11-22 12:20:00 UTC)", True),
+        (candidate(created=None), "r1 (same inputs, created at an unknown time)", True),
+        (candidate(body_sha256=OTHER), "r1 (created in time, other inputs)", False),
+        (candidate(body_sha256=None), "r1 (created in time, inputs not shown)", True),
         (
             candidate(state=VendorStatus.FAILED, created=EARLY),
             "r1 (same inputs, created too early, at 2026-11-22 11:57:00 UTC)",
+            True,
         ),
     ],
 )
-def test_a_near_match_is_named_with_its_difference(found: HistoryEntry, text: str) -> None:
+def test_a_near_match_is_named_with_its_difference(found: HistoryEntry, text: str, may_match: bool) -> None:
+    """Nothing is bought again over a job that only a clock or the history itself keeps from matching."""
     (missed,) = near(candidate(request_id="other", model="other"), found)
     assert missed.entry is found
     assert str(missed) == text
+    assert missed.may_match is may_match
+
+
+@pytest.mark.parametrize("created", [NOON - CLOCK_SKEW, NOON + timedelta(minutes=15) + CLOCK_SKEW])
+def test_the_clocks_skew_is_allowed_for_to_the_last(created: datetime) -> None:
+    assert near(candidate(created=created)) == []
+
+
+def test_inputs_that_nobody_else_can_have_sent_match_from_any_time_before() -> None:
+    rows = [candidate(created=EARLY)]
+    options: dict[str, Any] = {"model": MODEL, "body_sha256": body_digest(BODY), "since": NOON, "claimed": ()}
+    assert matches(rows, **options) == []
+    assert matches(rows, **options, is_unique=True) == rows
+
+
+def test_a_row_answers_a_poll_with_all_that_it_says() -> None:
+    found = candidate(
+        state=VendorStatus.COMPLETED, cost=Decimal("1.60"), output_url=VIDEO_URL, error="moderated"
+    )
+    assert found.status() == JobStatus(
+        VendorStatus.COMPLETED, error="moderated", cost=Decimal("1.60"), output_url=VIDEO_URL
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from airflow_provider_luma.segmind.money import money, usd
         ("", None),
         ("1,60", None),
         ("1.6 USD", None),
+        ("999999999999.99", "999999999999.99"),
+        ("1000000000000", None),
         (float("nan"), None),
         (float("inf"), None),
         (Decimal("Infinity"), None),

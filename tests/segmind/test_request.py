@@ -220,7 +220,18 @@ def test_prices_and_times_are_the_vendors() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), {"a": [float("-inf")]}, {1, 2}, object(), b"x"]
+)
+def test_extra_parameters_that_json_cannot_carry_are_refused_before_anything_is_bought(value: object) -> None:
+    with pytest.raises(LumaRayConfigurationError, match="give JSON values") as refused:
+        make(extra_parameters={"seed": value}).body()
+    assert "This attempt bought nothing" in str(refused.value)
+
+
 def test_an_unknown_model_has_no_price_and_otherwise_the_defaults() -> None:
     model = model_info("luma-ray-9")
+    assert model.takes_base64
+    assert model.values == {}
     assert (model.slug, model.price, model.frame_field) == ("luma-ray-9", None, "start_frame")
     assert model.typical_seconds > 0
