@@ -202,3 +202,62 @@ def test_calls_without_a_reply_survive_it_too() -> None:
 def test_what_is_no_transcript_is_refused(told: object) -> None:
     with pytest.raises(ValueError, match=r"it (is not a transcript|has format)"):
         load(told)
+
+
+def test_nothing_private_is_kept_of_a_problem_or_of_what_was_sent() -> None:
+    sent = {"prompt": "a secret road", "start_frame": SIGNED, "error": "of the user's own", "list": ["too"]}
+    asked = replace(exchange({}), problem=f"no answer for {EMAIL} from {SIGNED}", detail=sent)
+    told = REDACTOR.exchange(asked)
+    assert told.problem.startswith("no answer for <e-mail> from https://b.example/")
+    assert set(told.detail) == set(sent)
+    private = ("some.one", "0a1b2c", "f.jpg", "secret", "user's", "too")
+    assert not [one for one in private if one in told.problem + json.dumps(told.detail)]
+
+
+def test_headers_that_are_known_are_kept_without_what_is_private_in_them() -> None:
+    told = REDACTOR.exchange(exchange({}, **{"X-Request-Id": f"id of {EMAIL}", "X-Account": "acme"})).reply
+    assert told
+    assert dict(told.headers) == {"x-request-id": "id of <e-mail>", "x-account": "..."}
+
+
+def test_the_vendors_clock_survives() -> None:
+    asked = exchange({})
+    assert asked.reply
+    asked = replace(asked, reply=replace(asked.reply, received_at=NOW))
+    told = REDACTOR.exchange(asked).reply
+    assert told
+    assert told.received_at == NOW
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://b.example/a.mysecretname", "https://b_ü:x@/a.jpg", "https://some one/a.jpg", "https:///a.jpg"],
+)
+def test_of_a_url_nothing_is_kept_but_host_and_suffix(url: str) -> None:
+    told = redacted({"output": url, "error": f"cannot fetch {url}"})
+    assert "mysecretname" not in str(told)
+    assert "some one" not in told["output"]
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_what_is_nested_too_deeply_is_left_out(wrap: Callable[[Any], Any]) -> None:
+    value: Any = "the end"
+    for _ in range(100):
+        value = wrap(value)
+    told = REDACTOR.exchange(replace(exchange({}), detail=value)).detail
+    depth = 0
+    while isinstance(told, list | dict):
+        (told,), depth = (told if isinstance(told, list) else told.values()), depth + 1
+    assert (told, depth) == ("<too deep>", 51)
+
+
+def test_a_long_text_is_cut_between_words() -> None:
+    told = redacted({"error": f"{'word ' * 799}{'x' * 4}{EMAIL}"})["error"]
+    assert told.startswith("word word")
+    assert "one" not in told
+
+
+@pytest.mark.parametrize(("body", "kept_as"), [(b"null", {"json": None}), (b" oops ", {"text": "oops"})])
+def test_a_page_stays_text_and_null_stays_null(body: bytes, kept_as: dict[str, object]) -> None:
+    (told,) = dump([REDACTOR.exchange(exchange(body))])["exchanges"]
+    assert {name: value for name, value in told["reply"].items() if name in ("json", "text")} == kept_as
