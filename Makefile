@@ -10,7 +10,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos matrix lint build smoke tag bench clean
+.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos matrix lint coverage mutants build smoke tag bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -38,6 +38,15 @@ QUICK := tests/claims/test_drift.py tests/decorators tests/hooks tests/jobs test
   tests/triggers tests/test_media.py tests/test_outlets.py tests/test_storage.py --ignore=tests/triggers/test_history_faults.py
 quick: $(READY) ## run the quick tests, for use while editing: without Airflow, stores or simulated hours
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(QUICK) $(ARGS)
+
+coverage: $(READY) ## line and branch coverage of the quick tests and those of MP4 files; fails below the floor in pyproject.toml
+	@$(INSTALL) pytest-cov
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --cov=airflow_provider_luma $(QUICK) tests/test_mp4.py $(ARGS)
+
+MODULES ?= airflow_provider_luma.segmind.* airflow_provider_luma.jobs.*
+mutants: $(READY) ## change jobs/ and segmind/ here and there, and list the changes that no test notices (MODULES=...); hours
+	@$(INSTALL) mutmut
+	@$(BIN)/mutmut run $(foreach module,$(MODULES),'$(module)') && $(BIN)/mutmut results
 
 short-faults: $(READY) ## the short form of the fault tests: two preemptions for two attempts, ten trials with processes
 	@LUMA_SCHEDULES=2 LUMA_TRIALS=10 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q tests/claims/test_processes.py \
@@ -69,10 +78,14 @@ matrix: ## run the tests on other versions of Airflow (VERSIONS=... of constrain
 	  .matrix/$$version/bin/python -m pytest -q -n $(WORKERS) --dist worksteal -o filterwarnings=default $(ARGS) || exit 1; \
 	done
 
-lint: $(READY) ## check style and types
+lint: $(READY) ## check style, types and workflows
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+ifneq ($(wildcard .github),)
+	@$(INSTALL) zizmor
+	$(BIN)/zizmor --offline --quiet --persona=pedantic .github
+endif
 
 # Out of 10. What is missing is named in pyproject.toml: an author's e-mail address, and URLs.
 PYROMA := 7
@@ -95,7 +108,7 @@ bench: $(READY) ## benchmark the provider against its peers (ARGS=... for the be
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove what make created, but never a video
-	rm -rf .venv .matrix .airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .matrix .airflow dist mutants .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A .venv without its stamp is incomplete, so it is cleared. The stamp is removed before a change and written after it.
