@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS := .venv/.docs
 INSTALL = $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
 # A .venv that was moved or copied still points to its old place, so it is created again.
@@ -10,7 +11,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos matrix lint coverage mutants build smoke tag bench clean
+.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos matrix lint coverage mutants docs build smoke tag bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -87,6 +88,10 @@ ifneq ($(wildcard .github),)
 	$(BIN)/zizmor --offline --quiet --persona=pedantic .github
 endif
 
+docs: $(DOCS) ## build the documentation site in docs/_build/html; a warning or a link that leads nowhere is an error
+	@$(BIN)/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
+	@$(BIN)/python scripts/check_links.py docs/_build/html
+
 # Out of 10. What is missing is named in pyproject.toml: an author's e-mail address, and URLs.
 PYROMA := 7
 build: $(READY) ## build wheel and sdist in dist/, reproducibly, and check them
@@ -108,7 +113,7 @@ bench: $(READY) ## benchmark the provider against its peers (ARGS=... for the be
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove what make created, but never a video
-	rm -rf .venv .matrix .airflow dist mutants .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .matrix .airflow dist mutants docs/_build .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A .venv without its stamp is incomplete, so it is cleared. The stamp is removed before a change and written after it.
@@ -120,3 +125,7 @@ $(READY): pyproject.toml constraints.txt
 	@rm -f $@
 	@$(INSTALL) -e '.[simulator,dev]'
 	@printf '%s' "$(CURDIR)" > $@
+
+$(DOCS): $(READY)
+	@$(INSTALL) -e '.[docs]'
+	@touch $@

@@ -44,6 +44,8 @@ def plan_batch(
 ) -> list[dict[str, Any]]:
     """Return the arguments of the clips to make in this run, as many as the money covers. Call it inside a ``@task``.
 
+    ::
+
         @task
         def plan() -> list[dict]:
             return plan_batch("s3://aws_default@photos/", "s3://aws_default@clips/", max_credits=320)

@@ -21,7 +21,7 @@ import airflow_provider_luma
 PACKAGE = "airflow_provider_luma"
 SDIST_TOPS = {
     PACKAGE, "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "benchmarks",
-    "constraints", "constraints.txt", "dags_examples",
+    "constraints", "constraints.txt", "dags_examples", "docs",
     "pyproject.toml", "scripts", "tests", ".gitignore",
 }  # fmt: skip
 LICENSES = {"LICENSE", f"{PACKAGE}/plugins/static/uplot.LICENSE"}
