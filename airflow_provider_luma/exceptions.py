@@ -1,20 +1,22 @@
 """What can go wrong, and what each error says about money.
 
-LumaRayError(AirflowException)
-├── LumaRayConfigurationError     before any call: nothing was bought; never retried
-├── LumaRayRefused                the vendor said no: nothing was bought; never retried
-│   ├── LumaRayAuthenticationError    401, 403
-│   ├── LumaRayInsufficientCredits    402, 406
-│   └── LumaRayModelUnavailable       404, 410
-├── LumaRayRateLimited            429: nothing was bought; a retry may pass
-├── LumaRayUnavailable            no usable answer to a call that buys nothing; a retry may pass
-├── LumaRayRecordError            the job's record cannot be read or written: nothing new was bought; a retry may pass
-├── LumaRaySuperseded             replaced by a retry or a clear: this attempt stops, its successor continues
-├── LumaRaySubmitUnknown          may be bought: a person decides; never retried
-├── LumaRayJobFailed              the vendor's FAILED: not billed; a retry buys a new job
-├── LumaRayTimeout                the job keeps running; a retry re-attaches
-├── LumaRayDeliveryFailed         bought and still available: a retry fetches it at no charge
-└── LumaRayResultExpired          bought, and no longer available from the vendor; never retried
+::
+
+    LumaRayError(AirflowException)
+    ├── LumaRayConfigurationError     before any call: nothing was bought; never retried
+    ├── LumaRayRefused                the vendor said no: nothing was bought; never retried
+    │   ├── LumaRayAuthenticationError    401, 403
+    │   ├── LumaRayInsufficientCredits    402, 406
+    │   └── LumaRayModelUnavailable       404, 410
+    ├── LumaRayRateLimited            429: nothing was bought; a retry may pass
+    ├── LumaRayUnavailable            no usable answer to a call that buys nothing; a retry may pass
+    ├── LumaRayRecordError            the record cannot be read or written: nothing new was bought; a retry may pass
+    ├── LumaRaySuperseded             replaced by a retry or a clear: this attempt stops, its successor continues
+    ├── LumaRaySubmitUnknown          may be bought: a person decides; never retried
+    ├── LumaRayJobFailed              the vendor's FAILED: not billed; a retry buys a new job
+    ├── LumaRayTimeout                the job keeps running; a retry re-attaches
+    ├── LumaRayDeliveryFailed         bought and still available: a retry fetches it at no charge
+    └── LumaRayResultExpired          bought, and no longer available from the vendor; never retried
 
 Those never retried are also ``AirflowFailException``, so Airflow spends no retries on them.
 """

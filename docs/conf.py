@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+from typing import Any
 
 from airflow_provider_luma import __version__
 
@@ -35,3 +36,13 @@ toc_object_entries = False
 # A name of ours that leads nowhere fails the build. Airflow's and Python's have no page here, and fetching theirs would
 # need the network.
 nitpick_ignore_regex = [("py:.*", r"(?!airflow_provider_luma\b|LumaRay).*")]
+
+
+def _signature(app: object, kind: str, *_: object) -> tuple[str, str] | None:
+    """Show no constructor of an error: only the provider calls it."""
+    return ("", "") if kind == "exception" else None
+
+
+def setup(app: Any) -> None:
+    """Connect what Sphinx asks."""
+    app.connect("autodoc-process-signature", _signature)
