@@ -11,7 +11,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos matrix lint coverage mutants docs build smoke tag bench clean
+.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos matrix lint coverage mutants docs stills build smoke tag bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -91,6 +91,11 @@ endif
 docs: $(DOCS) ## build the documentation site in docs/_build/html; a warning or a link that leads nowhere is an error
 	@$(BIN)/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 	@$(BIN)/python scripts/check_links.py docs/_build/html
+
+stills: $(READY) ## take the pictures of docs/ anew, of the pages of `make ui` and of a clip; seven minutes
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq 'playwright>=1.50'
+	@$(BIN)/python -m scripts.stills
 
 # Out of 10. What is missing is named in pyproject.toml: an author's e-mail address, and URLs.
 PYROMA := 7
