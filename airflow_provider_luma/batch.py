@@ -20,7 +20,7 @@ from airflow_provider_luma.segmind.models import CATALOGUE, DEFAULT_MODEL, model
 from airflow_provider_luma.segmind.money import money, usd
 
 if TYPE_CHECKING:
-    from airflow_provider_luma.jobs.record import Identity
+    from airflow_provider_luma.jobs.record import Identity, JobRecord
     from airflow_provider_luma.storage import StoredFile
 
 _IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .avif".split())
@@ -77,6 +77,7 @@ def plan_batch(
     from airflow.sdk import get_current_context
 
     from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+    from airflow_provider_luma.jobs.advice import give_up
     from airflow_provider_luma.jobs.record import Identity
     from airflow_provider_luma.storage import LocalFile, open_file
 
@@ -127,9 +128,12 @@ def plan_batch(
             raise kind(f"The money does not cover the batch: {shortage}.")
         pace = f"; at this pace {_counted(-(-left // len(new)), 'more run')}" if new else ""
         log.warning("%s%s.", shortage, pace)
-    for video, owner in found.elsewhere:
+    for video, job in found.elsewhere:
         log.warning(
-            "%s is left to %s, which has its job in flight: clear that run, or give up the job.", video, owner
+            "%s is left to %s, which has its job in flight. Clear that run, or give up the job: %s",
+            video,
+            job.identity,
+            give_up(target.below(video), job),
         )
     return [
         {
@@ -162,14 +166,14 @@ class _Survey:
 
     :param own: map indices, and frames with clips, for which this run has bought a job
     :param missing: frames with neither clip nor job
-    :param elsewhere: clips whose jobs other runs have in flight, with their owners
+    :param elsewhere: clips whose jobs other runs have in flight, with those jobs
     :param spent: what this run's jobs cost, by job id
     :param owed: what others of them will cost, by their models; None: nobody knows
     """
 
     own: list[tuple[int, _Clip]] = field(default_factory=list)
     missing: list[_Clip] = field(default_factory=list)
-    elsewhere: list[tuple[str, Identity]] = field(default_factory=list)
+    elsewhere: list[tuple[str, JobRecord]] = field(default_factory=list)
     spent: dict[str, Decimal] = field(default_factory=dict)
     owed: dict[str, Decimal | None] = field(default_factory=dict)
 
@@ -233,8 +237,8 @@ def _survey(
             found.own.append((mine[-1].identity.map_index, clip))
         elif has_clip:
             continue
-        elif owners := [take.identity for take in bought if take.is_in_flight]:
-            found.elsewhere.append((video, owners[-1]))
+        elif others := [take for take in bought if take.is_in_flight and take.moved_to is None]:
+            found.elsewhere.append((video, others[-1]))
         else:
             found.missing.append(clip)
     return found

@@ -53,7 +53,11 @@ def _check_path(
 ) -> None:
     """Refuse a path that belongs to another job, or already has a file."""
     current = (found.standing.current or found.standing.own) if found else None
-    is_bought = current and (current.is_in_flight or current.state is RecordState.DELIVERED)
+    is_bought = (
+        current
+        and current.moved_to is None
+        and (current.is_in_flight or current.state is RecordState.DELIVERED)
+    )
     if current and is_bought and (take is None or take.key != current.key):
         adopts = current.state is RecordState.INTENT and current.request_id is None
         raise Refused(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -16,6 +17,8 @@ from airflow_provider_luma.jobs.ledger import SUFFIX, Ledger, Standing, clip_nam
 from airflow_provider_luma.jobs.record import Identity, JobRecord, RecordState, assemble
 from airflow_provider_luma.segmind.ids import id_key, is_same_id
 from airflow_provider_luma.storage import StoredFile, open_file
+
+log = logging.getLogger(__name__)
 
 #: The fields that tell whether a change is on record.
 _DECISIVE = ("state", "request_id", "sha256")
@@ -49,9 +52,32 @@ class Found:
         likely = (self.take, *reversed(self.standing.takes))
         return Place(is_taken=True, holds=next((t for t in likely if is_in_place(t, self.output)), None))
 
+    @property
+    def of(self) -> Identity | None:
+        """The task instance, for a command that has to name it; None if the path's record is its own."""
+        current = self.standing.current
+        return (
+            None
+            if self.has_file and current and current.identity == self.take.identity
+            else self.take.identity
+        )
+
     def job(self, request_id: str) -> Found | None:
         """Return what is on record of the task instance that bought a job, about that job; None if it is not there."""
-        take = next((one for one in self.standing.takes if is_same_id(one.request_id, request_id)), None)
+        return self._about(lambda take: any(is_same_id(one, request_id) for one in take.ids))
+
+    def call(self, at: str) -> Found:
+        """Return what is on record of the job of the paid call of that time.
+
+        :raises Refused: there is none
+        """
+        found = self._about(lambda take: take.intent_at == at)
+        if found is None:
+            raise Refused(f"No paid call of {at} is on record at {self.ledger.path}.")
+        return found
+
+    def _about(self, is_wanted: Callable[[JobRecord], bool]) -> Found | None:
+        take = next((one for one in self.standing.takes if is_wanted(one)), None)
         if take is None:
             return None
         is_own = take.identity == self.take.identity
@@ -63,7 +89,7 @@ class Found:
 
         :raises LumaRayRecordError: a neighbouring record cannot be read
         """
-        beside = self.ledger.neighbours(self.take.started)
+        beside = self.ledger.neighbours(self.take.earliest)
         takes = chain(self.standing.takes, *(record.takes for record in beside))
         return {id_key(one): take for take in takes if take.key != self.take.key for one in take.ids}
 
@@ -92,11 +118,12 @@ def find(args: argparse.Namespace) -> Found:
 def find_if_any(args: argparse.Namespace) -> Found | None:
     """Return what is on record for the arguments; None if they give only a path, and it has no record."""
     output, named = open_clip(args), _named(args)
-    current = Ledger(_NOBODY, output, None).read().current
     if named is None:
+        current = Ledger(_NOBODY, output, None).read().current
         return None if current is None else look_up(current.identity, output, has_file=True)
-    found = look_up(named, output, has_file=current is not None)
+    found = look_up(named, output, has_file=output.beside(SUFFIX).look() is not None)
     if found is None:
+        current = Ledger(_NOBODY, output, None).read().current
         there = f"the record there belongs to {current.identity}" if current else "there is no file"
         raise Refused(f"There is no record of {named} at {output}: {there}, and {_store_has_none(named)}.")
     return found
@@ -153,7 +180,21 @@ def change(found: Found, **changes: Any) -> tuple[Found, str]:
         found.ledger.advance(take, **changes)
     elif not isinstance(found.store, str):
         _change_stored(found.store, found.standing, take.changed(**changes))
+    for path in {*(take.recorded_at or ()), *filter(None, [take.moved_to])}:
+        elsewhere = open_file(path)
+        if str(elsewhere) != str(found.output):
+            _change_elsewhere(Ledger(take.identity, elsewhere, None), take.key, changes)
     return reread(found, changes)
+
+
+def _change_elsewhere(ledger: Ledger, key: str, changes: Mapping[str, Any]) -> None:
+    """Change a take's copy at another path that its task's output_path led to, which it would block otherwise."""
+    try:
+        left = next((one for one in ledger.read().takes if one.key == key and one.is_in_flight), None)
+        if left is not None:
+            ledger.advance(left, **changes)
+    except Exception as error:
+        log.warning("The copy of the record at %s could not be changed: %s", ledger.path, error)
 
 
 def _change_stored(store: DatabaseStore, standing: Standing, take: JobRecord) -> None:

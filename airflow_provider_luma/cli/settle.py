@@ -12,11 +12,13 @@ import pendulum
 from airflow_provider_luma.cli import words
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.cli.found import Found, change, find
-from airflow_provider_luma.jobs.advice import command
+from airflow_provider_luma.jobs import advice
+from airflow_provider_luma.jobs.decision import location
 from airflow_provider_luma.jobs.delivery import is_in_place
 from airflow_provider_luma.jobs.ledger import Ledger
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.segmind.ids import is_same_id
+from airflow_provider_luma.segmind.replies import VendorStatus
 
 #: How long Segmind keeps a clip.
 _KEPT = timedelta(days=7)
@@ -28,21 +30,23 @@ def adopt(args: argparse.Namespace) -> list[str]:
 
     request_id = words.request_id(args)
     likely = _about(
+        args,
         find(args),
         lambda one: is_same_id(one.request_id, request_id),
         _is_open,
         lambda one: one.state in (RecordState.COMPLETED, RecordState.DELIVERED) and one.request_id is None,
-        lambda one: one.bought_nothing,
+        lambda one: one.bought_nothing or (one.state is RecordState.GIVEN_UP and one.request_id is None),
     )
     first = likely[0]
     take = first.take
-    if take.request_id and not is_same_id(request_id, take.request_id):
+    is_gateways = take.api_version == "v1" and take.state is not RecordState.DELIVERED
+    if take.request_id and not is_same_id(request_id, take.request_id) and not is_gateways:
         raise Refused(
             f"{_on_record(first)} has another id.",
             f"To fetch the video of {request_id} to another path: {words.fetch(request_id)}",
         )
     is_done = take.state in (RecordState.SUBMITTED, RecordState.COMPLETED, RecordState.DELIVERED)
-    if take.request_id is not None and is_done:
+    if is_same_id(take.request_id, request_id) and is_done:
         return [f"{_on_record(first)} already has that id; nothing was changed.", words.next_attempt(first)]
     if take.request_id is None:
         likely = [one for one in likely if not is_in_place(one.take, one.output)]
@@ -51,15 +55,25 @@ def adopt(args: argparse.Namespace) -> list[str]:
                 f"{_on_record(first)} is at its path, so it needs no id.", words.next_attempt(first)
             )
     hook = hook_for(args, first)
-    checked = [(one, *check(hook, one, one.take.request_id or request_id)) for one in likely]
+    checked = [(one, *check(hook, one, request_id)) for one in likely]
     found, row, against = next((one for one in checked if not one[2]), checked[0])
     take = found.take
-    request_id = take.request_id or request_id
+    known: dict[str, str] = {}
+    if take.request_id and not is_same_id(request_id, take.request_id):
+        known["answered_id"] = take.request_id
     if against and not args.yes:
         raise _needs_yes(found, f"There is a reason not to adopt it: {against}")
     at = row.created.isoformat() if row and row.created else take.submitted_at
     state = take.state if take.state is RecordState.DELIVERED else RecordState.SUBMITTED
-    after, told = change(found, state=state, request_id=request_id, submitted_at=at, error=None)
+    after, told = change(
+        found,
+        settled="bought",
+        state=state,
+        request_id=request_id,
+        submitted_at=at,
+        error=None,
+        **known,
+    )
     return [
         f"Adopted: {request_id} is the job that {take.identity} bought at {take.intent_at}.",
         f"Although {against}." if against else "Segmind's request history confirms the model and the inputs.",
@@ -73,14 +87,14 @@ def not_bought(args: argparse.Namespace) -> list[str]:
     from airflow_provider_luma.cli.vendor import hook_for, lost_job
     from airflow_provider_luma.jobs.recovery import is_waiting, longest_call
 
-    found = _about(find(args), _is_open)[0]
+    found = _about(args, find(args), _is_open)[0]
     take = found.take
     if take.bought_nothing:
         return [f"{_on_record(found)} bought nothing; nothing was changed.", words.next_attempt(found)]
     if not _is_open(take):
         raise Refused(
             f"{_on_record(found)} is not a call of unknown outcome.",
-            f"To give it up and buy again: {command('give-up', found.output, *filter(None, [take.request_id]))}"
+            f"To give it up and buy again: {advice.give_up(found.output, take, of=found.of)}"
             if _is_bought(take)
             else words.next_attempt(found),
         )
@@ -88,22 +102,28 @@ def not_bought(args: argparse.Namespace) -> list[str]:
     judgement = lost_job(hook, found)
     row, seen = judgement.row, judgement.finding
     if row is not None and not args.yes:
+        purpose = "put it on record" if row.state is VendorStatus.FAILED else "get its video"
         raise _needs_yes(
             found,
             f"Segmind's request history has its job: {row.request_id}, {row.state}",
-            f"To get its video: {command('adopt', found.output, row.request_id)}",
+            f"To {purpose}: {advice.command('adopt', found.output, row.request_id, call=take, of=found.of)}",
         )
     if judgement.candidates and not args.yes:
         raise _needs_yes(
             found,
             f"{seen}. A clock may have been wrong",
-            f"If one of them is its job: {command('adopt', found.output)} <request id>",
+            f"If one of them is its job: {advice.command('adopt', found.output, call=take, of=found.of)} <request id>",
         )
-    if is_waiting(take, hook.vendor_now(), longest_call(take, hook.submit_timeout)) and not args.yes:
+    if (
+        is_waiting(take, hook.vendor_now(), longest_call(take.api_version, hook.submit_timeout))
+        and not args.yes
+    ):
         raise _needs_yes(found, "It may be waiting for its answer at this moment")
     if not isinstance(found.store, str) and found.store.task_runs() and not args.yes:
         raise _needs_yes(found, f"{take.identity} is running, and may be making this call right now")
-    after, told = change(found, state=RecordState.FAILED, error="A person found that nothing was bought.")
+    after, told = change(
+        found, settled="not bought", state=RecordState.FAILED, error="A person found that nothing was bought."
+    )
     return [
         f"On record: the paid call of {take.identity} at {take.intent_at} bought nothing.",
         f"{seen}." if seen else "",
@@ -121,24 +141,29 @@ def give_up(args: argparse.Namespace) -> list[str]:
         if its is None:
             raise Refused(f"{_on_record(found)} has another id, and {wanted} is not on record there.")
         found = its
-    else:  # whatever an error says of a job without an id, it is not a delivered one
-        found = _about(found, lambda one: one.is_in_flight and not one.request_id, lambda one: True)[0]
+    elif args.call is not None:
+        found = found.call(args.call)
     take = found.take
-    if take.state is RecordState.DELIVERED and found.has_file and _is_behind(found):
+    if not take.is_in_flight and found.has_file and _is_behind(found):
         found.ledger.advance(take)
         return [
-            f"{_on_record(found)} is delivered, at {take.output_path}; nothing was given up.",
+            f"{_on_record(found)} is settled, and nothing was given up.",
             "The record's file here did not know that yet, and is up to date now.",
         ]
+    if take.state is RecordState.DELIVERED and location(take.output_path) != location(str(found.output)):
+        raise Refused(
+            f"{_on_record(found)} was delivered to {take.output_path}.",
+            f"To give it up there: {advice.give_up(take.output_path, take)}",
+        )
     if take.state is RecordState.GIVEN_UP:
         return [f"{_on_record(found)} is already given up; nothing was changed.", words.next_attempt(found)]
     if not _is_bought(take):
         raise Refused(
             f"{_on_record(found)} bought nothing, so there is nothing to give up.",
             *(
-                f"To give up an earlier job: {command('give-up', found.output, one.request_id)}"
+                f"To give up an earlier job: {advice.give_up(found.output, one)}"
                 for one in found.standing.takes
-                if _is_bought(one) and one.request_id
+                if one.is_in_flight
             ),
             words.next_attempt(found),
         )
@@ -166,13 +191,17 @@ def _is_behind(found: Found) -> bool:
     return any(one.key == found.take.key and one.is_in_flight for one in filed)
 
 
-def _about(found: Found, *kinds: Callable[[JobRecord], bool]) -> list[Found]:
+def _about(args: argparse.Namespace, found: Found, *kinds: Callable[[JobRecord], bool]) -> list[Found]:
     """Return the takes that a command may be about, the likeliest first; if there are none, the task's last one.
+
+    With ``--call`` it is about that one.
 
     A task whose inputs are changed back returns to an earlier take.
 
     :param kinds: which takes qualify, in order of preference; of one kind the path's own first, then the last one
     """
+    if args.call is not None:
+        return [found.call(args.call)]
     current = found.standing.current
     mine = [take for take in found.standing.takes if take.identity == found.take.identity]
     ordered = sorted(

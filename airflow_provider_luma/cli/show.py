@@ -50,7 +50,8 @@ def _rows(found: Found) -> dict[str, str | None]:
 
 
 def _take(take: JobRecord) -> str:
-    return f"{take.intent_at}: {words.job(take)}, {take.state}, {words.paid(take)}, by {take.identity}"
+    cost = "not billed" if take.state is RecordState.FAILED else words.paid(take)
+    return f"{take.intent_at}: {words.job(take)}, {take.state}, {cost}, by {take.identity}"
 
 
 def _video(found: Found) -> str:

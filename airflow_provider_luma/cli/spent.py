@@ -14,7 +14,7 @@ from typing import Any
 from airflow_provider_luma.cli.errors import Refused
 from airflow_provider_luma.exceptions import LumaRayError
 from airflow_provider_luma.jobs.ledger import SUFFIX
-from airflow_provider_luma.jobs.record import JobRecord, RecordState
+from airflow_provider_luma.jobs.record import JobRecord, RecordState, combine
 from airflow_provider_luma.segmind.history import HistoryEntry
 from airflow_provider_luma.segmind.ids import id_key
 from airflow_provider_luma.segmind.models import model_info
@@ -59,7 +59,7 @@ def spent(args: argparse.Namespace) -> list[str]:
     lines = _aligned([(*groups, "clips", "spent"), *table, foot])
     if total.estimated:
         lines.append(
-            f"The cost of {total.estimated} clips is not on record; they are counted at their model's price."
+            f"The cost of {total.estimated} is not on record, and counted as the price of the model."
         )
     lines += [f"Left out, cannot be read: {name}" for name in unreadable]
     return lines + (_told(vendor) if vendor else [])
@@ -90,16 +90,24 @@ def _takes(folder: StoredFile, since: date | None) -> tuple[list[JobRecord], lis
             unreadable.append(name)
             continue
         for take in record.takes:
-            key = id_key(take.request_id) if take.request_id else take.key
-            known = takes.get(key)
-            if known is None or (known.cost is None and take.cost is not None):
-                takes[key] = take
-    return list(takes.values()), unreadable
+            known = takes.get(take.key)
+            takes[take.key] = combine(known, take) if known else take
+    jobs: dict[str, JobRecord] = {}
+    for take in takes.values():  # a record that was lost and rebuilt has the job under another key
+        key = id_key(take.request_id) if take.request_id else take.key
+        jobs[key] = combine(jobs[key], take) if key in jobs else take
+    return list(jobs.values()), unreadable
 
 
 def _is_billed(take: JobRecord) -> bool:
-    """Whether a job is on record as charged; one in flight is not, as it may still fail."""
-    return take.cost is not None or take.state in (RecordState.COMPLETED, RecordState.DELIVERED)
+    """Whether a job is on record as charged; one in flight is not, as it may still fail.
+
+    A job that was given up is, since nobody waits any longer to see whether it fails.
+    """
+    is_bought = take.state in (RecordState.COMPLETED, RecordState.DELIVERED) or (
+        take.state is RecordState.GIVEN_UP and take.request_id is not None
+    )
+    return take.cost is not None or is_bought
 
 
 def _grouped(takes: Iterable[JobRecord], groups: list[str]) -> dict[tuple[str, ...], _Sum]:

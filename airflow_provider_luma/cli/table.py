@@ -58,6 +58,11 @@ _PATH = _argument(
     metavar="PATH",
     help="the clip (clip.mp4) or its record (clip.mp4.job.json): a path, or scheme://[conn_id@]bucket/key",
 )
+_CALL = _argument(
+    "--call",
+    metavar="TIME",
+    help="the job of the paid call of that time, if it is not the last one and has no id (see show)",
+)
 _REQUEST_ID = _argument("request_id", metavar="REQUEST_ID", help="the vendor's id of the job")
 _WHERE = (
     _argument("--storage-conn-id", metavar="ID", help="the storage connection, if the URI does not name one"),
@@ -91,7 +96,7 @@ COMMANDS = (
         "buys nothing. Segmind's request history is checked; if it contradicts the match or cannot confirm it, --yes "
         "is needed.",
         function="settle:adopt",
-        arguments=(_PATH, _REQUEST_ID, _CONN, _YES, *_WHERE),
+        arguments=(_PATH, _REQUEST_ID, _CALL, _CONN, _YES, *_WHERE),
     ),
     Command(
         name="not-bought",
@@ -99,7 +104,7 @@ COMMANDS = (
         description="Record that a paid call of unknown outcome bought nothing, after checking the account's request "
         "history; the next attempt buys. If the history does show the job, or an attempt is running, --yes is needed.",
         function="settle:not_bought",
-        arguments=(_PATH, _CONN, _YES, *_WHERE),
+        arguments=(_PATH, _CALL, _CONN, _YES, *_WHERE),
     ),
     Command(
         name="give-up",
@@ -110,8 +115,9 @@ COMMANDS = (
         arguments=(
             _PATH,
             _argument(
-                "request_id", metavar="REQUEST_ID", nargs="?", help="the job, if not the path's last one"
+                "request_id", metavar="REQUEST_ID", nargs="?", help="the job, if not the task's last one"
             ),
+            _CALL,
             _YES,
             *_WHERE,
         ),

@@ -49,7 +49,7 @@ def lost_job(hook: LumaRayHook, found: Found) -> Judgement:
     take = found.take
     try:
         rows = hook.find_jobs(take.model, take.started)
-        neighbours = [] if take.body_is_unique else list(found.ledger.neighbours(take.started))
+        neighbours = [] if take.body_is_unique else list(found.ledger.neighbours(take.earliest))
     except LumaRayError as error:
         return Judgement(None, f"Segmind's request history could not be asked: {error.cause}")
     takes = (*found.standing.takes, *(one for record in neighbours for one in record.takes))

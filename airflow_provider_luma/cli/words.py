@@ -103,7 +103,7 @@ def next_attempt(found: Found) -> str:
     other = place.is_taken and (place.holds is None or place.holds.identity != identity)
     unless = (
         " (With if_exists='reuse' or 'keep' it takes the existing file, with 'fail' it stops, unless you move it away.)"
-        if other and decision.action is Action.BUY
+        if other and decision.action in (Action.BUY, Action.REATTACH)
         else ""
     )
     return f"{who} {does}.{unless}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from decimal import Decimal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRefused
 from airflow_provider_luma.jobs.checks import (
     ApiVersion,
     Arguments,
@@ -105,11 +106,11 @@ def image_to_video(
             cleared=Clears.of(context),
             bought=lambda take: context["ti"].xcom_push(key="request_id", value=take.request_id),
         )
-        refuse_another_clip(context, key, clip)
-    video = job.ensure_bought()
+    with only_clip(context, key, clip) if context else nullcontext():
+        video = job.ensure_bought()
     if isinstance(video, JobRecord):
         video = job.deliver(job.wait(video))
-    return outputs_of(video, hook, clip, is_new=job.is_new)
+    return outputs_of(video, job.hook, clip, is_new=job.is_new)
 
 
 def _running_task() -> Context | None:
@@ -119,18 +120,36 @@ def _running_task() -> Context | None:
         return None
 
 
-def refuse_another_clip(context: Context, key: str | None, clip: Clip) -> None:
+@contextmanager
+def only_clip(context: Context, key: str | None, clip: Clip) -> Iterator[None]:
     """Refuse a second clip with the same key in one attempt; an operator's own clip is the one without a key.
 
-    A retry could not tell it from the first one with changed inputs, and would return the first.
+    A retry could not tell it from the first one with changed inputs, and would return the first. One that is refused,
+    and so not bought, does not count: the task may fall back to another frame or model.
     """
-    shared: dict[str, Any] = context  # type: ignore[assignment]  # a task may keep additional names in it
-    # As text, since its dicts and lists may be changed before the next call.
-    asked, output_path = shared.setdefault(_CALLS, {}).setdefault(key, (repr(clip), clip.output_path))
+    asked, output_path = asked_first(context, key, clip)
     if asked != repr(clip):
         named = f"with key={key!r}" if key is not None else "without a key"
         raise LumaRayConfigurationError(
             f"This attempt has already asked for another clip {named} (output_path={output_path!r}).",
             remedy="Give each call of image_to_video its own key, such as key='tea', and its own output_path. A clip "
             "that was bought without a key is found without one. Clear the task.",
-        )
+        ).with_context(None, "This call bought nothing.")
+
+    try:
+        yield
+    except (LumaRayConfigurationError, LumaRayRefused):
+        _calls(context).pop(key, None)
+        raise
+
+
+def asked_first(context: Context, key: str | None, clip: Clip) -> tuple[str, str]:
+    """Return what this attempt has asked for first with a key, and its ``output_path``: this clip, if nothing yet."""
+    # As text, since its dicts and lists may be changed before the next call.
+    return _calls(context).setdefault(key, (repr(clip), clip.output_path))
+
+
+def _calls(context: Context) -> dict[str | None, tuple[str, str]]:
+    shared: dict[str, Any] = context  # type: ignore[assignment]  # a task may keep additional names in it
+    calls: dict[str | None, tuple[str, str]] = shared.setdefault(_CALLS, {})
+    return calls

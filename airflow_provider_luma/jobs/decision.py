@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayDeliveryFailed
-from airflow_provider_luma.jobs.advice import command
+from airflow_provider_luma.jobs.advice import give_up
 from airflow_provider_luma.jobs.ledger import Standing
 from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord, RecordState
 
@@ -96,7 +96,7 @@ def decide(
         if aside and not identity.is_of_task:
             raise _is_another_clip(take, identity)
         if other is not None and _holds_path(other, place):
-            raise _path_is_busy(take, other, output_path)
+            raise _path_is_busy(take, other, output_path, if_exists)
         if place.holds is not None and place.holds.key == take.key and take.state is RecordState.DELIVERED:
             if take.output_path == output_path:
                 return Decision(Action.RETURN, take, aside)
@@ -105,11 +105,13 @@ def decide(
                 return Decision(Action.REUSE, other)
             if place.is_taken and if_exists == "fail":
                 raise _path_is_taken(output_path)
-        if other is not None and place.is_taken and _are_of_one_run(other.identity, identity):
+        if other is not None and place.is_taken and _has_video_here(other, identity):
             raise LumaRayConfigurationError(
                 f"output_path {output_path!r} holds the video of {other.identity} in the same run, so that of "
                 f"{take.label} was not put there.",
-                remedy="Give each task instance its own path, then clear the task: it fetches the video.",
+                # A clear with another path might not find the job, so the path stays.
+                remedy="Give each task instance its own path from now on. To get this video, move that one away, then "
+                f"clear the task{', with the inputs that it was bought for' if aside else ''}: it fetches it.",
             ).with_context(take.request_id, f"This attempt bought nothing; {take.label} stays on record.")
         if take.state is RecordState.INTENT:
             return Decision(Action.LOOK_UP, take, aside)
@@ -121,7 +123,7 @@ def decide(
                 Action.REUSE, other
             )  # a mapping that is expanded anew may give a clip another index
         _refuse_shared_path(other, place, identity, output_path)
-    _refuse_given_up(own, cleared)
+    _refuse_given_up(own, cleared, place, if_exists)
     is_own = place.holds is not None and place.holds.identity == identity
     if place.is_taken and not is_own:
         if if_exists == "reuse":
@@ -150,13 +152,23 @@ def _keep(
     here = location(output_path)
     # The folder may have been moved, with all that is in it, so the path's own take is of this path all the same.
     current = standing.current and standing.current.key
+    # The clip may have another index, since its mapping was expanded anew, or its task another name.
     mine = [
         take
         for take in standing.takes
-        if take.identity == identity and (location(take.output_path) == here or take.key == current)
+        if (take.identity == identity or _are_of_one_run(take.identity, identity))
+        and (location(take.output_path) == here or take.key == current)
     ]
-    # A job that a "resubmit" bought counts more than the earlier call of unknown outcome.
-    take = max(mine, key=lambda take: (_CERTAINTY.get(take.state, 0), take.started, take.key), default=None)
+    if not any(_CERTAINTY.get(take.state) for take in mine):  # output_path may have been edited
+        mine += [
+            take for take in standing.takes if (take.identity, take.fingerprint) == (identity, fingerprint)
+        ]
+
+    def weight(take: JobRecord) -> tuple[object, ...]:
+        # A job that a "resubmit" bought counts more than the earlier call of unknown outcome.
+        return _CERTAINTY.get(take.state, 0), not take.bought_nothing, take.started, take.key
+
+    take = max(mine, key=weight, default=None)
     if take is not None:
         aside = fingerprint is not None and take.fingerprint != fingerprint
         if aside and not identity.is_of_task and _CERTAINTY.get(take.state):
@@ -169,18 +181,11 @@ def _keep(
             return Decision(Action.RETURN, take, aside)
     if place.is_taken:
         return Decision(Action.REUSE, place.holds)
-    for other in standing.takes:
-        is_siblings = other.identity != identity and other.identity.unmapped == identity.unmapped
-        if is_siblings and location(other.output_path) == here and _CERTAINTY.get(other.state):
-            raise LumaRayConfigurationError(
-                f"output_path {output_path!r} is that of {other.identity}, which has {_job(other)} for it, so "
-                f"{identity} bought nothing. Clear the plan and its clips: each clip then gets its index back."
-            )
     if standing.other is not None and _holds_path(standing.other, place):
         _refuse_shared_path(standing.other, place, identity, output_path)
     if take is not None and take.state is RecordState.FAILED and take.request_id:
         return Decision(Action.CHECK_FAILED, take)
-    _refuse_given_up(take, cleared)
+    _refuse_given_up(take, cleared, place, "keep")
     return Decision(Action.BUY)
 
 
@@ -204,17 +209,21 @@ def _to_finish(
     if is_bought and (own.fingerprint == fingerprint or not cleared.is_cleared_since(own.cleared)):
         return own
     for take in reversed(standing.takes):
-        wanted = take.identity == identity and take.fingerprint == fingerprint
+        # Whoever adopts a job wants its clip, though the error said to clear the task, and its inputs have changed.
+        is_adopted = take.settled == "bought" and take.is_in_flight
+        wanted = take.identity == identity and (take.fingerprint == fingerprint or is_adopted)
         if wanted and (take.is_in_flight or take.state is RecordState.DELIVERED):
             return take
     return None
 
 
-def _refuse_given_up(own: JobRecord | None, cleared: Clears) -> None:
+def _refuse_given_up(own: JobRecord | None, cleared: Clears, place: Place, if_exists: str) -> None:
+    away = "move its file away and " if place.is_taken and if_exists != "overwrite" else ""
     if own is not None and own.state is RecordState.GIVEN_UP and cleared.is_retry_of(own.cleared):
         raise LumaRayConfigurationError(
             f"A person has given up {own.label}, and a retry buys no other clip.",
-            remedy="To buy another clip, clear the task.",
+            # A clear while it runs, or with fewer retries, leaves max_tries as it was.
+            remedy=f"To buy another clip, {away}clear the task; if you have just done so, once more.",
         )
 
 
@@ -225,17 +234,26 @@ def _is_another_clip(take: JobRecord, identity: Identity) -> LumaRayConfiguratio
     )
 
 
-def _path_is_busy(take: JobRecord, other: JobRecord, output_path: str) -> LumaRayDeliveryFailed:
+def _path_is_busy(
+    take: JobRecord, other: JobRecord, output_path: str, if_exists: str
+) -> LumaRayDeliveryFailed:
     bought = "may be bought" if take.state is RecordState.INTENT else "is bought"
+    then = "Once that job is done, a retry delivers this one's video."
+    if if_exists == "fail" or _are_of_one_run(other.identity, take.identity):
+        then = "Once that job is done, move its video away; a retry then delivers this one's."
     return LumaRayDeliveryFailed(
         f"Its path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there.",
-        remedy="Once that job is done, a retry delivers this one's video. If it will never be finished:\n"
-        f"  {_give_up(other, output_path)}",
+        remedy=f"{then}\nIf that job will never be finished:\n  {give_up(output_path, other)}",
     ).with_context(take.request_id, f"The job {bought}, and stays on record.")
 
 
-def _give_up(other: JobRecord, output_path: str) -> str:
-    return command("give-up", output_path, *filter(None, [other.request_id]))
+def _has_video_here(other: JobRecord, identity: Identity) -> bool:
+    """Whether a path is the only place of a clip of the same run."""
+    return (
+        other.state in (RecordState.COMPLETED, RecordState.DELIVERED)
+        and other.moved_to is None
+        and _are_of_one_run(other.identity, identity)
+    )
 
 
 def _are_of_one_run(one: Identity, other: Identity) -> bool:
@@ -261,13 +279,14 @@ def _refuse_shared_path(other: JobRecord, place: Place, identity: Identity, outp
             f"output_path {output_path!r} is in use: {other.identity} has {_job(other)} in flight there, so {identity} "
             "bought nothing.",
             remedy="Give each task instance its own path; one ending in '/' does.\n"
-            f"If the other job will never be finished: {_give_up(other, output_path)}",
+            f"If the other job will never be finished: {give_up(output_path, other)}",
         )
     is_there = place.is_taken or location(other.output_path) == location(output_path)
-    is_delivered = other.state is RecordState.DELIVERED or (other.is_in_flight and other.moved_to is None)
-    if is_there and is_delivered and _are_of_one_run(other.identity, identity):
+    is_bought = other.state is RecordState.DELIVERED or other.is_in_flight
+    if is_there and is_bought and other.moved_to is None and _are_of_one_run(other.identity, identity):
+        holds = "holds" if place.is_taken else "is that of"
         raise LumaRayConfigurationError(
-            f"output_path {output_path!r} holds the video of {other.identity} in the same run, so {identity} bought "
+            f"output_path {output_path!r} {holds} the video of {other.identity} in the same run, so {identity} bought "
             "nothing. Give each task instance its own path; one ending in '/' does."
         )
 

@@ -6,7 +6,7 @@ import logging
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from airflow_provider_luma.exceptions import LumaRayDeliveryFailed
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayDeliveryFailed
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 
 if TYPE_CHECKING:
@@ -24,15 +24,27 @@ def is_in_place(take: JobRecord, output: StoredFile) -> bool:
     return known and output.holds(take.bytes or 0, take.sha256 or "", take.mark)
 
 
+def refuse_given_up(take: JobRecord, ledger: Ledger) -> None:
+    """Deliver nothing that a person has given up while the task waited for it."""
+    if take.state is RecordState.GIVEN_UP:
+        raise LumaRayConfigurationError(
+            "A person gave this job up while the task waited for it.",
+            request_id=take.request_id,
+            remedy="To buy another clip, clear the task.",
+        ).with_context(take.request_id, f"The job is on record at {ledger.path}. Nothing else was bought.")
+
+
 def place(ledger: Ledger, output: StoredFile, take: JobRecord, video: VideoFile, at: datetime) -> JobRecord:
     """Move a checked video into place and return the take as delivered.
 
     The digest is recorded first, so that of several attempts with different bytes (possible on v1) only one delivers.
 
     :param at: the time, for the record
+    :raises LumaRayConfigurationError: a person has given it up
     :raises LumaRayDeliveryFailed: the path belongs to another take by now
     :raises OSError: the path cannot be written
     """
+    refuse_given_up(take, ledger)
     if take.state is RecordState.DELIVERED and is_in_place(take, output):
         log.info("%s: another attempt has already delivered it.", take.name)
         return take
@@ -44,6 +56,7 @@ def place(ledger: Ledger, output: StoredFile, take: JobRecord, video: VideoFile,
         mark=None,
         output_path=str(output),
     )
+    refuse_given_up(take, ledger)
     mark, problem = None, None
     if take.sha256 == video.sha256:
         try:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma.exceptions import (
+    LumaRayAuthenticationError,
     LumaRayConfigurationError,
     LumaRayDeliveryFailed,
     LumaRayError,
@@ -23,7 +24,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.hooks.limiter import Rank
 from airflow_provider_luma.jobs.decision import Action, Decision, Place, decide, location
-from airflow_provider_luma.jobs.delivery import is_in_place, place
+from airflow_provider_luma.jobs.delivery import is_in_place, place, refuse_given_up
 from airflow_provider_luma.jobs.ledger import MAX_ROUNDS, Ledger, Standing
 from airflow_provider_luma.jobs.patience import Patience
 from airflow_provider_luma.jobs.polling import JobPoller
@@ -76,7 +77,7 @@ class Job:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
-        self._hook = hook
+        self._buyer = self._hook = hook
         self._ledger = ledger
         self._stopped = stopped
         self._bought = bought
@@ -87,6 +88,11 @@ class Job:
         self.is_new = False
         self._leaving: JobRecord | None = None
         self._result: JobResult | None = None
+
+    @property
+    def hook(self) -> LumaRayHook:
+        """The account that pays."""
+        return self._hook
 
     def ensure_bought(self) -> JobRecord | Reused:
         """Return the take to wait for, bought only if none is on record, or the video to reuse."""
@@ -105,37 +111,47 @@ class Job:
         spec = self._spec
         standing = self._ledger.read()
         inputs = self._inputs(standing.own)
-        decision = decide(
-            standing,
-            self._look(standing),
-            identity=spec.identity,
-            cleared=spec.cleared,
-            fingerprint=spec.fingerprint(inputs) if inputs else None,
-            output_path=str(spec.output),
-            if_exists=spec.if_exists,
-        )
+        try:
+            decision = decide(
+                standing,
+                self._look(standing),
+                identity=spec.identity,
+                cleared=spec.cleared,
+                fingerprint=spec.fingerprint(inputs) if inputs else None,
+                output_path=str(spec.output),
+                if_exists=spec.if_exists,
+            )
+        except LumaRayError as error:
+            own = standing.own
+            if own is not None and own.is_in_flight:
+                # Here too: Airflow 3.4 deletes the store's copy at a clear.
+                is_busy = isinstance(error, LumaRayDeliveryFailed)
+                own = self._ledger.note(own, **self._moved_here(own) if is_busy else {})
+                if is_busy:  # two tasks whose paths were swapped would wait for each other
+                    self._free_earlier_paths(own)
+            raise
         take = decision.take
         self._tell(decision)
-        if take is not None and decision.action is not Action.REUSE:
-            self._use_account_of(take)
         if decision.action is Action.REUSE:
             return self._reused(take)
+        self._hook = self._account_of(take) if take else self._buyer
+        take = take and take.changed(identity=spec.identity)  # under "keep" it may have been a sibling's
         if decision.action is Action.CHECK_FAILED and take is not None:
             take = self._asked_again(take, standing)
             if take.state is not RecordState.FAILED:
                 return take
         if decision.action in (Action.BUY, Action.CHECK_FAILED) or take is None:
             inputs = inputs or spec.inputs(None)  # raises if they are wrong
-            self.is_new = True
+            self.is_new, self._hook = True, self._buyer
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
+            # A person may give it up during the search.
+            changes = {"cleared": spec.cleared.or_later(take.cleared), **self._moved_here(take)}
+            if any(getattr(take, name) != value for name, value in changes.items()):
+                take = self._ledger.note(take, **changes)
+                self._free_earlier_paths(take)
             submission = Submission(spec, self._hook, self._ledger, self._patience)
-            found = submission.look_up(
-                take.changed(
-                    output_path=str(spec.output), recorded_at=self._recorded_at(take), moved_to=None
-                ),
-                standing.current,
-            )
+            found = submission.look_up(take, standing.current)
             if found is not None:
                 self._free_earlier_paths(found)
             return found
@@ -201,7 +217,15 @@ class Job:
 
     def _asked_again(self, take: JobRecord, standing: Standing) -> JobRecord:
         """Check a FAILED job once more before buying another; the call is free."""
-        status = self._patience.past_limit(lambda: self._hook.get_status(str(take.request_id), Rank.URGENT))
+        try:
+            status = self._patience.past_limit(
+                lambda: self._hook.get_status(str(take.request_id), Rank.URGENT)
+            )
+        except LumaRayAuthenticationError as error:
+            if take.luma_ray_conn_id == self._spec.luma_ray_conn_id:
+                raise
+            log.warning("%s FAILED, and its account can no longer be asked: %s", take.label, error.cause)
+            return take
         if status.state is VendorStatus.NOT_FOUND:
             row = self._hook.find_job(str(take.request_id))
             status = status if row is None else row.status()
@@ -221,13 +245,7 @@ class Job:
 
     def _taken_up(self, standing: Standing, take: JobRecord, *, is_returned: bool) -> JobRecord:
         """Re-attach this attempt to a bought take, and give the take the path."""
-        changes: dict[str, object] = {
-            "cleared": self._spec.cleared.or_later(take.cleared),
-            "recorded_at": self._recorded_at(take),
-            "moved_to": None,
-        }
-        if take.is_in_flight and take.sha256 is None:  # else its video may be at the path on record
-            changes["output_path"] = str(self._spec.output)
+        changes = {"cleared": self._spec.cleared.or_later(take.cleared), **self._moved_here(take)}
         if is_returned:
             log.info("%s: already delivered, and still there; nothing is bought.", take.name)
         else:
@@ -240,29 +258,33 @@ class Job:
         taken = self._ledger.note(take, leaving=leaving, **changes)
         if not standing.other and self._ledger.current_key not in (None, take.key):
             raise LumaRayDeliveryFailed(
-                f"Another task instance has taken its path {str(self._spec.output)!r} since.",
+                f"Another job has taken its path {str(self._spec.output)!r} since.",
                 request_id=take.request_id,
             )
-        self._free_earlier_paths(taken)
+        if taken.is_in_flight:  # else its video is still at the path on record
+            self._free_earlier_paths(taken)
         return taken
 
     def _free_earlier_paths(self, take: JobRecord) -> None:
         """Tell the records at the paths that the task's output_path led to before that this job has moved on."""
         here = str(self._spec.output)
-        if not take.is_in_flight:
-            return
         for path in take.recorded_at or ():
             if location(path) == location(here):
                 continue
             try:
                 earlier = Ledger(take.identity, open_file(path), None)
-                left = next(
-                    (one for one in earlier.read().takes if one.key == take.key and one.is_in_flight), None
-                )
-                if left is not None and left.moved_to != here:
-                    earlier.advance(left, moved_to=here)
+                left = next((one for one in earlier.read().takes if one.key == take.key), None)
+                if left is not None and (left.moved_to, left.state) != (here, take.state):
+                    earlier.advance(take, moved_to=here)
             except Exception as error:
                 log.info("%s: still on record at its earlier path %s: %s", take.name, path, error)
+
+    def _moved_here(self, take: JobRecord) -> dict[str, Any]:
+        """Return the changes to a take that goes to this attempt's path, which may have been edited."""
+        changes: dict[str, Any] = {"recorded_at": self._recorded_at(take), "moved_to": None}
+        if take.is_in_flight and take.sha256 is None:  # else its video may be at the path on record
+            changes["output_path"] = str(self._spec.output)
+        return changes
 
     def _recorded_at(self, take: JobRecord) -> tuple[str, ...] | None:
         """Return the paths whose records have a take, this one included; None if there is only this one."""
@@ -280,8 +302,10 @@ class Job:
         take = next((take for take in standing.takes if take.request_id == request_id), None)
         if take is not None:
             self._refuse_obsolete(take, standing)
-            self._leaving = None if standing.other and standing.other.is_in_flight else standing.current
-            self._use_account_of(take)
+            other = standing.other
+            keeps = other is not None and other.is_in_flight and other.moved_to is None
+            self._leaving = None if keeps else standing.current
+            self._hook = self._account_of(take)
             return take
         log.warning("%s: no longer on record at %s; the record is rebuilt.", request_id, self._ledger.path)
         row = self._hook.find_job(request_id)
@@ -312,14 +336,7 @@ class Job:
 
     def _refuse_obsolete(self, take: JobRecord, standing: Standing) -> None:
         """Deliver nothing that the task, or a person, no longer wants."""
-        if take.state is RecordState.GIVEN_UP:
-            raise LumaRayConfigurationError(
-                "A person gave this job up while the task waited for it.",
-                request_id=take.request_id,
-                remedy="To buy another clip, clear the task.",
-            ).with_context(
-                take.request_id, f"The job is on record at {self._ledger.path}. Nothing else was bought."
-            )
+        refuse_given_up(take, self._ledger)
         current = standing.current
         is_own = current is not None and current.identity == take.identity
         if current is not None and is_own and current.key != take.key and not current.bought_nothing:
@@ -328,13 +345,14 @@ class Job:
                 request_id=take.request_id,
             ).with_context(take.request_id, f"Both jobs are on record at {self._ledger.path}.")
 
-    def _use_account_of(self, take: JobRecord) -> None:
-        """Use the connection that bought the take, even if the task has another one by now."""
-        if take.luma_ray_conn_id != self._spec.luma_ray_conn_id:
-            from airflow_provider_luma.hooks.luma_ray import LumaRayHook
+    def _account_of(self, take: JobRecord) -> LumaRayHook:
+        """Return the account that bought the take, even if the task has another connection by now."""
+        if take.luma_ray_conn_id == self._spec.luma_ray_conn_id:
+            return self._buyer
+        from airflow_provider_luma.hooks.luma_ray import LumaRayHook
 
-            log.warning("%s was bought with connection %r, which is used.", take.label, take.luma_ray_conn_id)
-            self._hook = LumaRayHook(take.luma_ray_conn_id)
+        log.warning("%s was bought with connection %r, which is used.", take.label, take.luma_ray_conn_id)
+        return LumaRayHook(take.luma_ray_conn_id)
 
     def wait(self, take: JobRecord, *, is_patient: bool = True) -> JobRecord:
         """Block until the video is ready, and return the take.
@@ -374,6 +392,7 @@ class Job:
                 else:
                     take = self._settle(take, status, verdict, waited)
             self._result = poller.result
+        refuse_given_up(take, self._ledger)
         return take
 
     def _settle(self, take: JobRecord, status: JobStatus, verdict: Verdict, waited: float) -> JobRecord:
@@ -425,17 +444,25 @@ class Job:
                         take, video = source.fetch(take, part)
                     take = self._with_path(take)
                     delivered = place(self._ledger, output, take, video, self._hook.vendor_now())
+                    self._free_earlier_paths(delivered)
             except OSError as error:
                 raise LumaRayDeliveryFailed(f"The video could not be stored at {output}: {error}.") from None
         log.info("Cost: %s; balance after: %s.", usd(delivered.cost), usd(delivered.remaining_credits))
         return delivered
 
     def _refuse_taken_path(self) -> None:
-        """Protect a file that appeared at the path after the purchase, under ``if_exists`` "fail" and "keep"."""
-        if self._spec.if_exists not in ("fail", "keep"):
+        """Protect a file that appeared at the path after the purchase, unless ``if_exists`` says "overwrite"."""
+        if self._spec.if_exists == "overwrite":
             return
-        place = self._look(self._ledger.read())
+        standing = self._ledger.read()
+        place = self._look(standing)
         is_own = place.holds is not None and place.holds.identity == self._spec.identity
+        if self._spec.if_exists == "reuse":  # only a file that no job on record has made is left alone
+            here = location(str(self._spec.output))
+            is_own = any(
+                one.state is RecordState.DELIVERED and location(one.output_path) == here
+                for one in standing.takes
+            )
         if place.is_taken and not is_own:
             raise LumaRayDeliveryFailed(
                 f"Its path {str(self._spec.output)!r} has a file by now, and if_exists={self._spec.if_exists!r}.",
@@ -463,7 +490,7 @@ class Job:
         taken = self._ledger.note(take, leaving=self._leaving, state=RecordState.COMPLETED)
         if self._ledger.current_key != take.key:
             raise LumaRayDeliveryFailed(
-                f"Another task instance has taken its path {str(self._spec.output)!r} since.",
+                f"Another job has taken its path {str(self._spec.output)!r} since.",
                 request_id=take.request_id,
             )
         return taken

@@ -42,6 +42,15 @@ FRESH_SECONDS = 5.0
 #: A writer that loses this often in a row is not unlucky; something else is wrong.
 MAX_ROUNDS = 20
 
+#: What an attempt does about a job that only the task state store has.
+_NEXT = {
+    RecordState.INTENT: "searches for it",
+    RecordState.SUBMITTED: "finishes it",
+    RecordState.COMPLETED: "fetches its video",
+    RecordState.DELIVERED: "returns its video",
+    RecordState.FAILED: "buys another clip, since it FAILED",
+    RecordState.GIVEN_UP: "buys another clip once the task is cleared, since it was given up",
+}
 _LIKE_MAPPED = re.compile(r"-\d+$")
 
 log = logging.getLogger(__name__)
@@ -156,8 +165,8 @@ class Ledger:
         except _Damaged as error:
             stored = self._read_store()
             error.remedy = (
-                f"Move that file away: the task state store has {stored.label}, and the next attempt "
-                f"{'finishes it' if stored.request_id else 'searches for it'}."
+                f"Move that file away: the task state store has {stored.label}. The next attempt, its inputs "
+                f"unchanged, {_NEXT[stored.state]}."
                 if stored and not stored.bought_nothing
                 else "No other copy is known here. Check the account's request history for its job, then move the file "
                 "away: the next attempt buys another clip."
@@ -171,7 +180,7 @@ class Ledger:
         current = takes[self._record.key] if self._record else None
         mine = [take for take in takes.values() if take.identity == self._identity]
         return Standing(
-            own=max(mine, key=lambda take: (*_lateness(take), take is current), default=None),
+            own=max(mine, key=lambda take: (*lateness(take), take is current), default=None),
             current=current,
             takes=tuple(takes.values()),
         )
@@ -415,7 +424,7 @@ class Ledger:
                     yield record
 
 
-def _lateness(take: JobRecord) -> tuple[tuple[int, int, int], bool, int]:
+def lateness(take: JobRecord) -> tuple[tuple[int, int, int], bool, int]:
     """Return the sort key for a task instance's last take; a replaced attempt writes late, so revisions mislead."""
     return take.cleared.order, not take.bought_nothing, take.revision
 
@@ -442,6 +451,10 @@ def _with(there: JobRecord | None, take: JobRecord, leaving: JobRecord | None) -
         return assemble(take, there.superseded)
     if leaving is not None and there.key == leaving.key:
         return assemble(take, there.takes)
+    if any(one.key == take.key for one in there.superseded):
+        return there.changed(
+            superseded=tuple(take if one.key == take.key else one for one in there.superseded)
+        )
     return merge(there, take)
 
 

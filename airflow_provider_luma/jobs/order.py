@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRecordError
 from airflow_provider_luma.jobs.checks import Arguments, check_inputs, check_place, duration, seconds
 from airflow_provider_luma.jobs.job import Job, Reused
-from airflow_provider_luma.jobs.ledger import Ledger, StateStore, clip_name, state_key
+from airflow_provider_luma.jobs.ledger import Ledger, StateStore, clip_name, lateness, state_key
 from airflow_provider_luma.jobs.record import Clears, Identity, JobRecord
 from airflow_provider_luma.jobs.spec import Inputs, JobSpec
 from airflow_provider_luma.media import Frame, read_frame
@@ -124,8 +124,8 @@ def _naming_job(
     except Exception as problem:
         log.warning("Whether a job is in flight is not known: %s", problem)
         return error
-    take = next((one for one in reversed(takes) if one.identity == identity and one.is_in_flight), None)
-    if take is None:
+    take = max((one for one in takes if one.identity == identity), key=lateness, default=None)
+    if take is None or not take.is_in_flight:
         return error
     return error.with_context(
         take.request_id,

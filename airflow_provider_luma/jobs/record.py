@@ -246,6 +246,9 @@ class JobRecord(BaseModel):
     mark: str | None = Field(
         default=None, description="the store's version mark of the video, such as its ETag"
     )
+    settled: Literal["bought", "not bought"] | None = Field(
+        default=None, description="what a person found out about a paid call of unknown outcome"
+    )
     error: str | None = Field(default=None, description="why it failed, or why its outcome is unknown")
     revision: int = Field(default=0, description="counts the writes; the higher of two copies is the newer")
     superseded: tuple[JobRecord, ...] = Field(default=(), description="earlier takes, oldest first")
@@ -277,6 +280,11 @@ class JobRecord(BaseModel):
     def started(self) -> pendulum.DateTime:
         """When the timeout started to run: at the submission, or at the intent if that is unknown."""
         return _read_time(self.submitted_at or self.called_at or self.intent_at)
+
+    @property
+    def earliest(self) -> pendulum.DateTime:
+        """The earliest time at which the call may have begun, by the vendor's clock or the worker's."""
+        return min(self.started, _read_time(self.intent_at))
 
     def age(self, now: datetime) -> float:
         """Return how long the vendor has had the job, in seconds; never negative, whatever the clocks say."""
@@ -361,7 +369,12 @@ def assemble(current: JobRecord, others: Iterable[JobRecord]) -> JobRecord:
         if take.key != current.key:
             known = takes.get(take.key)
             takes[take.key] = combine(known, take) if known else take
-    mine = [key for key, take in takes.items() if take.bought_nothing and take.identity == current.identity]
+    mine = [
+        key
+        for key, take in takes.items()
+        # A person may have been mistaken.
+        if take.bought_nothing and take.settled is None and take.identity == current.identity
+    ]
     for key in mine[:-_KEPT_REFUSALS]:
         del takes[key]
     return current.changed(superseded=tuple(takes.values()))

@@ -16,7 +16,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.jobs.advice import command
 from airflow_provider_luma.jobs.record import JobRecord, RecordState, combine
-from airflow_provider_luma.segmind.history import HistoryEntry, matches, near_matches
+from airflow_provider_luma.segmind.history import CLOCK_SKEW, HistoryEntry, matches, near_matches
 from airflow_provider_luma.segmind.ids import is_same_id
 from airflow_provider_luma.segmind.replies import VendorStatus
 
@@ -30,6 +30,9 @@ _SEARCH_SECONDS = sum(LOOK_DELAYS)
 
 #: No paid call lasts longer, so a job and an intent further apart are unrelated.
 _LONGEST_CALL = timedelta(minutes=15)
+
+#: For four attempts to connect.
+_CONNECTING = timedelta(seconds=40)
 
 #: A clock set by a gateway's ``Date`` may be a time zone off; last night's job of the same inputs is further away.
 _WRONGEST_CLOCK = timedelta(hours=15)
@@ -64,6 +67,7 @@ def find_lost_job(
     log.warning("%s Searching Segmind's request history for the job.", cause)
     finding = ""
     candidates: tuple[str, ...] = ()
+    is_cut_short = False
     for number, delay in enumerate(LOOK_DELAYS, start=1):
         pause(delay)
         if _is_settled(ledger.read().takes, intent):
@@ -76,7 +80,7 @@ def find_lost_job(
             if is_own:
                 intent = _dated(hook, ledger, intent)
         except LumaRayAuthenticationError as error:
-            finding = f"The history refuses the key ({error.cause})"
+            finding, is_cut_short = f"The history refuses the key ({error.cause})", True
             break
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
             finding = f"The history does not answer ({error.cause})"
@@ -84,7 +88,7 @@ def find_lost_job(
         neighbours: list[JobRecord] = []
         if not intent.body_is_unique:
             # Read after the history: a task records its intent before its job can appear there.
-            neighbours = [take for record in ledger.neighbours(intent.started) for take in record.takes]
+            neighbours = [take for record in ledger.neighbours(intent.earliest) for take in record.takes]
         takes = ledger.read().takes
         if _is_settled(takes, intent):
             return None
@@ -97,7 +101,8 @@ def find_lost_job(
     if _is_settled(ledger.read().takes, intent):
         return None
     if longest is not None:
-        if is_waiting(intent, hook.vendor_now(), longest):
+        outlasts = is_cut_short or longest.total_seconds() > _SEARCH_SECONDS
+        if outlasts and is_waiting(intent, hook.vendor_now(), longest):
             raise LumaRayUnavailable(f"{cause} {finding}.")
         cause = ended(intent)
         intent = ledger.note(intent, error=cause)
@@ -108,8 +113,8 @@ def find_lost_job(
         remedy=(
             f"Check the account's request history at {intent.intent_at} (model {intent.model}). Run the matching "
             "command, then clear the task:\n"
-            f"  the job is there:  {command('adopt', ledger.output, of=of)} <request id>\n"
-            f"  it is not:         {command('not-bought', ledger.output, of=of)}"
+            f"  the job is there:  {command('adopt', ledger.output, call=intent, of=of)} <request id>\n"
+            f"  it is not:         {command('not-bought', ledger.output, call=intent, of=of)}"
         ),
     ).with_context(
         None,
@@ -138,7 +143,7 @@ class Judgement:
 
     :param row: the job; None if that is not certain
     :param finding: what was found instead
-    :param candidates: jobs that may be it if a clock was wrong, or that the history shows without their inputs
+    :param candidates: jobs that may be it
     :param is_absent: no job that may be it is there, whenever it was created
     """
 
@@ -186,7 +191,8 @@ def judge(
     if not found:
         almost = near_matches(rows, **known)  # type: ignore[arg-type]
         told = "; ".join(map(str, almost[:3]))
-        same = [near.entry for near in almost if near.may_match]
+        # A worker's clock alone rules nothing out.
+        same = [near.entry for near in almost if near.may_match or (near.is_bare and not intent.called_at)]
         candidates = tuple(
             row.request_id
             for row in same
@@ -199,9 +205,10 @@ def judge(
             is_absent=not same,
         )
     ids = ", ".join(row.request_id for row in found)
+    candidates = tuple(row.request_id for row in found if row.state is not VendorStatus.FAILED)
     if intent.body_is_unique:
         one = found[0] if len(found) == 1 else None
-        return Judgement(one, f"The history shows several such jobs ({ids})")
+        return Judgement(one, f"The history shows several such jobs ({ids})", candidates)
     rivals = sorted(
         [intent, *(take for take in others if _may_own(take, rows, found, intent))],
         key=lambda take: (take.intent_at, take.key),
@@ -224,7 +231,7 @@ def judge(
         # The inputs are the same, so any assignment will do that gives no job to two calls.
         ordered = sorted(found, key=lambda row: (row.created or datetime.max, row.request_id))
         return Judgement(ordered[rivals.index(intent)])
-    return Judgement(None, finding)
+    return Judgement(None, finding, candidates)
 
 
 def _may_own(take: JobRecord, rows: list[HistoryEntry], found: list[HistoryEntry], intent: JobRecord) -> bool:
@@ -245,14 +252,17 @@ def _may_own(take: JobRecord, rows: list[HistoryEntry], found: list[HistoryEntry
     )
 
 
-def longest_call(intent: JobRecord, submit_timeout: float) -> timedelta:
-    """Return how long a paid call may outlast the search for its job; v1 answers with the video.
+def longest_call(api_version: str, submit_timeout: float) -> timedelta:
+    """Return how long a paid call may wait for its answer; v1 answers with the video.
 
-    :param submit_timeout: seconds
+    :param submit_timeout: seconds for the reply's headers, and again for its body
     """
-    if intent.api_version == "v1":
-        return _LONGEST_CALL
-    return timedelta(seconds=submit_timeout if submit_timeout > _SEARCH_SECONDS else 0)
+    return _LONGEST_CALL if api_version == "v1" else _CONNECTING + 2 * timedelta(seconds=submit_timeout)
+
+
+def needs_clock(api_version: str, submit_timeout: float) -> bool:
+    """Whether a paid call may outlast the search for its job, so that only its age tells that it has ended."""
+    return api_version == "v1" or submit_timeout > _SEARCH_SECONDS
 
 
 def is_waiting(intent: JobRecord, now: datetime, longest: timedelta) -> bool:
@@ -261,6 +271,11 @@ def is_waiting(intent: JobRecord, now: datetime, longest: timedelta) -> bool:
     :param now: the vendor's time
     :param longest: how long it may wait
     """
+    is_ahead = intent.called_at is None and intent.started > now + CLOCK_SKEW
+    if (
+        is_ahead and intent.api_version != "v1"
+    ):  # its worker's clock is wrong, and the search has outlasted it
+        return False
     return intent.error is None and now < intent.started + longest
 
 

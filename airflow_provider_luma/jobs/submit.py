@@ -22,7 +22,7 @@ from airflow_provider_luma.exceptions import (
 )
 from airflow_provider_luma.jobs.patience import Patience
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
-from airflow_provider_luma.jobs.recovery import ended, find_lost_job, is_waiting, longest_call
+from airflow_provider_luma.jobs.recovery import ended, find_lost_job, is_waiting, longest_call, needs_clock
 from airflow_provider_luma.media import Frame, send_frame
 from airflow_provider_luma.segmind.history import HistoryEntry, body_digest
 from airflow_provider_luma.segmind.models import model_info
@@ -83,8 +83,8 @@ class Submission:
         self, inputs: Inputs, request: GenerationRequest, is_unique: bool, api_version: str
     ) -> JobRecord | None:
         self._hook.reserve()
-        if api_version == "v1":
-            self._learn_clock()
+        if needs_clock(api_version, self._hook.submit_timeout) and (silence := self._learn_clock()):
+            raise silence  # a call that cannot be dated may later be taken for one that has ended
         now = datetime.now(UTC)
         intent = self._spec.intent(
             inputs,
@@ -108,9 +108,10 @@ class Submission:
         :raises LumaRayUnavailable: the call may still be waiting for its answer
         :raises LumaRayTimeout: the task was told to stop; the next attempt searches again
         """
-        if intent.api_version == "v1" and intent.error is None:
+        timeout = self._hook.submit_timeout
+        if intent.error is None and needs_clock(intent.api_version, timeout):
             self._learn_clock()
-        longest = longest_call(intent, self._hook.submit_timeout)
+        longest = longest_call(intent.api_version, timeout)
         if is_waiting(intent, self._hook.vendor_now(), longest):
             cause = (
                 f"An earlier attempt's paid call of {intent.intent_at} may still be waiting for its answer."
@@ -119,13 +120,18 @@ class Submission:
         cause = intent.error or ended(intent)
         return self._resolve(self._ended(intent, cause), cause, leaving=leaving)
 
-    def _learn_clock(self) -> None:
-        """Ask for any reply, if there was none yet: only the vendor's clock can tell how old a v1 call is."""
+    def _learn_clock(self) -> LumaRayUnavailable | None:
+        """Ask for any reply, if there was none yet: only the vendor's clock can tell how old a call is.
+
+        :return: why there is none
+        """
         if self._hook.vendor_time(datetime.now(UTC)) is None:
             try:
                 self._hook.get_credits()
             except LumaRayError as error:
                 log.info("The vendor's time is not known: %s", error.cause)
+                return error if isinstance(error, LumaRayUnavailable) and not error.status_code else None
+        return None
 
     def _ended(self, intent: JobRecord, cause: str) -> JobRecord:
         """Record that a paid call no longer awaits its answer."""
@@ -164,7 +170,16 @@ class Submission:
                 raise
             self._may_resubmit = False
             log.warning("%s on_unknown_submit='resubmit': buying again.", error.cause)
-            return self.buy(self._spec.inputs(intent))
+            try:
+                return self.buy(self._spec.inputs(intent))
+            except LumaRayError as refused:
+                if refused.standing:
+                    raise
+                raise refused.with_context(
+                    None,
+                    f"No second job was bought. The lost call of {intent.intent_at} may have bought one; it is on "
+                    f"record at {self._ledger.path}.",
+                ) from None
         except LumaRayError as error:
             raise error.with_context(
                 None,
@@ -283,10 +298,28 @@ class Submission:
             )
             if generated.video is None:
                 return paid
+            output, is_taken = self._spec.output, self._is_taken()
+            if is_taken:  # v1 sends the video only once
+                output = output.beside(f".{claim.claim[:8]}.mp4")
             try:
-                return place(self._ledger, self._spec.output, paid, generated.video, self._hook.vendor_now())
+                delivered = place(self._ledger, output, paid, generated.video, self._hook.vendor_now())
             except OSError as error:
                 raise LumaRayDeliveryFailed(
-                    f"The video could not be stored at {self._spec.output}: {error}.",
-                    request_id=generated.request_id,
+                    f"The video could not be stored at {output}: {error}.", request_id=generated.request_id
                 ) from None
+            except LumaRayRecordError as error:
+                raise error.with_context(
+                    generated.request_id, f"The job is bought, and its video is at {output}."
+                ) from None
+            if is_taken:
+                raise LumaRayDeliveryFailed(
+                    f"Its path {str(self._spec.output)!r} has a file by now, and if_exists={self._spec.if_exists!r}; "
+                    f"the video is at {output}.",
+                    request_id=generated.request_id,
+                    remedy="Move that file away; the next attempt copies the video there.",
+                )
+            return delivered
+
+    def _is_taken(self) -> bool:
+        """Whether a file appeared at the path during the paid call that is not to be overwritten."""
+        return self._spec.if_exists != "overwrite" and self._spec.output.look() is not None

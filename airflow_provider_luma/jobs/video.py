@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma.exceptions import (
     LumaRayDeliveryFailed,
@@ -14,7 +14,7 @@ from airflow_provider_luma.exceptions import (
     LumaRaySubmitUnknown,
 )
 from airflow_provider_luma.hooks.backoff import backoff
-from airflow_provider_luma.jobs.advice import command
+from airflow_provider_luma.jobs.advice import command, give_up
 from airflow_provider_luma.jobs.record import JobRecord, RecordState
 from airflow_provider_luma.jobs.recovery import Judgement, judge
 from airflow_provider_luma.media import VideoFile
@@ -119,9 +119,10 @@ class VideoSource:
             url = result.url or (row and row.output_url)
             if url:
                 cost = result.cost or (row and row.cost)
+                is_delivered = take.state is RecordState.DELIVERED  # and its file is gone or damaged
                 moved = self._ledger.note(
                     take,
-                    state=RecordState.COMPLETED,
+                    state=RecordState.DELIVERED if is_delivered else RecordState.COMPLETED,
                     output_url=url,
                     cost=take.cost if take.cost is not None else cost,
                     remaining_credits=take.remaining_credits or result.remaining_credits,
@@ -134,9 +135,11 @@ class VideoSource:
                 break
             if take.api_version == "v1" and attempt == 1:
                 # The id from v1 may have been a gateway's.
-                take, _ = self._found_by_body(take)
+                take, judgement = self._found_by_body(take)
                 if take.output_url:
                     return take, not may_be_known
+                if judgement.candidates and not may_be_known:
+                    raise self._unidentified(take, judgement)
             if not may_be_known:
                 raise self.expired(take, "neither its result nor its history entry exists")
             delay = backoff(attempt)
@@ -161,12 +164,14 @@ class VideoSource:
     def _found_by_body(self, take: JobRecord) -> tuple[JobRecord, Judgement]:
         """Return the take with the id that the history has for its body, if that is certain."""
         rows = self._hook.find_jobs(take.model, take.started)
-        beside = [] if take.body_is_unique else self._ledger.neighbours(take.started)
+        beside = [] if take.body_is_unique else self._ledger.neighbours(take.earliest)
         takes = (*self._ledger.read().takes, *(one for record in beside for one in record.takes))
         judgement = judge(rows, take, takes, is_last=True, now=self._hook.vendor_now())
         if (row := judgement.row) is not None:
-            url = row.output_url or take.output_url
-            take = self._ledger.note(take, request_id=row.request_id, output_url=url)
+            known: dict[str, Any] = {"output_url": row.output_url or take.output_url}
+            if take.request_id and not is_same_id(take.request_id, row.request_id):
+                known["answered_id"] = take.request_id
+            take = self._ledger.note(take, request_id=row.request_id, **known)
         return take, judgement
 
     def _unidentified(self, take: JobRecord, judgement: Judgement) -> LumaRayError:
@@ -178,10 +183,11 @@ class VideoSource:
                 "v1 returned no id to look the job up by, and the history does not show it yet."
             )
         of = None if self._ledger.current_key == take.key else take.identity
+        named = f"the id {take.request_id}, which may be a gateway's" if take.request_id else "no id"
         return LumaRaySubmitUnknown(
-            f"v1 returned no id to look the job up by. {judgement.finding}.",
+            f"v1 returned {named}, to look the job up by. {judgement.finding}.",
             remedy="Tell which of them is this clip's, then clear the task:\n"
-            f"  {command('adopt', self._output, of=of)} <request id>",
+            f"  {command('adopt', self._output, '--call', take.intent_at, of=of)} <request id>",
         ).with_context(None, f"The job was bought; on record at {self._ledger.path}. Airflow will not retry.")
 
     def expired(self, take: JobRecord, why: str) -> LumaRayResultExpired:
@@ -192,7 +198,7 @@ class VideoSource:
             request_id=take.request_id,
             remedy=(
                 "To buy the clip again, give this one up, then clear the task:\n"
-                f"  {command('give-up', self._output, *filter(None, [take.request_id]), of=of)}"
+                f"  {give_up(self._output, take, of=of)}"
             ),
         ).with_context(
             take.request_id, f"The job was bought; on record at {self._ledger.path}. Airflow will not retry."

@@ -164,18 +164,18 @@ class LumaRayImageToVideoOperator(BaseOperator):
     @without_traceback
     def execute(self, context: Context) -> dict[str, Any]:
         """Buy the video or re-attach to it, wait, and return the XComs."""
-        from airflow_provider_luma.jobs.call import Clip, refuse_another_clip
+        from airflow_provider_luma.jobs.call import Clip, only_clip
         from airflow_provider_luma.jobs.record import JobRecord
 
-        job, hook = self._job(context)
-        refuse_another_clip(context, None, Clip.of(self))
-        bought = job.ensure_bought()
+        job = self._job(context)
+        with only_clip(context, None, Clip.of(self)):
+            bought = job.ensure_bought()
         was_there = not isinstance(bought, JobRecord) or bought.state == "delivered"
         if isinstance(bought, JobRecord):
             if self.deferrable and bought.state == "submitted":
                 self._defer(bought)
             bought = job.deliver(job.wait(bought))
-        return self._outputs(bought, hook, context, is_new=job.is_new, was_there=was_there)
+        return self._outputs(bought, job.hook, context, is_new=job.is_new, was_there=was_there)
 
     def dry_run(self) -> None:
         """Log what a run would buy and what is on record at its output path; makes no paid call."""
@@ -229,6 +229,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
         :param output_path: where the video goes, as rendered before the wait; None (``dag.test()`` drops it): as
             rendered now
         """
+        from airflow_provider_luma.jobs.call import Clip, asked_first
+
         self.output_path = output_path or self.output_path
         if not isinstance(event, dict) or not isinstance(event.get("request_id"), str):
             raise LumaRayRecordError(
@@ -236,7 +238,8 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 "re-attaches."
             )
         try:
-            job, hook = self._job(context)
+            job = self._job(context)
+            asked_first(context, None, Clip.of(self))
             take = job.recorded(event["request_id"])
         except LumaRayError as error:
             if error.standing:
@@ -256,7 +259,7 @@ class LumaRayImageToVideoOperator(BaseOperator):
                 reason,
             )
             self._defer(take)
-        return self._outputs(job.deliver(take), hook, context, is_new=True, was_there=False)
+        return self._outputs(job.deliver(take), job.hook, context, is_new=True, was_there=False)
 
     def _defer(self, take: JobRecord) -> None:
         from airflow_provider_luma.triggers.luma_ray import LumaRayJobTrigger
@@ -283,23 +286,22 @@ class LumaRayImageToVideoOperator(BaseOperator):
         if self._stopped is not None:
             self._stopped.put(None)
 
-    def _job(self, context: Context) -> tuple[Job, LumaRayHook]:
+    def _job(self, context: Context) -> Job:
         from airflow_provider_luma.hooks.luma_ray import LumaRayHook
         from airflow_provider_luma.jobs.order import job_of
         from airflow_provider_luma.jobs.record import Clears, Identity
 
         self._take_paths_as_texts()
         self._stopped = SimpleQueue()
-        hook = LumaRayHook(self.luma_ray_conn_id)
 
         def tell(take: JobRecord) -> None:
             context["ti"].xcom_push(key="request_id", value=take.request_id)
             # Airflow itself stores a link only when the attempt ends.
             context["ti"].xcom_push(key=LumaRayClipLink().xcom_key, value=clip_url(context["ti"]))
 
-        job = job_of(
+        return job_of(
             self,
-            hook,
+            LumaRayHook(self.luma_ray_conn_id),
             Identity.of(context),
             self._inputs,
             store=context.get("task_state_store"),
@@ -307,7 +309,6 @@ class LumaRayImageToVideoOperator(BaseOperator):
             stopped=self._stopped,
             bought=tell,
         )
-        return job, hook
 
     def _inputs(self, on_record: JobRecord | None) -> Inputs:
         from airflow_provider_luma.jobs.order import inputs_of

@@ -67,11 +67,13 @@ class NearMatch(NamedTuple):
     :param entry: the request
     :param difference: how it fails to match
     :param may_match: whether only a clock or the history itself may be to blame
+    :param is_bare: it shows no inputs, and was created at another time
     """
 
     entry: HistoryEntry
     difference: str
     may_match: bool = False
+    is_bare: bool = False
 
     def __str__(self) -> str:
         return f"{self.entry.request_id} ({self.difference})"
@@ -153,17 +155,20 @@ def near_matches(
 
     A person has to judge them; they rule out reporting that there is no such job. Parameters as for ``matches``.
     """
-    same_inputs, unknown_inputs, other_inputs = [], [], []
+    same_inputs, unknown_inputs, bare, other_inputs = [], [], [], []
     for row in _unclaimed(rows, model, claimed):
         missed = _missed(row, since, until)
         if row.body_sha256 == body_sha256:
             if missed:
                 same_inputs.append(NearMatch(row, f"same inputs, {missed}", may_match=True))
-        elif not missed and row.body_sha256 is None:
-            unknown_inputs.append(NearMatch(row, "created in time, inputs not shown", may_match=True))
+        elif row.body_sha256 is None and (not missed or row.created is None):
+            when = "created in time" if row.created else missed
+            unknown_inputs.append(NearMatch(row, f"{when}, inputs not shown", may_match=True))
+        elif row.body_sha256 is None:
+            bare.append(NearMatch(row, f"{missed}, inputs not shown", is_bare=True))
         elif not missed:
             other_inputs.append(NearMatch(row, "created in time, other inputs"))
-    return [*same_inputs, *unknown_inputs, *other_inputs][:_MOST_NEAR_MATCHES]
+    return [*same_inputs, *unknown_inputs, *bare, *other_inputs][:_MOST_NEAR_MATCHES]
 
 
 def _missed(row: HistoryEntry, since: datetime | None, until: datetime | None) -> str | None:

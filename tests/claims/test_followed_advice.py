@@ -563,7 +563,7 @@ def test_not_bought_counts_as_the_newer_copy_as_it_says(
         with pytest.raises(LumaRaySubmitUnknown):
             make_operator(LumaRayHook().upload_image(frame), clip).execute(task_context(store=kept))
     assert (
-        main(["not-bought", str(clip)]) == 0
+        main(["not-bought", str(clip), "--yes"]) == 0
     )  # "Only the file was changed ...; it counts as the newer copy."
     make_operator(LumaRayHook().upload_image(frame), clip).execute(task_context(store=kept, clears=1))
     assert simulator.charges == 1

@@ -126,9 +126,9 @@ def test_a_lost_call_that_blocks_a_path_is_given_up(
     task.lose(simulator)
     with pytest.raises(Exception, match="is in use") as caught:
         task.attempt(run_id="run_2")
-    (command,) = shlex.split(advised(str(caught.value), "give-up").partition("give-up")[2])
-    assert "It may have been bought for about 1.60 USD" in cli("give-up", command).err
-    assert cli("give-up", command, "--yes").code == 0
+    command = shlex.split(advised(str(caught.value), "give-up").partition("give-up")[2])
+    assert "It may have been bought for about 1.60 USD" in cli("give-up", *command).err
+    assert cli("give-up", *command, "--yes").code == 0
     task.attempt(run_id="run_2")
     assert (submits(simulator), simulator.charges) == (2, 2)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_luma.exceptions import LumaRayError
 from airflow_provider_luma.simulator import Simulator
@@ -64,6 +65,18 @@ def test_differences_are_named(clips: Path, simulator: Simulator, cli: Cli) -> N
     done = cli("spent", str(clips), "--conn", "luma_ray_default")
     assert "Segmind's history of the same days and models: 4 clips, 6.40 USD." in done.out
     assert f"Only there: {bought}." in done.out
+
+
+def test_a_job_that_was_given_up_counts_at_its_models_price(clips: Path, frame: Path, cli: Cli) -> None:
+    """Nobody polls it any more, so its cost never reaches the record; the vendor bills it all the same."""
+    with pytest.raises(TaskDeferred):
+        make_operator(frame, clips / "e.mp4", deferrable=True).execute(task_context(run_id="e"))
+    assert "4  6.40 USD" in cli("spent", str(clips)).out, "in flight: it may still fail"
+    assert cli("give-up", str(clips / "e.mp4"), "--yes").code == 0
+    assert cli("spent", str(clips)).out.splitlines()[1:] == [
+        "    5  8.00 USD",
+        "The cost of 1 is not on record, and counted as the price of the model.",
+    ]
 
 
 @pytest.mark.parametrize(("days", "clips_then"), [(0, 4), (1, 0)])

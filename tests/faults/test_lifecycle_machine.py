@@ -119,7 +119,7 @@ class WorldOperator(LumaRayImageToVideoOperator):
     is_conditional: bool
 
     def _job(self, context: Any) -> Any:
-        job, _ = super()._job(context)
+        job = super()._job(context)
         world, hook = self.world, FakeHook(self.world)
         spec = replace(job._spec, output=self._in_world(job._spec.output))
         shared = job._ledger._shared
@@ -133,7 +133,7 @@ class WorldOperator(LumaRayImageToVideoOperator):
             nonce=world.name,
         )
         queue: Any = FakeQueue(world)
-        return PaidJob(spec, hook, ledger, queue, job._bought, world.clock), hook  # type: ignore[arg-type]
+        return PaidJob(spec, hook, ledger, queue, job._bought, world.clock)  # type: ignore[arg-type]
 
     def _in_world(self, file: Any) -> WorldFile:
         return WorldFile(file, self.world, self.is_conditional)
