@@ -1427,3 +1427,14 @@ def test_keep_with_a_removed_plan_is_told_what_to_do(
             except LumaRayError as error:
                 told = str(error)
     assert outputs["request_id"] == first, told
+
+
+@pytest.mark.parametrize("if_exists", ["fail", "keep", "reuse"])
+def test_v1_replaces_its_own_clip_if_the_inputs_have_changed(
+    simulator: Simulator, frame: Path, clip: Path, if_exists: Any
+) -> None:
+    v1: dict[str, Any] = {"api_version": "v1", "if_exists": if_exists}
+    make_operator(frame, clip, prompt="one", **v1).execute(task_context())
+    outputs = make_operator(frame, clip, prompt="two", **v1).execute(task_context(clears=1))
+    assert outputs["video_path"] == str(clip)
+    assert simulator.charges == (1 if if_exists == "keep" else 2)
