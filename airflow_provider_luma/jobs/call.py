@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context
 
-from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayRefused
+from airflow_provider_luma.exceptions import LumaRayConfigurationError, LumaRayError, LumaRayRefused
 from airflow_provider_luma.jobs.checks import (
     ApiVersion,
     Arguments,
@@ -35,6 +35,17 @@ if TYPE_CHECKING:
 
 #: Where an attempt keeps its calls, in the context that Airflow creates for each attempt.
 _CALLS = "luma_ray_calls"
+
+#: What errors say to a task, and what that means outside tasks.
+_FOR_A_SCRIPT = {
+    "clear the task": "call it again",
+    "Clear the task": "Call it again",
+    " Airflow will not retry.": "",
+    ", and Airflow will not retry it": "",
+    ", and Airflow will not retry": "",
+    "a retry": "the next call",
+    "each task instance": "each key",
+}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -106,11 +117,24 @@ def image_to_video(
             cleared=Clears.of(context),
             bought=lambda take: context["ti"].xcom_push(key="request_id", value=take.request_id),
         )
-    with only_clip(context, key, clip) if context else nullcontext():
+    with only_clip(context, key, clip) if context else _outside_tasks():
         video = job.ensure_bought()
-    if isinstance(video, JobRecord):
-        video = job.deliver(job.wait(video))
+    with nullcontext() if context else _outside_tasks():
+        if isinstance(video, JobRecord):
+            video = job.deliver(job.wait(video))
     return outputs_of(video, job.hook, clip, is_new=job.is_new)
+
+
+@contextmanager
+def _outside_tasks() -> Iterator[None]:
+    """Make an error's advice fit a caller that no task runs."""
+    try:
+        yield
+    except LumaRayError as error:
+        standing, remedy = error.standing or error.money, error.remedy
+        for in_a_task, here in _FOR_A_SCRIPT.items():
+            standing, remedy = standing.replace(in_a_task, here), remedy.replace(in_a_task, here)
+        raise error.with_context(None, standing, remedy) from None
 
 
 def _running_task() -> Context | None:

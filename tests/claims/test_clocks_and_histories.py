@@ -34,6 +34,7 @@ from tests.claims.test_followed_advice import (
     while_the_vendor_works,
     wrong_clock,
 )
+from tests.jobs.test_call import call
 from tests.support import API_KEY, MemoryStore, make_operator, recorded, set_connection, task_context
 from tests.test_batch import Run, plan
 
@@ -741,8 +742,6 @@ def test_a_keep_clip_whose_lost_call_was_given_up_is_not_bought_by_a_retry(
 def test_two_hook_calls_whose_paths_are_swapped(
     simulator: Simulator, frame: Path, tmp_path: Path, task: bool
 ) -> None:
-    from tests.jobs.test_call import call
-
     a, b = tmp_path / "a.mp4", tmp_path / "b.mp4"
     call(frame, a, key="one")
     call(frame, b, key="two", prompt="2")
@@ -822,8 +821,6 @@ def test_what_show_says_of_the_next_attempt_at_a_path_that_the_job_has_left(
 
 
 def test_give_up_of_a_script_clip(simulator: Simulator, frame: Path, clip: Path, capsys: Any) -> None:
-    from tests.jobs.test_call import call
-
     for one in ("status", "result"):
         simulator.fault(one, "status", status=500, times=99)
     with pytest.raises(LumaRayTimeout):
@@ -839,8 +836,6 @@ def test_give_up_of_a_script_clip(simulator: Simulator, frame: Path, clip: Path,
 def test_a_second_key_at_a_path_in_flight_is_refused_with_advice_that_works(
     simulator: Simulator, frame: Path, clip: Path, capsys: Any
 ) -> None:
-    from tests.jobs.test_call import call
-
     for one in ("status", "result"):
         simulator.fault(one, "status", status=500, times=99)
     with pytest.raises(LumaRayTimeout):
@@ -1090,3 +1085,17 @@ def test_a_lost_call_whose_search_ends_with_the_call_is_not_bought_again(
         while_the_vendor_works(monkeypatch, "submit", retry)
         make_operator(url, clip).execute(task_context())
         assert len(simulator.jobs) == 1, told
+
+
+def test_the_remedies_of_a_script_do_not_speak_of_a_task(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    simulator.fault("submit", "reset", accepted=True)
+    simulator.fault("history", "status", status=401)
+    with pytest.raises(LumaRaySubmitUnknown, match="then call it again") as caught:
+        call(frame, clip, key="coffee")
+    assert main(adopts(caught.value, simulator.jobs[0].request_id)) == 0
+    call(frame, clip, key="coffee")
+    assert len(simulator.jobs) == 1
+    assert "task" not in str(caught.value)
+    assert "Airflow" not in str(caught.value)
