@@ -145,6 +145,8 @@ class Job:
             self.is_new, self._hook = True, self._buyer
             return self._submission.buy(inputs)
         if decision.action is Action.LOOK_UP:
+            if (resubmitted := self._resubmitted(take, standing)) is not None:
+                return resubmitted
             # A person may give it up during the search.
             changes = {"cleared": spec.cleared.or_later(take.cleared), **self._moved_here(take)}
             if any(getattr(take, name) != value for name, value in changes.items()):
@@ -214,6 +216,15 @@ class Job:
             )
         log.info("%s already exists and is reused; nothing is bought.", output)
         return Reused(str(output), take)
+
+    def _resubmitted(self, lost: JobRecord, standing: Standing) -> JobRecord | None:
+        """Return the job that was bought in place of a lost one and is said to have FAILED, if that was a mistake."""
+        own = standing.own
+        is_failed = own is not None and own.state is RecordState.FAILED and own.request_id
+        if own is None or not is_failed or own.fingerprint != lost.fingerprint:
+            return None
+        again = self._asked_again(own, standing)
+        return None if again.state is RecordState.FAILED else again
 
     def _asked_again(self, take: JobRecord, standing: Standing) -> JobRecord:
         """Check a FAILED job once more before buying another; the call is free."""

@@ -1099,3 +1099,16 @@ def test_the_remedies_of_a_script_do_not_speak_of_a_task(
     assert len(simulator.jobs) == 1
     assert "task" not in str(caught.value)
     assert "Airflow" not in str(caught.value)
+
+
+def test_a_failed_resubmission_is_checked_before_a_third_is_bought(
+    simulator: Simulator, frame: Path, clip: Path
+) -> None:
+    """I1 lost, resubmitted as J2; J2 is said to have FAILED, but has not."""
+    resubmit = {"on_unknown_submit": "resubmit"}
+    simulator.fault("submit", "reset", accepted=False)
+    second = late(simulator, make_operator(frame, clip, **resubmit, **LATE), task_context())
+    path = clip.with_name("clip.mp4.job.json")
+    path.write_text(json.dumps({**recorded(clip), "state": "failed", "error": "a gateway"}))
+    outputs = make_operator(frame, clip, **resubmit).execute(task_context())
+    assert (outputs["request_id"], len(simulator.jobs)) == (second, 1)
