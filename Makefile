@@ -11,7 +11,7 @@ ifneq ("$(shell cat $(READY) 2>/dev/null)","$(CURDIR)")
 $(shell rm -f $(READY))
 endif
 
-.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos matrix lint coverage mutants docs stills build smoke tag bench clean
+.PHONY: help demo contract ui ui-test test quick fleet faults short-faults chaos matrix oldest lint coverage mutants docs stills build smoke tag bench clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -78,6 +78,10 @@ matrix: ## run the tests on other versions of Airflow (VERSIONS=... of constrain
 	    touch .matrix/$$version/.ready; } || exit 1; \
 	  .matrix/$$version/bin/python -m pytest -q -n $(WORKERS) --dist worksteal -o filterwarnings=default $(ARGS) || exit 1; \
 	done
+
+OLDEST := tests/test_batch.py tests/test_nights.py tests/storage tests/operators tests/triggers tests/sensors tests/hooks tests/jobs
+oldest: ## run the tests of jobs, stores and batches on the oldest supported Airflow
+	@$(MAKE) --no-print-directory matrix VERSIONS=airflow-3.2.2 ARGS='$(OLDEST) $(ARGS)'
 
 lint: $(READY) ## check style, types and workflows
 	$(BIN)/python -m ruff check .
