@@ -60,8 +60,8 @@ def plan_batch(
     The plan has only as many frames as the budget and the balance cover, and at most as many as Airflow maps
     (``[core] max_map_length``); the log says what is left for the next run. The cap also counts what this run bought
     before, so clearing it does not renew the budget, and each planned clip can be bought only once
-    (``if_exists="keep"``), whatever is edited, cleared or retried. A job that FAILED is not billed and counts as not
-    bought; a clip that a person gave up (``give-up``) may be bought again.
+    (``if_exists="keep"``), whatever is edited, cleared or retried, unless ``videos`` is edited too. A job that FAILED
+    is not billed and counts as not bought; a clip that a person gave up (``give-up``) may be bought again.
 
     :param frames: the folder of the frames, with its subfolders: a local path, or ``s3://...`` and the like
     :param videos: the folder of the clips
@@ -233,8 +233,8 @@ def _survey(
         if video not in named:
             continue  # its frame was removed
         clip = (named[video], video)
-        if mine and mine[-1].state is not RecordState.GIVEN_UP:
-            found.own.append((mine[-1].identity.map_index, clip))
+        if wanted := [take for take in mine if take.state is not RecordState.GIVEN_UP]:
+            found.own.append((wanted[-1].identity.map_index, clip))
         elif has_clip:
             continue
         elif others := [take for take in bought if take.is_in_flight and take.moved_to is None]:

@@ -190,7 +190,7 @@ def change(found: Found, **changes: Any) -> tuple[Found, str]:
 def _change_elsewhere(ledger: Ledger, key: str, changes: Mapping[str, Any]) -> None:
     """Change a take's copy at another path that its task's output_path led to, which it would block otherwise."""
     try:
-        left = next((one for one in ledger.read().takes if one.key == key and one.is_in_flight), None)
+        left = next((one for one in ledger.read().takes if one.key == key), None)
         if left is not None:
             ledger.advance(left, **changes)
     except Exception as error:

@@ -150,7 +150,8 @@ def give_up(args: argparse.Namespace) -> list[str]:
             f"{_on_record(found)} is settled, and nothing was given up.",
             "The record's file here did not know that yet, and is up to date now.",
         ]
-    if take.state is RecordState.DELIVERED and location(take.output_path) != location(str(found.output)):
+    is_elsewhere = location(take.output_path) != location(str(found.output))
+    if take.state is RecordState.DELIVERED and is_elsewhere and take.output_path in (take.recorded_at or ()):
         raise Refused(
             f"{_on_record(found)} was delivered to {take.output_path}.",
             f"To give it up there: {advice.give_up(take.output_path, take)}",

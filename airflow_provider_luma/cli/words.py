@@ -84,6 +84,7 @@ def next_attempt(found: Found) -> str:
             identity=identity,
             cleared=cleared,
             fingerprint=take.fingerprint,
+            frame=take.frame_identity,
             output_path=str(found.output),
             if_exists="overwrite",
         )

@@ -149,10 +149,10 @@ def only_clip(context: Context, key: str | None, clip: Clip) -> Iterator[None]:
     """Refuse a second clip with the same key in one attempt; an operator's own clip is the one without a key.
 
     A retry could not tell it from the first one with changed inputs, and would return the first. One that is refused,
-    and so not bought, does not count: the task may fall back to another frame or model.
+    and so not bought, does not count: the task may fall back to another frame or model at the same path.
     """
     asked, output_path = asked_first(context, key, clip)
-    if asked != repr(clip):
+    if asked != repr(clip) and not (asked is None and output_path == clip.output_path):
         named = f"with key={key!r}" if key is not None else "without a key"
         raise LumaRayConfigurationError(
             f"This attempt has already asked for another clip {named} (output_path={output_path!r}).",
@@ -163,17 +163,21 @@ def only_clip(context: Context, key: str | None, clip: Clip) -> Iterator[None]:
     try:
         yield
     except (LumaRayConfigurationError, LumaRayRefused):
-        _calls(context).pop(key, None)
+        # The next one goes to the same path, where a retry finds it.
+        _calls(context)[key] = (None, clip.output_path)
         raise
 
 
-def asked_first(context: Context, key: str | None, clip: Clip) -> tuple[str, str]:
-    """Return what this attempt has asked for first with a key, and its ``output_path``: this clip, if nothing yet."""
+def asked_first(context: Context, key: str | None, clip: Clip) -> tuple[str | None, str]:
+    """Return what this attempt has asked for first with a key, and its ``output_path``: this clip, if nothing yet.
+
+    None instead of what was asked for if it was refused.
+    """
     # As text, since its dicts and lists may be changed before the next call.
     return _calls(context).setdefault(key, (repr(clip), clip.output_path))
 
 
-def _calls(context: Context) -> dict[str | None, tuple[str, str]]:
+def _calls(context: Context) -> dict[str | None, tuple[str | None, str]]:
     shared: dict[str, Any] = context  # type: ignore[assignment]  # a task may keep additional names in it
-    calls: dict[str | None, tuple[str, str]] = shared.setdefault(_CALLS, {})
+    calls: dict[str | None, tuple[str | None, str]] = shared.setdefault(_CALLS, {})
     return calls

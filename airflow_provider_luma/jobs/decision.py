@@ -73,6 +73,7 @@ def decide(
     fingerprint: str | None,
     output_path: str,
     if_exists: str,
+    frame: str | None = None,
 ) -> Decision:
     """Return what to do.
 
@@ -84,11 +85,12 @@ def decide(
     :param fingerprint: of the current inputs; None if one of them is no longer valid
     :param output_path: where the video goes now
     :param if_exists: overwrite, reuse, fail or keep
+    :param frame: the current frame's digest or URL, by which "keep" tells an edited clip from another one
     :raises LumaRayConfigurationError: the path is another task instance's, or exists under ``if_exists="fail"``
     :raises LumaRayDeliveryFailed: the video is bought, but another task instance has a job in flight at its path
     """
     if if_exists == "keep":
-        return _keep(standing, place, identity, cleared, fingerprint, output_path)
+        return _keep(standing, place, identity, cleared, fingerprint, frame, output_path)
     own, other = standing.own, standing.other
     take = _to_finish(standing, identity, cleared, fingerprint)
     if take is not None:
@@ -146,6 +148,7 @@ def _keep(
     identity: Identity,
     cleared: Clears,
     fingerprint: str | None,
+    frame: str | None,
     output_path: str,
 ) -> Decision:
     """Decide under ``if_exists="keep"``: a path is one clip, whatever its inputs, bought at most once per run."""
@@ -161,7 +164,18 @@ def _keep(
     ]
     if not any(_CERTAINTY.get(take.state) for take in mine):  # output_path may have been edited
         mine += [
-            take for take in standing.takes if (take.identity, take.fingerprint) == (identity, fingerprint)
+            take
+            for take in standing.takes
+            if take.identity == identity
+            and (
+                take.fingerprint == fingerprint
+                or (
+                    # A retry with the same frame: its clip was edited, not exchanged.
+                    frame is not None
+                    and take.frame_identity == frame
+                    and not cleared.is_cleared_since(take.cleared)
+                )
+            )
         ]
 
     def weight(take: JobRecord) -> tuple[object, ...]:
@@ -175,7 +189,12 @@ def _keep(
             raise _is_another_clip(take, identity)
         if take.state is RecordState.INTENT:
             return Decision(Action.LOOK_UP, take, aside)
-        if take.is_in_flight or (take.state is RecordState.DELIVERED and not place.is_taken):
+        other = standing.other
+        if other is not None and other.key != take.key and take.is_in_flight and _holds_path(other, place):
+            raise _path_is_busy(take, other, output_path, "keep")
+        # v1 sends a video once: one whose path had a file by then was put beside it.
+        is_beside = location(take.output_path).startswith(f"{here}.")
+        if take.is_in_flight or (take.state is RecordState.DELIVERED and (is_beside or not place.is_taken)):
             return Decision(Action.REATTACH, take, aside)
         if take.state is RecordState.DELIVERED and place.holds is not None and place.holds.key == take.key:
             return Decision(Action.RETURN, take, aside)

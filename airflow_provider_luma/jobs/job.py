@@ -118,6 +118,7 @@ class Job:
                 identity=spec.identity,
                 cleared=spec.cleared,
                 fingerprint=spec.fingerprint(inputs) if inputs else None,
+                frame=inputs.frame.identity if inputs and inputs.frame else None,
                 output_path=str(spec.output),
                 if_exists=spec.if_exists,
             )
@@ -220,8 +221,7 @@ class Job:
     def _resubmitted(self, lost: JobRecord, standing: Standing) -> JobRecord | None:
         """Return the job that was bought in place of a lost one and is said to have FAILED, if that was a mistake."""
         own = standing.own
-        is_failed = own is not None and own.state is RecordState.FAILED and own.request_id
-        if own is None or not is_failed or own.fingerprint != lost.fingerprint:
+        if own is None or own.key == lost.key or own.state is not RecordState.FAILED or not own.request_id:
             return None
         again = self._asked_again(own, standing)
         return None if again.state is RecordState.FAILED else again
@@ -417,7 +417,8 @@ class Job:
                 remaining_credits=status.remaining_credits,
             )
         if verdict is Verdict.FAILED:
-            self._ledger.note(take, state=RecordState.FAILED, error=status.error)
+            failed = self._ledger.note(take, state=RecordState.FAILED, error=status.error)
+            refuse_given_up(failed, self._ledger)
             raise LumaRayJobFailed(f"Segmind reports FAILED: {status.error}.", request_id=take.request_id)
         if verdict is Verdict.GONE:
             row = self._source().listed(take)

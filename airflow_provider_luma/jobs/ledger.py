@@ -214,6 +214,13 @@ class Ledger:
             takes[take.key] = _reconciled(take, beside) if beside else take
         return list(takes.values())
 
+    @property
+    def bought(self) -> frozenset[str]:
+        """The keys of all takes that are, or may be, bought, as last read or written."""
+        return frozenset(
+            take.key for take in self._known_takes if take.is_in_flight or take.state is RecordState.DELIVERED
+        )
+
     def confirm(self, claim: JobRecord) -> bool:
         """Check that a claim still stands, right before the money is spent.
 
@@ -385,7 +392,8 @@ class Ledger:
 
     def _store_takes(self, take: JobRecord) -> None:
         mine = (one for one in self._known_takes if one.identity == self._identity)
-        self._set(assemble(take, mine))
+        # Under "keep" a sibling may wait for the same job.
+        self._set(assemble(take.changed(identity=self._identity), mine))
 
     def _set(self, record: JobRecord) -> None:
         if self._store is None:

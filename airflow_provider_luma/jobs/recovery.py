@@ -81,6 +81,8 @@ def find_lost_job(
                 intent = _dated(hook, ledger, intent)
         except LumaRayAuthenticationError as error:
             finding, is_cut_short = f"The history refuses the key ({error.cause})", True
+            if longest is not None:  # the call is to end before anybody says that it has
+                pause(sum(LOOK_DELAYS[number:]))
             break
         except (LumaRayUnavailable, LumaRayRateLimited) as error:
             finding = f"The history does not answer ({error.cause})"

@@ -384,13 +384,18 @@ def test_a_row_answers_a_poll_with_all_that_it_says() -> None:
         pytest.param(candidate(created=EARLY, body_sha256=OTHER), id="too early and other inputs"),
         pytest.param(candidate(created=LATE, body_sha256=OTHER), id="too late and other inputs"),
         pytest.param(candidate(created=None, body_sha256=OTHER), id="at an unknown time and other inputs"),
-        pytest.param(candidate(created=None, body_sha256=None), id="nothing known"),
         pytest.param(candidate(created=EARLY, model="luma-ray-3-2"), id="another model"),
         pytest.param(candidate(created=EARLY, request_id="MINE"), id="claimed"),
     ],
 )
 def test_a_row_with_more_differences_is_not_named(far: HistoryEntry) -> None:
     assert near(far) == []
+
+
+def test_a_row_of_which_nothing_is_known_may_match() -> None:
+    (named,) = near(candidate(created=None, body_sha256=None))
+    assert named.may_match
+    assert named.difference == "created at an unknown time, inputs not shown"
 
 
 def test_without_an_end_nothing_is_too_late() -> None:
