@@ -180,7 +180,8 @@ def _keep(
 
     def weight(take: JobRecord) -> tuple[object, ...]:
         # A job that a "resubmit" bought counts more than the earlier call of unknown outcome.
-        return _CERTAINTY.get(take.state, 0), not take.bought_nothing, take.started, take.key
+        is_adopted = take.settled == "bought" and take.is_in_flight
+        return is_adopted, _CERTAINTY.get(take.state, 0), not take.bought_nothing, take.started, take.key
 
     take = max(mine, key=weight, default=None)
     if take is not None:
@@ -224,13 +225,15 @@ def _to_finish(
     own = standing.own
     if own is None:
         return None
+    # Whoever adopts a job wants its clip, though the error said to clear the task, and its inputs may have changed.
+    for take in reversed(standing.takes):
+        if take.identity == identity and take.settled == "bought" and take.is_in_flight:
+            return take
     is_bought = own.is_in_flight or own.state is RecordState.DELIVERED
     if is_bought and (own.fingerprint == fingerprint or not cleared.is_cleared_since(own.cleared)):
         return own
     for take in reversed(standing.takes):
-        # Whoever adopts a job wants its clip, though the error said to clear the task, and its inputs have changed.
-        is_adopted = take.settled == "bought" and take.is_in_flight
-        wanted = take.identity == identity and (take.fingerprint == fingerprint or is_adopted)
+        wanted = take.identity == identity and take.fingerprint == fingerprint
         if wanted and (take.is_in_flight or take.state is RecordState.DELIVERED):
             return take
     return None

@@ -591,7 +591,13 @@ class LifeOfAJob(RuleBasedStateMachine):
             if job.request_id not in claimed and body_digest(job.body) == take.body_sha256
         ]
         if own:
-            ledger.advance(take, state=RecordState.SUBMITTED, request_id=own[0].request_id, error=None)
+            ledger.advance(
+                take,
+                settled="bought",
+                state=RecordState.SUBMITTED,
+                request_id=own[0].request_id,
+                error=None,
+            )
         elif take.is_in_flight:
             ledger.advance(take, state=RecordState.FAILED, error="A person found that nothing was bought.")
 
